@@ -1,0 +1,100 @@
+"""Blocks of the literature as pure, cached functions from choice values to nodes.
+
+Every weight axis can be sliced by prefix and every kernel by its centre, and a node's name is shared across choices only by
+weights that differ in sizes alone: that is what lets one supernet hold them all.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from hwnas.graph import Block, Node
+from hwnas.ops import Add, Conv2d, Flatten, GlobalPool, Linear, Mul, Shape
+
+BN_EPSILON = 1e-5  # OFA, MobileNetV3
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """Nearest multiple of `divisor`, one more step where that would lose over 10 % (MobileNet's rule)."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+@cache
+def conv_bn_act(shape: Shape, out: int, kernel: int = 3, stride: int = 1, act: str = "relu", eps: float = BN_EPSILON) -> Block:
+    """Convolution, batch norm, activation on (n, c, h, w)."""
+    return (Node("conv", Conv2d(shape, out=out, kernel=kernel, stride=stride, act=act), ("in0",), eps),)
+
+
+def squeeze_excite(shape: Shape, source: str) -> Block:
+    """Channel gate (Hu et al., 2018) with MobileNetV3's sizes: a quarter of the active width, ReLU, then h-sigmoid."""
+    n, channels, _, _ = shape
+    reduced = make_divisible(channels // 4)
+    return (
+        Node("se.pool", GlobalPool(shape), (source,)),
+        Node("se.reduce", Conv2d((n, channels, 1, 1), out=reduced, act="relu"), ("se.pool",)),
+        Node("se.expand", Conv2d((n, reduced, 1, 1), out=channels, act="hsigmoid"), ("se.reduce",)),
+        Node("se.scale", Mul(shape), (source, "se.expand")),
+    )
+
+
+@cache
+def mbconv(
+    shape: Shape,
+    out: int,
+    kernel: int,
+    expand: int,
+    stride: int = 1,
+    act: str = "relu",
+    se: bool = False,
+    expand_always: bool = True,
+    eps: float = BN_EPSILON,
+) -> Block:
+    """Inverted residual (MobileNetV2/V3): expand 1x1, depthwise, optional squeeze-and-excite, project 1x1, shortcut.
+
+    The shortcut is the identity where stride is 1 and the width stays, else none. With `expand_always` false an
+    `expand` of 1 leaves the first convolution out, as in the published networks' first block.
+    """
+    n, channels, height, width = shape
+    middle = make_divisible(round(channels * expand)) if expand_always or expand != 1 else channels
+    nodes: list[Node] = []
+    source = "in0"
+    if expand_always or expand != 1:
+        nodes.append(Node("expand", Conv2d(shape, out=middle, act=act), ("in0",), eps))
+        source = "expand"
+    depthwise = Conv2d((n, middle, height, width), out=middle, kernel=kernel, stride=stride, groups=middle, act=act)
+    nodes.append(Node("depthwise", depthwise, (source,), eps))
+    source = "depthwise"
+    if se:
+        nodes.extend(squeeze_excite(depthwise.output, source))
+        source = "se.scale"
+    project = Conv2d(depthwise.output, out=out)
+    nodes.append(Node("project", project, (source,), eps))
+    if stride == 1 and channels == out:
+        nodes.append(Node("add", Add(project.output), ("project", "in0")))
+    return tuple(nodes)
+
+
+@cache
+def mobilenet_head(shape: Shape, expand: int, features: int, classes: int, act: str = "hswish", eps: float = BN_EPSILON) -> Block:
+    """MobileNetV3's head: 1x1 convolution, global mean, feature mix without batch norm or bias, classifier."""
+    n = shape[0]
+    return (
+        Node("expand", Conv2d(shape, out=expand, act=act), ("in0",), eps),
+        Node("pool", GlobalPool((n, expand, *shape[2:])), ("expand",)),
+        Node("mix", Conv2d((n, expand, 1, 1), out=features, bias=False, act=act), ("pool",)),
+        Node("flatten", Flatten((n, features, 1, 1)), ("mix",)),
+        Node("classifier", Linear((n, features), out=classes), ("flatten",)),
+    )
+
+
+@cache
+def chain(*blocks: Block) -> Block:
+    """Several blocks in a row as one, names prefixed `0.`, `1.`, ...: for parts of a network that no choice separates."""
+    nodes: list[Node] = []
+    source = "in0"
+    for i, block in enumerate(blocks):
+        rename = {"in0": source} | {node.name: f"{i}.{node.name}" for node in block}
+        nodes.extend(Node(rename[node.name], node.op, tuple(rename[name] for name in node.inputs), node.norm) for node in block)
+        source = nodes[-1].name
+    return tuple(nodes)

@@ -1,0 +1,66 @@
+"""Every error hwnas raises on purpose.
+
+HwnasError
+├── InputError            something given is wrong: option, name, file, shape (exit code 2)
+│   ├── UnknownName       no space, device, searcher ... of that name
+│   ├── DamagedFile       a file is cut short, of another format, version or fingerprint
+│   └── MissingLatency    the table has no row for some block of the space
+├── Infeasible            no architecture of the space meets the budget (exit code 1)
+├── MeasurementFailed     the target did not deliver a usable measurement (exit code 1)
+├── RunHeld               another process is writing this run (exit code 2)
+└── MissingExtra          an optional dependency is not installed (exit code 2)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HwnasError(Exception):
+    """Base of all errors that are one sentence for the user and never a traceback."""
+
+    exit_code = 1
+
+
+class InputError(HwnasError, ValueError):
+    """An option, name, file or shape that was given is wrong."""
+
+    exit_code = 2
+
+
+class UnknownName(InputError):
+    """A name that is not in its catalogue; the message offers near ones."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str]):
+        known = sorted(known)
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else "."
+        super().__init__(f"no {what} named '{name}'{hint} Known: {', '.join(known) or 'none'}")
+
+
+class DamagedFile(InputError):
+    """A file that cannot be read as what it claims to be."""
+
+
+class MissingLatency(InputError):
+    """A latency table lacks rows that a space needs."""
+
+
+class Infeasible(HwnasError):
+    """No architecture of the space meets the budget."""
+
+
+class MeasurementFailed(HwnasError):
+    """The target delivered an error, or nothing that may be called a latency."""
+
+
+class RunHeld(InputError):
+    """Another process is writing the same run."""
+
+
+class MissingExtra(InputError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+    def __init__(self, what: str, module: str, extra: str):
+        super().__init__(f"{what} needs '{module}', which is not installed; install it with: pip install 'hwnas[{extra}]'")

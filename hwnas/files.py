@@ -1,0 +1,90 @@
+"""Reading files from outside and writing our own: whole or not at all, with limits, never as code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from hwnas.errors import DamagedFile, InputError
+
+MAX_TEXT_BYTES = 256 << 20
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Write a file so that it appears complete or not at all: temporary name, fsync, rename, fsync of the folder."""
+    raw = data.encode() if isinstance(data, str) else data
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY) if hasattr(os, "O_DIRECTORY") else None
+        if folder is not None:
+            os.fsync(folder)
+            os.close(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder, then run the same command again") from None
+
+
+def read_text(path: Path) -> str:
+    """A text file of reasonable size. Raises DamagedFile."""
+    try:
+        if path.stat().st_size > MAX_TEXT_BYTES:
+            raise DamagedFile(f"{path} has {path.stat().st_size:,} bytes, over the limit of {MAX_TEXT_BYTES:,} for a text file")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DamagedFile(f"cannot read {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise DamagedFile(f"{path} is not UTF-8 text") from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not allowed")
+
+
+def read_json(path: Path) -> Any:
+    """JSON without NaN or infinity. Raises DamagedFile."""
+    try:
+        return json.loads(read_text(path), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise DamagedFile(f"{path} is not readable JSON: {reason}") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Raises DamagedFile."""
+    try:
+        return tomllib.loads(read_text(path))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise DamagedFile(f"{path} is not readable TOML: {error}") from None
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Indented JSON, whole or not at all; NaN is refused."""
+    write_whole(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+def write_toml(path: Path, data: Mapping[str, Any]) -> None:
+    """TOML, whole or not at all."""
+    import tomli_w
+
+    write_whole(path, tomli_w.dumps(data))
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes. Raises DamagedFile."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DamagedFile(f"cannot read {path}: {error.strerror or error}") from None

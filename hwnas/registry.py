@@ -1,0 +1,91 @@
+"""Name -> factory. A catalogue is a package: each module holds one factory of the module's own name.
+
+Other distributions add entry points in the group `hwnas.<catalogue>`; `path.py:name` works wherever a name does. Listing a
+catalogue imports nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from hwnas.errors import InputError, UnknownName
+
+CATALOGUES = {
+    "spaces": "search space",
+    "searchers": "searcher",
+    "backends": "backend",
+    "predictors": "predictor",
+    "exporters": "exporter",
+    "profiling.runtimes": "runtime",
+    "profiling.transports": "transport",
+}
+
+
+def _package_path(catalogue: str) -> list[str]:
+    return [str(Path(__file__).resolve().parent.joinpath(*catalogue.split(".")))]
+
+
+def names(catalogue: str) -> list[str]:
+    """Sorted names of a catalogue, shipped ones and entry points. Imports nothing."""
+    shipped = {module.name for module in pkgutil.iter_modules(_package_path(catalogue)) if not module.name.startswith("_")}
+    return sorted(shipped | {point.name for point in entry_points(group=f"hwnas.{catalogue}")})
+
+
+def load(catalogue: str, name: str) -> Callable[..., Any]:
+    """The factory of that name, or of `path.py:name`. Raises UnknownName, InputError."""
+    if ".py:" in name:
+        return _load_file(*name.rsplit(":", 1))
+    if any(module.name == name for module in pkgutil.iter_modules(_package_path(catalogue))):
+        factory: Callable[..., Any] = getattr(importlib.import_module(f"hwnas.{catalogue}.{name}"), name)
+        return factory
+    for point in entry_points(group=f"hwnas.{catalogue}", name=name):
+        loaded: Callable[..., Any] = point.load()
+        return loaded
+    raise UnknownName(CATALOGUES[catalogue], name, names(catalogue))
+
+
+def _load_file(path: str, name: str) -> Callable[..., Any]:
+    if not Path(path).is_file():
+        raise InputError(f"no such file: {path}")
+    spec = importlib.util.spec_from_file_location(f"hwnas_user_{Path(path).stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"{path} does not run: {type(error).__name__}: {error}") from error
+    if not callable(getattr(module, name, None)):
+        raise InputError(f"{path} has no function '{name}'")
+    return getattr(module, name)  # type: ignore[no-any-return]
+
+
+def split_call(text: str) -> tuple[str, dict[str, Any]]:
+    """`name` or `name(key=literal, ...)` -> (name, keyword arguments). Literals only, nothing is evaluated. Raises InputError."""
+    name, bracket, rest = text.partition("(")
+    if not bracket:
+        return text, {}
+    try:
+        call = ast.parse(f"f({rest}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or not text.endswith(")"):
+            raise ValueError("arguments are key=value")
+        return name, {str(each.arg): ast.literal_eval(each.value) for each in call.keywords if each.arg}
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise InputError(f"'{text}' is not of the form name(key=value, ...): {error}") from None
+
+
+def create(catalogue: str, text: str) -> Any:
+    """Call the factory that `text` names with the arguments it gives. Raises InputError on arguments it does not take."""
+    name, arguments = split_call(text)
+    factory = load(catalogue, name)
+    try:
+        return factory(**arguments)
+    except TypeError as error:
+        raise InputError(f"{text}: {error}") from None
