@@ -22,11 +22,11 @@ def write_whole(path: Path, data: bytes | str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with temporary.open("xb") as file:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
         folder = os.open(path.parent, os.O_RDONLY) if hasattr(os, "O_DIRECTORY") else None
         if folder is not None:
             os.fsync(folder)
@@ -84,7 +84,7 @@ def write_toml(path: Path, data: Mapping[str, Any]) -> None:
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes. Raises DamagedFile."""
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DamagedFile(f"cannot read {path}: {error.strerror or error}") from None

@@ -58,6 +58,6 @@ def fold(graph: Graph, weights: Weights) -> dict[str, Array]:
             scale = own["norm.weight"].astype(np.float64) / np.sqrt(own["norm.var"].astype(np.float64) + each.node.norm)
             weight = own["weight"] * scale.reshape(-1, *[1] * (own["weight"].ndim - 1))
             bias = own["norm.bias"] - own["norm.mean"] * scale
-            own = {"weight": weight, "bias": bias}
+            own = {"weight": weight.astype(np.float32), "bias": bias.astype(np.float32)}
         folded |= {f"{each.name}.{name}": np.ascontiguousarray(array, np.float32) for name, array in own.items()}
     return folded

@@ -33,7 +33,7 @@ def ofa_mobilenet_v3(
 
     7371^5 = 2.18e19 networks, times 25 resolutions. The released supernets have width 1.0 and 1.2.
     """
-    stages = tuple((make_divisible(out * width), *rest) for out, *rest in STAGES)
+    stages = tuple((make_divisible(out * width), stride, act, se) for out, stride, act, se in STAGES)
     return elastic_mobilenet(
         "ofa_mobilenet_v3",
         stem=make_divisible(16 * width),

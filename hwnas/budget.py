@@ -1,0 +1,58 @@
+"""One budget for every algorithm: a metric, a limit with its unit, and the statistic that must keep it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from hwnas.errors import InputError
+
+_UNITS = {"latency": {"us": 1e-3, "ms": 1.0, "s": 1e3}, "macs": {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}, "params": {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}}
+_TEXT = re.compile(r"\s*<=\s*([0-9]*\.?[0-9]+)\s*(%|[A-Za-z]*)\s*(p[0-9]{1,2}(?:\.[0-9])?)?\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """`metric <= limit`, for latency of the given quantile. Limit in ms, MACs or parameters, or as `share` of the largest subnet's.
+
+    `limit` is None until a share is resolved against a space.
+    """
+
+    metric: str
+    limit: float | None
+    quantile: float = 0.5
+    share: float | None = None
+
+    @classmethod
+    def parse(cls, metric: str, text: str) -> Budget:
+        """`<= 12ms p50`, `<= 900us`, `<= 55% p50` (of the largest subnet), `<= 300M`. Raises InputError."""
+        match = _TEXT.fullmatch(text)
+        units = _UNITS.get(metric)
+        if units is None:
+            raise InputError(f"no budget on '{metric}'; budgets are on {', '.join(_UNITS)}")
+        example = "'<= 12ms p50' or '<= 55% p50' of the largest subnet" if metric == "latency" else "'<= 300M'"
+        if match is None or (match[3] and metric != "latency"):
+            raise InputError(f"'{text}' is no budget on {metric}; write {example}")
+        value, unit, statistic = float(match[1]), match[2].lower(), match[3]
+        quantile = float(statistic[1:]) / 100 if statistic else 0.5
+        if value <= 0 or not 0 < quantile < 1:
+            raise InputError(f"'{text}' is no budget on {metric}: the limit and the percentile must be positive; write {example}")
+        if unit == "%":
+            return cls(metric, None, quantile, value / 100)
+        if unit not in units:
+            raise InputError(f"'{text}' has the unit '{match[2]}'; {metric} takes {', '.join(u or 'none' for u in units)} or %, as in {example}")
+        return cls(metric, value * units[unit], quantile)
+
+    @property
+    def statistic(self) -> str:
+        """`p50` and the like."""
+        return f"p{self.quantile * 100:g}"
+
+    def resolved(self, largest: float) -> Budget:
+        """The same budget with a share turned into a limit, given the largest subnet's value."""
+        return self if self.share is None else Budget(self.metric, self.share * largest, self.quantile, self.share)
+
+    def __str__(self) -> str:
+        if self.limit is None:
+            return f"{self.metric} <= {100 * (self.share or 0):g}% of the largest subnet"
+        return f"latency <= {self.limit:.4g} ms {self.statistic}" if self.metric == "latency" else f"{self.metric} <= {self.limit:.4g}"

@@ -1,0 +1,149 @@
+"""What a predictor and a metric are, and the metric that everything additive becomes.
+
+A predictor prices blocks, once per space; a metric prices populations. `Additive` turns one into the other: two look-ups and a sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from hwnas.graph import Block
+from hwnas.index import BlockIndex
+from hwnas.space import Codes, FloatArray
+
+#: Where a value comes from; never mixed silently.
+Origin: TypeAlias = Literal["measured", "predicted", "emulated", "simulated"]
+
+_FUSED_CELLS = 8_192  # 64 KiB of prices: stays in the second-level cache
+_INT16 = int(np.iinfo(np.int16).max)
+_ROWS = 16_384  # rows priced at a time: offsets and partial sums stay in the cache
+
+
+class Predictor(Protocol):
+    """Prices blocks: prices(blocks) -> (m,), in `unit`."""
+
+    unit: str
+    origin: Origin
+
+    def prices(self, blocks: Sequence[Block]) -> FloatArray: ...
+
+
+class Metric(Protocol):
+    """Values of a population: codes (n, choices) -> (n,), in `unit`."""
+
+    name: str
+    unit: str
+    origin: Origin
+
+    def __call__(self, codes: Codes) -> FloatArray: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Extreme:
+    """A least or greatest value over a space, and a code (1, choices) that attains it."""
+
+    value: float
+    code: Codes
+
+
+@dataclass(frozen=True, slots=True)
+class _Gather:
+    """Layers priced with one look-up: offset = codes[:, columns] @ strides into `prices`."""
+
+    columns: tuple[int, ...]
+    strides: tuple[int, ...]
+    prices: FloatArray
+
+
+class Additive:
+    """A metric that is `constant` plus the sum over layers of the price of each layer's block."""
+
+    def __init__(
+        self, index: BlockIndex, prices: FloatArray, *, name: str, unit: str, constant: float = 0.0, origin: Origin = "predicted"
+    ):
+        """prices: (blocks,) in the order of `index.blocks`."""
+        self.index, self.prices, self.constant = index, np.asarray(prices, np.float64), float(constant)
+        self.name, self.unit, self.origin = name, unit, origin
+        self._gathers = _fuse(index, self.prices)
+
+    def __call__(self, codes: Codes) -> FloatArray:
+        """codes (n, choices), best column-major -> (n,)."""
+        n = len(codes)
+        total = np.full(n, self.constant)
+        rows = min(n, _ROWS)
+        part, offsets = np.empty(rows), np.empty(rows, np.intp)
+        buffers = {dtype: (np.empty(rows, dtype), np.empty(rows, dtype)) for dtype in (np.int16, np.int32)}
+        for start in range(0, n, _ROWS):
+            stop = min(start + _ROWS, n)
+            m = stop - start
+            chunk, sums = codes[start:stop], total[start:stop]
+            for gather in self._gathers:
+                if not gather.columns:
+                    sums += gather.prices[0]
+                    continue
+                # int16 offsets, where the cells fit, move a quarter of the memory of int64.
+                narrow, term = buffers[np.int16 if len(gather.prices) <= _INT16 else np.int32]
+                np.multiply(chunk[:, gather.columns[0]], gather.strides[0], out=narrow[:m])
+                for column, stride in zip(gather.columns[1:], gather.strides[1:], strict=True):
+                    if stride == 1:
+                        np.add(narrow[:m], chunk[:, column], out=narrow[:m])
+                    else:
+                        np.multiply(chunk[:, column], stride, out=term[:m])
+                        np.add(narrow[:m], term[:m], out=narrow[:m])
+                offsets[:m] = narrow[:m]
+                np.take(gather.prices, offsets[:m], out=part[:m], mode="clip")
+                sums += part[:m]
+        return total
+
+    def layers(self, codes: Codes) -> FloatArray:
+        """Each layer's share before the sum, (n, layers); the constant is not in it."""
+        return self.prices[self.index.ids(codes)]
+
+    def bounds(self, hold: Mapping[str, int] | None = None) -> tuple[Extreme, Extreme]:
+        """Exact least and greatest value over the space, each with a code that attains it; hold: choice name -> its only code."""
+        best: list[Extreme | None] = [None, None]
+        for here in self.index.pieces(self.index.pivots(), hold):
+            for side, pick in enumerate((np.argmin, np.argmax)):
+                value, code = self.constant, self.index.space.smallest()
+                for codes, layers in here:
+                    sums = sum(self.prices[self.index.tables[i][self.index.cells(codes, i)]] for i in layers)
+                    row = int(pick(np.atleast_1d(sums)))
+                    value += float(np.atleast_1d(sums)[row])
+                    code = np.maximum(code, codes[row : row + 1])  # other columns are 0
+                previous = best[side]
+                if previous is None or (value < previous.value if side == 0 else value > previous.value):
+                    best[side] = Extreme(value, np.asfortranarray(code))
+        assert best[0] is not None and best[1] is not None
+        return best[0], best[1]
+
+
+def _fuse(index: BlockIndex, prices: FloatArray) -> list[_Gather]:
+    """Layers merged greedily into look-ups of at most _FUSED_CELLS cells: fewer passes over the population."""
+    sizes = index.space.cardinalities
+    groups: list[tuple[list[int], list[int]]] = []  # columns (in the order first met), layers
+    for layer, columns in enumerate(index.columns):
+        fitting = [g for g in groups if prod(int(sizes[c]) for c in {*g[0], *columns}) <= _FUSED_CELLS]
+        if fitting:
+            group = min(fitting, key=lambda g: len(set(columns) - set(g[0])))
+            group[0].extend(c for c in columns if c not in group[0])
+            group[1].append(layer)
+        else:
+            groups.append((list(columns), [layer]))
+    return [_gather(index, prices, columns, layers) for columns, layers in groups]
+
+
+def _gather(index: BlockIndex, prices: FloatArray, columns: list[int], layers: list[int]) -> _Gather:
+    shape = [int(index.space.cardinalities[c]) for c in columns]
+    codes = np.zeros((prod(shape), len(index.space.choices)), np.int16, order="F")
+    if columns:
+        codes[:, columns] = np.indices(shape).reshape(len(columns), -1).T
+    fused = np.zeros(prod(shape))
+    for layer in layers:
+        fused += prices[index.tables[layer][index.cells(codes, layer)]]
+    strides = tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
+    return _Gather(tuple(columns), strides, fused)
