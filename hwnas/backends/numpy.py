@@ -1,0 +1,111 @@
+"""The reference interpreter: what a graph means, in float64 and as plainly as possible. Every other backend is held against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from hwnas.errors import InputError
+from hwnas.graph import Graph
+from hwnas.ops import Add, Conv2d, Flatten, GlobalPool, Linear, Mul, Op
+from hwnas.weights import Array, Weights, check
+
+Doubles: TypeAlias = npt.NDArray[np.float64]
+Tensors: TypeAlias = Mapping[str, Doubles]
+
+
+def numpy(graph: Graph, weights: Weights) -> Callable[[Array], Array]:
+    """The network as a function of its input, batch first and of any size -> output, float32 computed in float64.
+
+    Batch norms are applied with their running statistics, not folded: what folds them is tested against this.
+    Raises InputError where a weight is missing or an operator has no interpretation.
+    """
+    check(graph, weights)
+    own: dict[str, Tensors] = {}
+    for each in graph.nodes:
+        if type(each.op) not in COMPUTE:
+            raise InputError(f"{each.name}: the numpy backend has no interpretation of {each.op.kind}; it knows {', '.join(op.kind for op in COMPUTE)}")
+        own[each.name] = {name: weights[f"{each.name}.{name}"].astype(np.float64) for name in each.node.parameters | each.node.buffers}
+
+    def run(images: Array) -> Array:
+        if images.shape[1:] != graph.input[1:]:
+            raise InputError(f"the network takes inputs of shape (n, {', '.join(map(str, graph.input[1:]))}), got {images.shape}")
+        values: dict[str, Doubles] = {"input": images.astype(np.float64)}
+        for each in graph.nodes:
+            tensors = own[each.name]
+            value = COMPUTE[type(each.op)](each.op, [values[name] for name in each.inputs], tensors)
+            if each.node.norm is not None:
+                value = _batch_norm(value, tensors, each.node.norm)
+            values[each.name] = ACTIVATION[getattr(each.op, "act", "none")](value)
+        return values[graph.output_name].astype(np.float32)
+
+    return run
+
+
+def _per_channel(tensor: Doubles, like: Doubles) -> Doubles:
+    return tensor.reshape(1, -1, *[1] * (like.ndim - 2))
+
+
+def _batch_norm(value: Doubles, tensors: Tensors, epsilon: float) -> Doubles:
+    scale, shift, mean, var = (_per_channel(tensors[f"norm.{name}"], value) for name in ("weight", "bias", "mean", "var"))
+    return (value - mean) / np.sqrt(var + epsilon) * scale + shift
+
+
+def _biased(value: Doubles, tensors: Tensors) -> Doubles:
+    return value + _per_channel(tensors["bias"], value) if "bias" in tensors else value
+
+
+# -- one function per operator kind: (operator, inputs, tensors) -> output before batch norm and activation -------------------------
+
+
+def _conv2d(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
+    pad, groups = op.kernel // 2, op.groups
+    padded = np.pad(inputs[0], ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    n, channels = padded.shape[:2]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (op.kernel, op.kernel), axis=(2, 3))[:, :, :: op.stride, :: op.stride]
+    height, width = windows.shape[2:4]
+    windows = windows.reshape(n, groups, channels // groups, height, width, op.kernel, op.kernel)
+    weight = tensors["weight"].reshape(groups, op.out // groups, channels // groups, op.kernel, op.kernel)
+    out = np.einsum("ngchwij,gocij->ngohw", windows, weight, optimize=True)
+    return _biased(out.reshape(n, op.out, height, width), tensors)
+
+
+def _linear(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
+    return _biased(inputs[0] @ tensors["weight"].T, tensors)
+
+
+def _global_pool(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
+    return inputs[0].mean(axis=(2, 3), keepdims=True)
+
+
+def _add(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
+    return inputs[0] + inputs[1]
+
+
+def _mul(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
+    return inputs[0] * inputs[1]
+
+
+def _flatten(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
+    return inputs[0].reshape(len(inputs[0]), -1)
+
+
+COMPUTE: dict[type[Op], Callable[[Any, list[Doubles], Tensors], Doubles]] = {
+    Conv2d: _conv2d,
+    Linear: _linear,
+    GlobalPool: _global_pool,
+    Add: _add,
+    Mul: _mul,
+    Flatten: _flatten,
+}
+
+ACTIVATION: dict[str, Callable[[Doubles], Doubles]] = {
+    "none": lambda x: x,
+    "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "hsigmoid": lambda x: np.clip(x + 3, 0, 6) / 6,
+    "hswish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
+}
