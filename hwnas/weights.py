@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from hwnas.errors import InputError
 from hwnas.graph import Graph
-from hwnas.ops import Shape
+from hwnas.ops import Mul, Shape
 
 Array: TypeAlias = npt.NDArray[np.float32]
 Weights: TypeAlias = Mapping[str, Array]
@@ -25,17 +25,35 @@ def shapes(graph: Graph) -> dict[str, Shape]:
     return {f"{each.name}.{name}": shape for each in graph.nodes for name, shape in (each.node.parameters | each.node.buffers).items()}
 
 
+#: Mean square of an activation's output for a standard normal input.
+_ENERGY = {"none": 1.0, "relu": 0.5, "relu6": 0.5, "hswish": 0.33, "hsigmoid": 0.28}
+#: Mean square after a batch norm whose scale and relative variance are uniform in 0.5 to 1.5: E[scale^2] E[1 / variance] + shifts.
+_NORMED = 1.21
+
+
 def random_weights(graph: Graph, rng: np.random.Generator) -> dict[str, Array]:
-    """Scaled random weights with non-trivial batch-norm statistics: activations neither vanish into denormals nor overflow."""
+    """Random weights as a trained network could have them, for inputs of variance about 1; batch-norm statistics are non-trivial.
+
+    Running statistics follow the scale of what arrives, so activations neither vanish into denormals nor grow from block to
+    block until gates saturate and rounding errors are amplified.
+    """
     weights: dict[str, Array] = {}
-    for name, shape in shapes(graph).items():
-        leaf = f"norm.{name.rpartition('.')[2]}" if name.rpartition(".")[0].endswith(".norm") else name.rpartition(".")[2]
-        if leaf == "weight":
-            weights[name] = rng.normal(0, sqrt(2 / prod(shape[1:])), shape).astype(np.float32)
-        elif leaf in ("norm.weight", "norm.var"):
-            weights[name] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
-        else:
-            weights[name] = rng.normal(0, 0.1, shape).astype(np.float32)
+    energy = {"input": 1.0}  # expected mean square of each value
+    for each in graph.nodes:
+        arriving = [energy[name] for name in each.inputs]
+        spread = sqrt(prod(arriving) if isinstance(each.op, Mul) else sum(arriving))
+        for name, shape in (each.node.parameters | each.node.buffers).items():
+            if name == "weight":
+                array = rng.normal(0, 1 / sqrt(prod(shape[1:])), shape)
+            elif name == "norm.weight":
+                array = rng.uniform(0.5, 1.5, shape)
+            elif name == "norm.var":
+                array = rng.uniform(0.5, 1.5, shape) * spread**2
+            else:
+                array = rng.normal(0, 0.1, shape) * (spread if name == "norm.mean" else 1)
+            weights[f"{each.name}.{name}"] = array.astype(np.float32)
+        act = getattr(each.op, "act", "none")
+        energy[each.name] = _ENERGY[act] * (_NORMED if each.node.norm is not None else 1 if act == "hsigmoid" else spread**2)
     return weights
 
 
