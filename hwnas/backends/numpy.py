@@ -26,8 +26,9 @@ def numpy(graph: Graph, weights: Weights) -> Callable[[Array], Array]:
     check(graph, weights)
     own: dict[str, Tensors] = {}
     for each in graph.nodes:
-        if type(each.op) not in COMPUTE:
-            raise InputError(f"{each.name}: the numpy backend has no interpretation of {each.op.kind}; it knows {', '.join(op.kind for op in COMPUTE)}")
+        if type(each.op) not in COMPUTE or each.op.data_type != "float32":
+            known = ", ".join(kind.kind for kind in COMPUTE)
+            raise InputError(f"{each.name}: the numpy backend cannot compute {each.op.kind}.{each.op.data_type}; it knows {known}, all in float32")
         own[each.name] = {name: weights[f"{each.name}.{name}"].astype(np.float64) for name in each.node.parameters | each.node.buffers}
 
     def run(images: Array) -> Array:
@@ -62,15 +63,17 @@ def _biased(value: Doubles, tensors: Tensors) -> Doubles:
 
 
 def _conv2d(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
-    pad, groups = op.kernel // 2, op.groups
+    pad, step, groups = op.kernel // 2, op.stride, op.groups
     padded = np.pad(inputs[0], ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-    n, channels = padded.shape[:2]
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (op.kernel, op.kernel), axis=(2, 3))[:, :, :: op.stride, :: op.stride]
-    height, width = windows.shape[2:4]
-    windows = windows.reshape(n, groups, channels // groups, height, width, op.kernel, op.kernel)
-    weight = tensors["weight"].reshape(groups, op.out // groups, channels // groups, op.kernel, op.kernel)
-    out = np.einsum("ngchwij,gocij->ngohw", windows, weight, optimize=True)
-    return _biased(out.reshape(n, op.out, height, width), tensors)
+    n, (out, height, width) = len(padded), op.output[1:]
+    weight = tensors["weight"].reshape(groups, out // groups, -1, op.kernel, op.kernel)
+    total = np.zeros((n, groups, out // groups, height * width))
+    for i in range(op.kernel):
+        for j in range(op.kernel):
+            seen = padded[:, :, i : i + step * (height - 1) + 1 : step, j : j + step * (width - 1) + 1 : step]
+            seen = seen.reshape(n, groups, -1, height * width)
+            total += weight[..., i, j] * seen if seen.shape[2] == 1 else weight[..., i, j] @ seen
+    return _biased(total.reshape(n, out, height, width), tensors)
 
 
 def _linear(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
@@ -78,7 +81,8 @@ def _linear(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
 
 
 def _global_pool(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
-    return inputs[0].mean(axis=(2, 3), keepdims=True)
+    mean: Doubles = inputs[0].mean(axis=(2, 3), keepdims=True)
+    return mean
 
 
 def _add(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
