@@ -6,6 +6,7 @@ HwnasError
 │   ├── DamagedFile       a file is cut short, of another format, version or fingerprint
 │   └── MissingLatency    the table has no row for some block of the space
 ├── Infeasible            no architecture of the space meets the budget (exit code 1)
+├── CheckFailed           a space, backend, searcher ... breaks its contract (exit code 1)
 ├── MeasurementFailed     the target did not deliver a usable measurement (exit code 1)
 ├── RunHeld               another process is writing this run (exit code 2)
 └── MissingExtra          an optional dependency is not installed (exit code 2)
@@ -49,6 +50,10 @@ class MissingLatency(InputError):
 
 class Infeasible(HwnasError):
     """No architecture of the space meets the budget."""
+
+
+class CheckFailed(HwnasError):
+    """Something registered breaks the contract of its kind; raised by `hwnas.testing`."""
 
 
 class MeasurementFailed(HwnasError):

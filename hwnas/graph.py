@@ -24,6 +24,10 @@ class Node:
     inputs: tuple[str, ...]
     norm: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.norm is not None and "weight" not in self.op.weights:
+            raise InputError(f"{self.name}: a batch norm can only follow an operator with weights, not {self.op.kind}")
+
     @property
     def parameters(self) -> dict[str, Shape]:
         """Trained tensors: the operator's weights, where a batch norm brings scale and shift instead of the bias."""
@@ -83,9 +87,26 @@ def parse_block(text: str) -> Block:
         if match is None:
             raise InputError(f"'{part[:120]}' is no node: expected 'name = operator (inputs)'")
         nodes.append(Node(match[1], parse_op(match[2]), tuple(match[3].split())))
-    block = tuple(nodes)
-    Graph.of_block(block)
-    return block
+    _check_edges(nodes)
+    return tuple(nodes)
+
+
+def _check_edges(block: Sequence[Node]) -> None:
+    """Raises InputError where an edge inside a block does not fit; the block's own inputs have the shape their first reader says."""
+    shapes: dict[str, Shape] = {}
+    for node in block:
+        if len(node.inputs) != len(node.op.inputs):
+            raise InputError(f"{node.name} takes {len(node.op.inputs)} inputs but names {len(node.inputs)}")
+        for name, expected in zip(node.inputs, node.op.inputs, strict=True):
+            if re.fullmatch(r"in\d+", name):
+                shapes.setdefault(name, expected)
+            if name not in shapes:
+                raise InputError(f"{node.name} names the input '{name}', which does not exist")
+            if shapes[name] != expected:
+                raise InputError(f"{node.name} expects {expected} but receives {shapes[name]} from {name}")
+        if node.name in shapes:
+            raise InputError(f"{node.name} occurs twice")
+        shapes[node.name] = node.op.output
 
 
 @dataclass(frozen=True, slots=True)

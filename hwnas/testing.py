@@ -1,0 +1,224 @@
+"""Conformance checks, for what hwnas ships and for plug-ins: each takes one registered thing and raises CheckFailed with its fault.
+
+    from hwnas.testing import check_space
+    check_space(my_space())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from hwnas import registry
+from hwnas.backends.numpy import numpy
+from hwnas.costs import macs, params
+from hwnas.errors import CheckFailed, HwnasError, InputError, MissingExtra
+from hwnas.graph import Block, Graph, Node, block_text, parse_block
+from hwnas.index import BlockIndex
+from hwnas.ops import KINDS, Add, Conv2d, Flatten, GlobalPool, Linear, Mul, Op
+from hwnas.ops.op import ACTIVATIONS
+from hwnas.predictor import Additive
+from hwnas.space import Codes, FloatArray, SearchSpace
+from hwnas.weights import Array, Weights, random_weights
+
+#: Largest difference allowed between a float32 backend and the reference, relative to the output's standard deviation.
+TOLERANCE = 1e-4
+
+Price: TypeAlias = Callable[[Sequence[Block]], FloatArray]
+Backend: TypeAlias = Callable[[Graph, Weights], Callable[[Array], Array]]
+
+
+# -- spaces -----------------------------------------------------------------------------------------------------------------------
+
+
+def check_space(space: SearchSpace, *, samples: int = 30, seed: int = 0, prices: Sequence[Price] = ()) -> None:
+    """Checks a search space on its smallest, largest and reference architectures and `samples` random ones.
+
+    Shapes connect; layers are pure; blocks survive their text form; the gathered price of MACs, parameters and every function of
+    `prices` (blocks -> (m,)) equals that of the lowered network; tensors of one name differ in sizes alone, so that a supernet can
+    hold them; the smallest and largest network compute the same on every installed backend. Raises CheckFailed.
+    """
+    rng = np.random.default_rng(seed)
+    try:
+        index = BlockIndex(space)
+        codes = {"the smallest architecture": space.smallest(), "the largest architecture": space.largest()}
+        codes |= {f"the reference {name}": space.encode(values) for name, values in space.references.items()}
+    except InputError as error:
+        raise CheckFailed(f"{space.name}: {error}") from error
+    codes |= {f"the random architecture {i} of seed {seed}": row[None] for i, row in enumerate(space.sample(rng, samples))}
+    _check_text(space, index)
+    _check_names(space, index)
+    priced = [(price, Additive(index, price(index.blocks), name="", unit="")) for price in (macs, params, *prices)]
+    for who, code in codes.items():
+        _check_lowering(space, index, who, code, priced)
+    for who in ("the smallest architecture", "the largest architecture"):
+        graph = space.lower(codes[who])
+        weights, images = random_weights(graph, rng), rng.normal(0, 1, graph.input).astype(np.float32)
+        expected = numpy(graph, weights)(images)
+        for name, backend in _installed_backends():
+            _compare(f"{space.name}: {who}", name, backend, graph, weights, images, expected)
+
+
+def _check_lowering(space: SearchSpace, index: BlockIndex, who: str, code: Codes, priced: Sequence[tuple[Price, Additive]]) -> None:
+    values = space.decode(code)
+    if (space.encode(values) != code).any():
+        raise CheckFailed(f"{space.name}: {who} decodes to values that encode to another code")
+    for layer, number in zip(space.layers, index.ids(code)[0], strict=True):
+        if layer.build(*(values[choice.name] for choice in layer.reads)) != index.blocks[number]:
+            raise CheckFailed(f"{space.name}: layer {layer.name} builds two different blocks from equal values; it must be a pure function")
+    try:
+        graph = space.lower(code)
+    except InputError as error:
+        raise CheckFailed(f"{space.name}: {who} does not connect: {error}") from error
+    blocks: dict[str, list[Node]] = {}
+    for each in graph.nodes:
+        blocks.setdefault(each.layer, []).append(each.node)
+    for price, metric in priced:
+        gathered = float(metric(code)[0])
+        lowered = float(np.sum(price([tuple(nodes) for nodes in blocks.values()])))
+        if not np.isclose(gathered, lowered, rtol=1e-9, atol=0):
+            raise CheckFailed(
+                f"{space.name}: {getattr(price, '__name__', 'a price')} of {who} is {gathered:g} summed over its blocks but {lowered:g} in the "
+                f"lowered network; a layer whose output nothing reads must build ABSENT"
+            )
+
+
+def _check_text(space: SearchSpace, index: BlockIndex) -> None:
+    for block in index.blocks:
+        text = block_text(block)
+        try:
+            again = block_text(parse_block(text))
+        except InputError as error:
+            raise CheckFailed(f"{space.name}: the text of a block cannot be read back: {error}") from error
+        if again != text:
+            raise CheckFailed(f"{space.name}: the block '{text}' reads back as '{again}'")
+
+
+def _check_names(space: SearchSpace, index: BlockIndex) -> None:
+    """Per layer and node name, everything about the weights but their sizes is the same in all blocks."""
+    for layer, table in zip(space.layers, index.tables, strict=True):
+        seen: dict[str, tuple[object, ...]] = {}
+        for number in np.unique(table):
+            for node in index.blocks[number]:
+                if not node.parameters:
+                    continue
+                depthwise = getattr(node.op, "is_depthwise", False)
+                groups = "channels" if depthwise else getattr(node.op, "groups", 1)
+                kind = (node.op.kind, groups, {name: len(shape) for name, shape in node.parameters.items()}, node.norm)
+                if seen.setdefault(node.name, kind) != kind:
+                    raise CheckFailed(
+                        f"{space.name}: two blocks of layer {layer.name} use the node name '{node.name}' for weights that differ in more "
+                        f"than sizes: {seen[node.name]} and {kind} (operator, groups, axes of each tensor, batch norm); give them two names"
+                    )
+
+
+# -- backends ---------------------------------------------------------------------------------------------------------------------
+
+
+def check_backend(name: str, *, seed: int = 0) -> None:
+    """Checks a backend on every operator kind, in several shapes and with every attribute, against the reference interpreter.
+
+    Raises CheckFailed; MissingExtra where the backend's library is not installed.
+    """
+    backend = _load_backend(name)
+    rng = np.random.default_rng(seed)
+    for kind in KINDS:
+        if kind not in _CASES:
+            raise CheckFailed(f"operator kind {kind} has no case in hwnas.testing; add one so that backends are checked on it")
+        for block in _CASES[kind]():
+            graph = Graph.of_block(block)
+            weights, images = random_weights(graph, rng), rng.normal(0, 3, graph.input).astype(np.float32)
+            _compare(block_text(block), name, backend, graph, weights, images, numpy(graph, weights)(images))
+
+
+def _load_backend(name: str) -> Backend:
+    try:
+        return registry.load("backends", name)
+    except ImportError as error:
+        raise MissingExtra(f"the backend {name}", error.name or "its library", name) from None
+
+
+def _installed_backends() -> Iterator[tuple[str, Backend]]:
+    for name in registry.names("backends"):
+        if name == "numpy":  # the reference itself
+            continue
+        try:
+            yield name, _load_backend(name)
+        except MissingExtra:
+            continue
+
+
+def _compare(what: str, name: str, backend: Backend, graph: Graph, weights: Weights, images: Array, expected: Array) -> None:
+    before = images.copy()
+    try:
+        got = backend(graph, weights)(images)
+    except HwnasError as error:
+        raise CheckFailed(f"{what}: backend {name} refuses it: {error}") from error
+    if not np.array_equal(images, before):
+        raise CheckFailed(f"{what}: backend {name} writes into its input")
+    if got.dtype != np.float32 or got.shape != graph.output:
+        raise CheckFailed(f"{what}: backend {name} returns {got.dtype} {got.shape}, expected float32 {graph.output}")
+    difference = float(np.abs(got - expected).max())
+    scale = max(float(expected.std()), float(np.abs(expected).max()) * 1e-2, 1e-6)
+    if not difference <= TOLERANCE * scale:
+        raise CheckFailed(f"{what}: backend {name} differs from the reference by {difference:.3g} at a spread of {scale:.3g}; allowed is {TOLERANCE:g} of it")
+
+
+def _alone(op: Op, norm: float | None = None) -> Block:
+    return (Node("op", op, ("in0",), norm),)
+
+
+def _convolutions() -> Iterator[Block]:
+    for act in ACTIVATIONS:
+        yield _alone(Conv2d((2, 5, 9, 7), out=6, kernel=3, act=act))
+        yield _alone(Conv2d((1, 8, 6, 6), out=8, kernel=3, groups=8, act=act), 1e-3)
+    for kernel in (1, 3, 5, 7):
+        for stride in (1, 2, 3):
+            yield _alone(Conv2d((1, 4, 7, 8), out=4, kernel=kernel, stride=stride, groups=4), 1e-5)
+            yield _alone(Conv2d((1, 3, 8, 5), out=7, kernel=kernel, stride=stride))
+    yield _alone(Conv2d((1, 6, 5, 5), out=4, kernel=3, groups=2))
+    yield _alone(Conv2d((1, 6, 5, 5), out=12, kernel=3, groups=6))
+    yield _alone(Conv2d((1, 6, 1, 1), out=4, bias=False, act="hsigmoid"))
+    yield _alone(Conv2d((1, 6, 5, 5), out=4, bias=False), 1e-5)
+    yield _alone(Conv2d((1, 6, 1, 2), out=4, kernel=7))
+
+
+def _linears() -> Iterator[Block]:
+    for act in ACTIVATIONS:
+        yield _alone(Linear((3, 5), out=4, act=act))
+    yield _alone(Linear((1, 6), out=1, bias=False))
+    yield _alone(Linear((2, 6), out=9, act="relu"), 1e-5)
+
+
+def _pools() -> Iterator[Block]:
+    for shape in ((1, 3, 7, 5), (2, 16, 1, 1), (1, 8, 4, 4)):
+        yield _alone(GlobalPool(shape))
+
+
+def _adds() -> Iterator[Block]:
+    for shape in ((2, 8, 5, 6), (1, 16, 1, 1)):
+        yield (Node("conv", Conv2d(shape, out=shape[1], act="relu"), ("in0",)), Node("op", Add(shape), ("conv", "in0")))
+    yield (Node("op", Add((2, 7)), ("in0", "in0")),)
+
+
+def _muls() -> Iterator[Block]:
+    for shape in ((2, 8, 5, 6), (1, 3, 1, 1)):
+        yield (Node("pool", GlobalPool(shape), ("in0",)), Node("op", Mul(shape), ("in0", "pool")))
+    yield (Node("linear", Linear((2, 7), out=7), ("in0",)), Node("op", Mul((2, 7)), ("in0", "linear")))
+
+
+def _flattens() -> Iterator[Block]:
+    for shape in ((2, 3, 4, 5), (1, 8, 1, 1), (3, 6)):
+        yield _alone(Flatten(shape))
+
+
+_CASES: dict[str, Callable[[], Iterator[Block]]] = {
+    "conv2d": _convolutions,
+    "linear": _linears,
+    "global_pool": _pools,
+    "add": _adds,
+    "mul": _muls,
+    "flatten": _flattens,
+}
