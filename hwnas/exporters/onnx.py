@@ -1,0 +1,29 @@
+"""ONNX files, through the emitters that also make every micro-benchmark."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from hwnas.backends.onnx import to_onnx
+from hwnas.errors import InputError
+from hwnas.exporter import Exported
+from hwnas.files import write_whole
+from hwnas.graph import Graph
+from hwnas.weights import Weights
+
+MAX_BYTES = (1 << 31) - 1  # of a protocol buffer; larger models need external data
+
+
+def onnx(graph: Graph, weights: Weights, path: Path, *, metadata: Mapping[str, str] | None = None) -> Exported:
+    """Writes one self-contained ONNX file that passed `onnx.checker`, whole or not at all. Raises InputError."""
+    from onnx import checker
+
+    model = to_onnx(graph, weights, metadata=metadata)
+    if model.ByteSize() > MAX_BYTES:
+        raise InputError(f"the network takes {model.ByteSize():,} bytes; a single ONNX file holds at most {MAX_BYTES:,}")
+    checker.check_model(model, full_check=True)
+    data = model.SerializeToString(deterministic=True)
+    write_whole(path, data)
+    return Exported(path, hashlib.sha256(data).hexdigest(), len(data), model.opset_import[0].version, model.ir_version, len(model.graph.node))
