@@ -66,14 +66,15 @@ def read_manifest(folder):
     if not isinstance(manifest, dict) or manifest.get("format") != "hwnas.manifest/1":
         raise Refused(f"{path} is no manifest of this version (format 'hwnas.manifest/1')")
     try:
-        shape, classes = [int(size) for size in manifest["input"]["shape"]], int(manifest["output"]["shape"][-1])
+        shape, classes = manifest["input"]["shape"], manifest["output"]["shape"][-1]
         preprocessing, labels = manifest["preprocessing"], manifest["labels"]
         mean, std = (np.array(preprocessing[key], np.float64) for key in ("mean", "std"))
         low, high = map(float, preprocessing["range"])
         logits, tolerance = np.array(manifest["example"]["logits"], np.float64), float(manifest["example"]["tolerance_std"])
         fits = (
-            len(shape) == 4
-            and min(shape) >= 1
+            isinstance(shape, list)
+            and len(shape) == 4
+            and all(type(size) is int and size >= 1 for size in [*shape, classes])
             and np.prod(np.array(shape, np.float64)) <= MAX_INPUT_ELEMENTS
             and mean.shape == std.shape == (shape[1],)
             and np.isfinite([*mean, *std, low, high, tolerance]).all()
@@ -149,7 +150,7 @@ def check_example(folder, manifest, run):
 def read_array(path):
     try:
         return np.array(np.load(path, mmap_mode="r", allow_pickle=False))  # mapped first: a header cannot claim more than the file holds
-    except (OSError, ValueError, EOFError, AttributeError):
+    except Exception:  # numpy parses the header as Python literals, and many things can be wrong with those
         raise Refused(f"{path} is no readable .npy array") from None
 
 
