@@ -1,0 +1,414 @@
+"""The driver: answers a searcher's requests, records what cost something, and stops in time. Resume is replay.
+
+The same call again sends the recorded answers into a fresh searcher of the same seed, which then continues where it stopped;
+nothing that was paid for is evaluated twice. Cheap metrics are pure functions of the codes and are computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hwnas.errors import DamagedFile, InputError
+from hwnas.executor import Completion, Executor, InProcess
+from hwnas.pareto import non_dominated
+from hwnas.predictor import Metric
+from hwnas.problem import Problem, Scores
+from hwnas.run import RunDirectory
+from hwnas.searcher import Ask, Gradient, Option, Searcher, Told, Train, Trainer, options_of, trains
+from hwnas.space import Codes, FloatArray
+from hwnas.store import Event, pack, unpack
+
+_IDLE = 10  # a search stops after asking this many times its evaluations, and at least 1,000, brought nothing new
+_FIRST_MARK = 1024
+_SLACK = 1e-9  # shares of an evaluation are summed in floating point
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """All evaluated candidates in order of completion; with expensive metrics each subnet once."""
+
+    problem: Problem
+    codes: Codes
+    scores: Scores
+    fidelity: FloatArray
+    """Share of a full evaluation that each score comes from, (n,)."""
+    evaluations: float
+    """What was spent, in full evaluations."""
+
+    def ranked(self) -> npt.NDArray[np.intp]:
+        """Rows of the feasible candidates, best reward first, each subnet once, of the highest fidelity reached."""
+        rows = self._comparable()
+        return rows[np.argsort(-self.problem.reward(self.scores[rows]), kind="stable")]
+
+    def front(self, *metrics: Metric) -> npt.NDArray[np.intp]:
+        """Rows of the feasible candidates that none other beats in the objectives and in `metrics` (minimised), best first objective first."""
+        rows = self._comparable()
+        values = np.column_stack([self.problem.minimised(self.scores[rows]), *(metric(self.codes[rows]) for metric in metrics)])
+        kept = non_dominated(values)
+        return rows[kept][np.argsort(values[kept, 0], kind="stable")]
+
+    def _comparable(self) -> npt.NDArray[np.intp]:
+        rows = np.flatnonzero(self.scores.feasible & (self.fidelity == self.fidelity.max(initial=0.0)))
+        _, first = np.unique(self.problem.index.ids(self.codes[rows]), axis=0, return_index=True)
+        return rows[np.sort(first)]
+
+
+def drive(
+    searcher: Searcher,
+    problem: Problem,
+    run: RunDirectory | None = None,
+    *,
+    seed: int,
+    evaluations: int,
+    options: Mapping[str, Option] | None = None,
+    stage: str = "search",
+    trainer: Trainer | None = None,
+    executor: Executor | None = None,
+    progress: Callable[[float, float | None], None] | None = None,
+) -> SearchResult:
+    """Search until `evaluations` full evaluations are spent, the searcher ends, or nothing new is asked for any more.
+
+    Where the problem has expensive metrics, an evaluation is a distinct subnet (asking again is free), else any candidate. With
+    `run`, each is recorded under `stage` as it completes, and a run that was interrupted continues. Ctrl-C finishes the evaluation
+    in progress, a second one does not. progress: called with what is spent and the best value of a single objective so far.
+
+    Raises InputError where the run was written by another searcher, seed or version, or where a searcher that trains has no trainer.
+    """
+    if evaluations < 1:
+        raise InputError(f"a search needs at least 1 evaluation, got {evaluations}")
+    if trains(searcher) and trainer is None:
+        raise InputError(f"{searcher.__name__} trains shared weights and needs a trainer; choose another searcher, or give it a supernet")
+    driver = _Driver(searcher, problem, run, seed, evaluations, dict(options or {}), stage, trainer, executor or InProcess(), progress)
+    return driver.run_to_end()
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A candidate that is being evaluated."""
+
+    code: Codes  # (1, choices)
+    fidelity: float
+    key: tuple[int, float, bytes]
+
+
+class _Driver:
+    """One call of `drive`: what is asked, in flight, known and spent, and the records still to be replayed."""
+
+    def __init__(
+        self,
+        searcher: Searcher,
+        problem: Problem,
+        run: RunDirectory | None,
+        seed: int,
+        evaluations: int,
+        options: dict[str, Option],
+        stage: str,
+        trainer: Trainer | None,
+        executor: Executor,
+        progress: Callable[[float, float | None], None] | None,
+    ):
+        self.problem, self.run, self.stage, self.trainer, self.executor, self.progress = problem, run, stage, trainer, executor, progress
+        self.evaluations, self.spent, self.full, self.idle, self.asked, self.weights = evaluations, 0.0, False, 0, 0, 0
+        self.digest = ""  # of everything asked so far
+        self.rng, self.state = np.random.default_rng(seed), dict[str, Any]()
+        self.known: dict[tuple[int, float, bytes], FloatArray] = {}
+        self.flying: dict[int, _Flight] = {}
+        self.submitted: set[int] = set()
+        self.again: dict[tuple[int, float, bytes], list[tuple[int, Codes]]] = {}  # asked again while in flight
+        self.untold: list[tuple[int, Codes, FloatArray]] = []
+        self.results: list[tuple[Codes, FloatArray, FloatArray]] = []  # codes, expensive values, fidelity
+        self.best: tuple[float, float | None] = (-math.inf, None)  # reward, objective
+        self.recorded: deque[Event] = deque()
+        self.marks: dict[int, str] = {}
+        self.saved: dict[str, Any] | None = None  # the Train that a restarted searcher asks for first, already answered
+        if run is not None:
+            self._settle(run, searcher, seed, options)
+            self._recall(run)
+        given: dict[str, Any] = {**options, "state": self.state} if trains(searcher) else options
+        self.search = searcher(problem, rng=self.rng, **given)
+
+    def run_to_end(self) -> SearchResult:
+        answer: Any = None
+        try:
+            while True:
+                try:
+                    request = self.search.send(answer)
+                except StopIteration:
+                    self._land_until(0)
+                    break
+                if self.saved is not None and not isinstance(request, Train):
+                    raise self._another()
+                if isinstance(request, Ask):
+                    answer = self._ask(request)
+                    if answer is None:
+                        break
+                elif isinstance(request, Train):
+                    answer = self._train(request)
+                elif isinstance(request, Gradient):
+                    answer = self._trainer().gradient(request.gates, request.paths)
+                else:
+                    raise InputError(f"the searcher yielded {type(request).__name__}; it may yield Ask, Train and Gradient")
+        finally:
+            self.search.close()
+        return self._finish()
+
+    # -- Ask ------------------------------------------------------------------------------------------------------------------
+
+    def _ask(self, request: Ask) -> Told | None:
+        """The answer, None where the search is over."""
+        if not 0 < request.fidelity <= 1 or request.pending < 0:
+            raise InputError(f"the searcher asked with fidelity {request.fidelity} and pending {request.pending}; they are in (0, 1] and at least 0")
+        codes = self.problem.space.check(request.codes).copy(order="F")  # the searcher may reuse its array
+        if len(codes) == 0 and not self.flying and not self.untold:
+            raise InputError("the searcher asked for nothing while nothing is unscored; it would wait for ever")
+        first = self.asked
+        self.asked += len(codes)
+        if self.run is not None:
+            self._chain(codes, request)
+        told = self._ask_expensive(codes, first, request) if self.problem.expensive else self._ask_cheap(codes, first, request)
+        return None if self._is_over else told
+
+    @property
+    def _is_over(self) -> bool:
+        return self.full or self.spent >= self.evaluations - _SLACK or self.idle > max(1000, _IDLE * self.evaluations)
+
+    def _ask_cheap(self, codes: Codes, first: int, request: Ask) -> Told:
+        room = int((self.evaluations - self.spent + _SLACK) / request.fidelity)
+        self.full = room < len(codes)
+        codes = codes[:room]
+        self.spent += len(codes) * request.fidelity
+        known = np.empty((len(codes), 0))
+        scores = self.problem.scores(codes, known)
+        self.results.append((codes, known, np.full(len(codes), request.fidelity)))
+        self._report(scores)
+        return Told(codes, scores, np.arange(first, first + len(codes)))
+
+    def _ask_expensive(self, codes: Codes, first: int, request: Ask) -> Told:
+        for row, subnet in enumerate(self.problem.index.ids(codes)):
+            number, code, key = first + row, codes[row : row + 1], (self.weights, request.fidelity, subnet.tobytes())
+            if key in self.known:
+                self.untold.append((number, code, self.known[key]))
+                self.idle += 1
+            elif key in self.again:
+                self.again[key].append((number, code))
+                self.idle += 1
+            elif self.spent + request.fidelity > self.evaluations + _SLACK:
+                self.full = True  # what is left does not pay for it
+                break
+            else:
+                self.spent += request.fidelity
+                self.idle = 0
+                self.again[key] = []
+                self.flying[number] = _Flight(code, request.fidelity, key)
+        self._land_until(0 if self._is_over else request.pending)
+        codes = np.concatenate([code for _, code, _ in self.untold] or [codes[:0]])
+        known = np.stack([values for _, _, values in self.untold]) if self.untold else np.empty((0, len(self.problem.expensive)))
+        numbers = np.array([number for number, _, _ in self.untold], np.int64)
+        self.untold = []
+        codes = np.asfortranarray(codes)
+        return Told(codes, self.problem.scores(codes, known), numbers)
+
+    def _land_until(self, pending: int) -> None:
+        """Wait until at most so many asked candidates are unscored."""
+        while len(self.flying) + sum(map(len, self.again.values())) > pending:
+            completion = self._replayed() if self.recorded else self._evaluated()
+            flight = self.flying.pop(completion.number)
+            values = np.full(len(self.problem.expensive), np.nan) if completion.values is None else completion.values
+            self.known[flight.key] = values
+            self.untold += [(completion.number, flight.code, values), *((number, code, values) for number, code in self.again.pop(flight.key))]
+            self.results.append((flight.code, values[None], np.array([flight.fidelity])))
+            if self.progress is not None:
+                self._report(self.problem.scores(flight.code, values[None]))
+
+    def _replayed(self) -> Completion:
+        body = self.recorded.popleft().body
+        try:
+            number, code, fidelity, digest = body["number"], body["code"], body["fidelity"], body["digest"]
+            completion = Completion(number, _values_of(body), body.get("error", ""))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise self._damaged() from None
+        flight = self.flying.get(number)
+        if flight is None or flight.code[0].tolist() != code or flight.fidelity != fidelity or digest != self.digest:
+            raise self._another()
+        return completion
+
+    def _evaluated(self) -> Completion:
+        for number, flight in self.flying.items():
+            if number not in self.submitted:
+                self.submitted.add(number)
+                self.executor.submit(number, partial(self._evaluate, flight))
+        with _interrupt_deferred():
+            completion = self.executor.wait()
+            if self.run is not None:
+                flight = self.flying[completion.number]
+                values = [None] * len(self.problem.expensive) if completion.values is None else _finite_or_none(completion.values)
+                body = {"number": completion.number, "code": flight.code[0], "fidelity": flight.fidelity, "values": values, "digest": self.digest}
+                self.run.append(self.stage, "evaluated", {**body, "error": completion.error} if completion.error else body)
+        return completion
+
+    def _evaluate(self, flight: _Flight) -> FloatArray:
+        values = self.problem.evaluate_expensive(flight.code, flight.fidelity)[0]
+        return np.where(np.isfinite(values), values, np.nan)
+
+    def _report(self, scores: Scores) -> None:
+        if self.progress is None:
+            return
+        if len(self.problem.objectives) == 1 and len(scores):
+            reward = np.where(scores.feasible, self.problem.reward(scores), -math.inf)
+            row = int(np.argmax(reward))
+            if reward[row] > self.best[0]:
+                self.best = (float(reward[row]), float(scores.values[row, 0]))
+        self.progress(self.spent, self.best[1])
+
+    # -- Train ----------------------------------------------------------------------------------------------------------------
+
+    def _trainer(self) -> Trainer:
+        if self.trainer is None:
+            raise InputError("the searcher trains shared weights without saying so: its signature needs a keyword `state`, and `drive` a trainer")
+        return self.trainer
+
+    def _train(self, request: Train) -> float:
+        trainer = self._trainer()
+        if self.flying:
+            raise InputError("the searcher wants to train while candidates are unscored; it must wait for their scores with pending=0")
+        if self.recorded:
+            raise self._another()
+        if self.saved is not None:
+            loss, steps, self.saved = self.saved["loss"], self.saved["steps"], None
+            if steps != request.steps:
+                raise self._another()
+            return float(loss)
+        before = {"steps": request.steps, "state": pack(self.state), "rng": self.rng.bit_generator.state, "asked": self.asked, "idle": self.idle}
+        with _interrupt_deferred():
+            loss = float(trainer.train(request.sampler, request.steps))
+            self.weights += 1
+            self.known.clear()  # the shared weights have changed
+            if self.run is not None:
+                superseded = self.run.events(self.stage, "trained")[-1:]
+                kept = self.run.keep_files(trainer.save)
+                body = {**before, "weights": self.weights, "digest": self.digest, "spent": self.spent, "loss": loss, "files": kept}
+                self.run.append(self.stage, "trained", body)
+                for event in superseded:
+                    self.run.store.drop_blobs(set(event.body["files"].values()) - set(kept.values()))
+        return loss
+
+    # -- the record -----------------------------------------------------------------------------------------------------------
+
+    def _settle(self, run: RunDirectory, searcher: Searcher, seed: int, options: Mapping[str, Option]) -> None:
+        """Bind the stage to what its records mean."""
+        problem = self.problem
+        names = [f"{'maximize' if objective.maximize else 'minimize'} {objective.metric.name}" for objective in problem.objectives]
+        budgets = [[budget.metric, budget.limit, budget.statistic] for budget, _ in problem.budgets]
+        run.settle(
+            self.stage,
+            "problem",
+            {
+                "space": problem.space.name,
+                "space fingerprint": problem.index.fingerprint,
+                "objectives": names,
+                "budgets": budgets,
+                "expensive metrics": [metric.name for metric in problem.expensive],
+                "searcher": searcher.__name__,
+                "searcher options": {name: options.get(name, spec.default) for name, spec in options_of(searcher).items()},
+                "seed": seed,
+            },
+        )
+
+    def _recall(self, run: RunDirectory) -> None:
+        """Queue the recorded answers; where the searcher trains, restart from the last saved point."""
+        evaluated, trained = run.events(self.stage, "evaluated"), run.events(self.stage, "trained")
+        try:
+            self.marks = {event.body["asked"]: event.body["digest"] for event in run.events(self.stage, "asked")}
+            if trained:
+                last = self.saved = trained[-1].body
+                self.state.update(unpack(last["state"]))
+                self.rng.bit_generator.state = last["rng"]
+                self.asked, self.idle, self.weights = int(last["asked"]), int(last["idle"]), int(last["weights"])
+                self.digest, self.spent = str(last["digest"]), float(last["spent"])
+                run.load_files(last["files"], self._trainer().load)
+                for event in evaluated:
+                    if event.id < trained[-1].id:
+                        code = self.problem.space.check(np.array([event.body["code"]]))
+                        values = _values_of(event.body)
+                        known = np.full(len(self.problem.expensive), np.nan) if values is None else values
+                        self.results.append((code, known[None], np.array([float(event.body["fidelity"])])))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise self._damaged() from None
+        self.recorded = deque(event for event in evaluated if not trained or event.id > trained[-1].id)
+
+    def _chain(self, codes: Codes, request: Ask) -> None:
+        """Add what is asked to the digest; where no evaluation is recorded, record the digest itself each time the count doubles."""
+        link = f"{self.digest} {request.fidelity!r} {request.pending} ".encode() + codes.astype("<i2").tobytes(order="C")
+        self.digest = hashlib.sha256(link).hexdigest()[:16]
+        if self.marks.get(self.asked, self.digest) != self.digest:
+            raise self._another()
+        if not self.problem.expensive and self.asked >= max([_FIRST_MARK, *(2 * mark for mark in self.marks)]):
+            self._mark()
+
+    def _mark(self) -> None:
+        assert self.run is not None
+        self.marks[self.asked] = self.digest
+        self.run.append(self.stage, "asked", {"asked": self.asked, "digest": self.digest})
+
+    def _finish(self) -> SearchResult:
+        if self.run is not None and not self.recorded and self.asked not in self.marks:
+            self._mark()
+        width = len(self.problem.space.choices)
+        codes = np.asfortranarray(np.concatenate([np.empty((0, width), np.int16), *(codes for codes, _, _ in self.results)]))
+        known = np.concatenate([np.empty((0, len(self.problem.expensive))), *(known for _, known, _ in self.results)])
+        fidelity = np.concatenate([np.empty(0), *(fidelity for _, _, fidelity in self.results)])
+        return SearchResult(self.problem, codes, self.problem.scores(codes, known), fidelity, self.spent)
+
+    def _another(self) -> InputError:
+        where = self.run.folder if self.run is not None else "this run"
+        return InputError(f"{where} was written by another searcher, seed or version of hwnas; name another folder")
+
+    def _damaged(self) -> DamagedFile:
+        return DamagedFile(f"{self.run.folder if self.run is not None else 'the run'} holds a record of {self.stage} that is not as hwnas writes it")
+
+
+def _finite_or_none(values: FloatArray) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _values_of(body: Mapping[str, Any]) -> FloatArray | None:
+    """The values of an `evaluated` record; None where all failed."""
+    values = np.array([math.nan if value is None else float(value) for value in body["values"]])
+    return None if np.isnan(values).all() else values
+
+
+@contextmanager
+def _interrupt_deferred() -> Iterator[None]:
+    """Ctrl-C takes effect at the end of the block, a second one at once."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    pressed = False
+
+    def press(*_: Any) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:
+        raise KeyboardInterrupt

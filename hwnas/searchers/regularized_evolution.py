@@ -1,0 +1,83 @@
+"""Aging evolution inside a budget (Real et al., 2019, algorithm 1): the best of a tournament has a child, the oldest dies."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwnas.errors import InputError
+from hwnas.pareto import BoolArray
+from hwnas.problem import Problem
+from hwnas.searcher import Ask, Search
+from hwnas.space import Codes
+
+_ROUNDS = 16  # proposals for each child; the first that is within the budget and new is taken
+
+
+def regularized_evolution(
+    problem: Problem,
+    *,
+    rng: np.random.Generator,
+    population: int = 24,
+    tournament: int = 6,
+    mutation: float = 0.1,
+    crossover: float = 0.0,
+    children: int = 1,
+    pending: int = 0,
+) -> Search:
+    """Aging evolution: `children` a round, each a mutant of the winner of a tournament of `tournament` out of `population`.
+
+    mutation: chance of each gene to change, at least one does. crossover: share of children that take each gene from one of two
+    winners before they mutate, as Once-for-All's search does. Every candidate is within the cheap budgets; subnets asked before
+    are avoided with bounded effort.
+    """
+    if population < 1 or not 1 <= tournament <= population or children < 1 or pending < 0 or not 0 <= mutation <= 1 or not 0 <= crossover <= 1:
+        raise InputError(
+            f"regularized_evolution needs 1 <= tournament <= population, children >= 1, pending >= 0, mutation and crossover in 0..1, "
+            f"got {tournament=}, {population=}, {children=}, {pending=}, {mutation=}, {crossover=}"
+        )
+    space = problem.space
+    asked: set[bytes] = set()
+
+    def is_new(codes: Codes, inside: BoolArray) -> BoolArray:
+        """Rows that are inside and whose subnet was not asked for before; they count as asked from now on."""
+        new = np.zeros(len(codes), np.bool_)
+        for row, subnet in enumerate(problem.index.ids(codes)):
+            if inside[row] and (key := subnet.tobytes()) not in asked:
+                asked.add(key)
+                new[row] = True
+        return new
+
+    def winners(n: int) -> Codes:
+        entrants = rng.integers(0, len(pool), (n, tournament))
+        best = np.argmax(rewards[entrants], axis=1)  # (n,)
+        return np.asfortranarray(pool[entrants[np.arange(n), best]])
+
+    def born(n: int) -> Codes:
+        parents = winners(n)
+        crossed = rng.random(n) < crossover
+        if crossed.any():
+            parents[crossed] = space.crossover(parents[crossed], winners(int(crossed.sum())), rng)
+        return space.mutate(parents, rng, mutation)
+
+    def offspring(n: int) -> Codes:
+        found = np.empty((n, len(space.choices)), np.int16, order="F")
+        missing = np.arange(n)
+        for _ in range(_ROUNDS):
+            proposed = born(len(missing))
+            new = is_new(proposed, problem.within(proposed))
+            found[missing[new]] = proposed[new]
+            missing = missing[~new]
+            if len(missing) == 0:
+                return found
+        found[missing] = problem.sample_feasible(rng, len(missing))  # immigrants: all that was proposed was over budget or known
+        is_new(found, np.ones(n, np.bool_))
+        return found
+
+    initial = problem.index.distinct(problem.sample_feasible(rng, 4 * population))[:population]
+    is_new(initial, np.ones(len(initial), np.bool_))
+    told = yield Ask(np.asfortranarray(initial))
+    pool, rewards = told.codes, problem.reward(told.scores)
+    while True:
+        told = yield Ask(offspring(children), pending=pending)
+        pool = np.concatenate([pool, told.codes])[-population:]
+        rewards = np.concatenate([rewards, problem.reward(told.scores)])[-population:]
