@@ -63,6 +63,9 @@ class _Absent(tuple[Node, ...]):
     def __hash__(self) -> int:
         return 1
 
+    def __reduce__(self) -> str:
+        return "ABSENT"  # a copy or a pickle is the same object
+
 
 ABSENT: Block = _Absent()
 
@@ -88,6 +91,8 @@ def parse_block(text: str) -> Block:
             raise InputError(f"'{part[:120]}' is no node: expected 'name = operator (inputs)'")
         nodes.append(Node(match[1], parse_op(match[2]), tuple(match[3].split())))
     _check_edges(nodes)
+    if block_text(tuple(nodes)) != text:
+        raise InputError(f"'{text[:120]}' is not written as hwnas writes it: '{block_text(tuple(nodes))[:120]}'")
     return tuple(nodes)
 
 
@@ -140,6 +145,11 @@ class Graph:
         nodes: list[GraphNode] = []
         previous = "input"
         for layer, block, after in layers:
+            for name in after or ():
+                if name not in output_of:
+                    raise InputError(f"{layer} follows '{name}', which is no earlier layer")
+            if layer in output_of:
+                raise InputError(f"two layers are named '{layer}'")
             sources = [output_of[name] for name in ((previous,) if after is None else after)]
             previous = layer
             if block is ABSENT:

@@ -88,12 +88,13 @@ class Additive:
                     continue
                 # int16 offsets, where the cells fit, move a quarter of the memory of int64.
                 narrow, term = buffers[np.int16 if len(gather.prices) <= _INT16 else np.int32]
-                np.multiply(chunk[:, gather.columns[0]], gather.strides[0], out=narrow[:m])
+                dtype = narrow.dtype  # without it NumPy multiplies int16 codes in int16, whatever `out` is
+                np.multiply(chunk[:, gather.columns[0]], gather.strides[0], out=narrow[:m], dtype=dtype)
                 for column, stride in zip(gather.columns[1:], gather.strides[1:], strict=True):
                     if stride == 1:
                         np.add(narrow[:m], chunk[:, column], out=narrow[:m])
                     else:
-                        np.multiply(chunk[:, column], stride, out=term[:m])
+                        np.multiply(chunk[:, column], stride, out=term[:m], dtype=dtype)
                         np.add(narrow[:m], term[:m], out=narrow[:m])
                 offsets[:m] = narrow[:m]
                 np.take(gather.prices, offsets[:m], out=part[:m], mode="clip")

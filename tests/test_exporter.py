@@ -97,7 +97,7 @@ def test_parity_refuses_inputs_and_files_that_do_not_fit(network, tmp_path):
     with pytest.raises(InputError, match="m a multiple of 2"):
         parity(graph, weights, path, np.zeros((3, *graph.input[1:]), np.float32))
     Path(tmp_path / "cut.onnx").write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match="cannot load .*cut.onnx"):
+    with pytest.raises(InputError, match=r"cannot load .*cut.onnx"):
         parity(graph, weights, tmp_path / "cut.onnx", np.zeros(graph.input, np.float32))
     with pytest.raises(InputError, match="cannot be compared"):
         compare(np.zeros((1, 3), np.float32), np.zeros((1, 4), np.float32))

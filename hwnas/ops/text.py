@@ -18,7 +18,7 @@ KINDS: dict[str, type[Op]] = {kind.kind: kind for kind in (Conv2d, Linear, Globa
 
 def parse_op(text: str) -> Op:
     """The operator whose `str` is `text`. Raises InputError naming the part that does not fit."""
-    head, *rest = text.split()
+    head, *rest = text.split() or [""]
     name, _, dtype = head.partition(".")
     if name not in KINDS or dtype not in DTYPES or not rest:
         raise InputError(f"'{text}' is no operator: it must start with kind.dtype and a shape, kinds {', '.join(KINDS)}")
@@ -31,6 +31,9 @@ def parse_op(text: str) -> Op:
             short, _, value = part.partition("=")
             each = attributes[short]
             values[each.name] = bool(int(value)) if each.type == "bool" else int(value) if each.type == "int" else value
-        return kind(**values)
+        op = kind(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"'{text}' is no operator: {error}") from None
+    if str(op) != text:  # one operator, one text: it is a key
+        raise InputError(f"'{text}' must be written '{op}'")
+    return op
