@@ -88,9 +88,11 @@ class SearchSpace:
         return codes
 
     def mutate(self, codes: Codes, rng: np.random.Generator, rate: float = 0.1) -> Codes:
-        """A changed copy: each gene takes another of its values with probability `rate`, and at least one gene does."""
+        """A changed copy: each gene takes another of its values with probability `rate`, and at least one gene does. Raises InputError."""
         n, d = codes.shape
         free = self.cardinalities > 1
+        if not free.any():
+            raise InputError(f"{self.name} has a single architecture; there is nothing to mutate")
         hit = (rng.random((n, d)) < rate) & free
         hit[np.arange(n), rng.choice(np.flatnonzero(free), n)] |= ~hit.any(axis=1)
         step = 1 + (rng.random((n, d)) * np.maximum(self.cardinalities - 1, 1)).astype(np.int64)

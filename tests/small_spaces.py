@@ -1,0 +1,47 @@
+"""Small search spaces, drawn at random, for properties that must hold in every space."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import product
+
+import numpy as np
+from hypothesis import strategies as st
+
+from hwnas.graph import IDENTITY, Node
+from hwnas.ops import Conv2d
+from hwnas.space import Choice, Layer, SearchSpace
+
+SHAPE = (1, 4, 5, 5)
+
+
+def conv(kernel=1, groups=1):
+    """A block that keeps SHAPE; 8 different ones exist."""
+    return (Node("conv", Conv2d(SHAPE, out=4, kernel=kernel, groups=groups), ("in0",)),)
+
+
+BLOCKS = (IDENTITY, *(conv(kernel, groups) for kernel in (1, 3, 5, 7) for groups in (1, 4)))
+
+
+def pick(table, sizes, *values):
+    """The block that a table of block numbers holds for these values (indices of choices with `sizes` values)."""
+    return BLOCKS[table[int(np.ravel_multi_index(values, sizes)) if sizes else 0]]
+
+
+@st.composite
+def spaces(draw, max_choices=4):
+    """Spaces of at most 3^4 codes and six layers, whose layers share choices in any way and may be skipped."""
+    choices = [Choice(f"c{i}", tuple(range(draw(st.integers(1, 3))))) for i in range(draw(st.integers(1, max_choices)))]
+    layers = []
+    for i in range(draw(st.integers(1, 5))):
+        reads = tuple(c for c in choices if draw(st.booleans()))
+        sizes = tuple(len(c.values) for c in reads)
+        table = draw(st.lists(st.integers(0, len(BLOCKS) - 1), min_size=int(np.prod(sizes)), max_size=int(np.prod(sizes))))
+        layers.append(Layer(f"layer{i}", reads, partial(pick, tuple(table), sizes)))
+    layers.append(Layer("last", (), partial(conv, 3)))  # a network must compute something
+    return SearchSpace("small", choices, layers)
+
+
+def all_codes(space):
+    """Every code of a small space, (size, choices)."""
+    return np.asfortranarray(list(product(*(range(n) for n in space.cardinalities))), np.int16)

@@ -1,0 +1,147 @@
+"""hwnas/ops/: shapes, weights and multiply-accumulates by hand; texts there and back."""
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwnas.errors import InputError
+from hwnas.ops import KINDS, Add, Conv2d, Flatten, GlobalPool, Linear, Mul, parse_op
+from hwnas.ops.op import ACTIVATIONS, DTYPES
+
+sizes = st.integers(1, 64)
+dtypes = st.sampled_from(DTYPES)
+acts = st.sampled_from(ACTIVATIONS)
+images = st.tuples(sizes, sizes, sizes, sizes)
+
+
+@st.composite
+def convolutions(draw):
+    groups = draw(st.sampled_from((1, 2, 3, 8)))
+    n, c, h, w = draw(images)
+    return Conv2d(
+        (n, c * groups, h, w),
+        out=groups * draw(sizes),
+        kernel=draw(st.sampled_from((1, 3, 5, 7))),
+        stride=draw(st.integers(1, 4)),
+        groups=groups,
+        bias=draw(st.booleans()),
+        act=draw(acts),
+        dtype=draw(dtypes),
+    )
+
+
+operators = st.one_of(
+    convolutions(),
+    st.builds(Linear, st.tuples(sizes, sizes), out=sizes, bias=st.booleans(), act=acts, dtype=dtypes),
+    st.builds(GlobalPool, images, dtype=dtypes),
+    st.builds(Add, st.one_of(images, st.tuples(sizes, sizes)), dtype=dtypes),
+    st.builds(Mul, st.one_of(images, st.tuples(sizes, sizes)), dtype=dtypes),
+    st.builds(Flatten, images, dtype=dtypes),
+)
+
+
+@given(operators)
+def test_every_operator_survives_its_text(op):
+    assert parse_op(str(op)) == op
+
+
+@given(operators, operators)
+def test_operators_are_equal_exactly_when_their_texts_are(first, second):
+    assert (first == second) == (str(first) == str(second))
+    assert first != second or hash(first) == hash(second)
+
+
+def test_the_vocabulary_is_the_classes_by_their_kind():
+    assert {name: op.__name__ for name, op in KINDS.items()} == {
+        "conv2d": "Conv2d", "linear": "Linear", "global_pool": "GlobalPool", "add": "Add", "mul": "Mul", "flatten": "Flatten",
+    }  # fmt: skip
+
+
+def test_a_text_leaves_defaults_out():
+    assert str(Conv2d((1, 3, 224, 224), out=16)) == "conv2d.float32 1x3x224x224 out=16"
+    op = Conv2d((1, 96, 14, 14), out=96, kernel=5, stride=2, groups=96, bias=False, act="hswish", dtype="int8")
+    assert str(op) == "conv2d.int8 1x96x14x14 out=96 k=5 s=2 g=96 bias=0 act=hswish"
+
+
+def test_a_convolution_counts_one_product_per_weight_and_output_position():
+    op = Conv2d((2, 3, 9, 7), out=8, kernel=3, stride=2)
+    assert op.output == (2, 8, 5, 4)  # 9 / 2 and 7 / 2, rounded up
+    assert op.weights == {"weight": (8, 3, 3, 3), "bias": (8,)}
+    assert op.macs == 2 * 5 * 4 * 8 * 3 * 3 * 3
+
+
+def test_a_depthwise_convolution_sees_one_channel_each():
+    op = Conv2d((1, 16, 8, 8), out=16, kernel=5, groups=16, bias=False)
+    assert op.is_depthwise
+    assert op.weights == {"weight": (16, 1, 5, 5)}
+    assert op.macs == 16 * 8 * 8 * 25
+    assert not Conv2d((1, 16, 8, 8), out=32, groups=16).is_depthwise
+
+
+def test_a_linear_layer_counts_its_matrix():
+    op = Linear((3, 10), out=4)
+    assert (op.output, op.weights, op.macs) == ((3, 4), {"weight": (4, 10), "bias": (4,)}, 3 * 10 * 4)
+    assert Linear((3, 10), out=4, bias=False).weights == {"weight": (4, 10)}
+
+
+def test_operators_without_weights_cost_no_products():
+    for op, output in ((GlobalPool((2, 3, 4, 5)), (2, 3, 1, 1)), (Flatten((2, 3, 4, 5)), (2, 60)), (Add((2, 3)), (2, 3)), (Mul((1, 2, 3, 4)), (1, 2, 3, 4))):
+        assert (op.output, op.weights, op.macs) == (output, {}, 0)
+
+
+def test_a_gate_has_one_value_per_channel():
+    assert Mul((2, 8, 5, 5)).inputs == ((2, 8, 5, 5), (2, 8, 1, 1))
+    assert Mul((2, 8)).inputs == ((2, 8), (2, 8))
+    assert Add((2, 8, 5, 5)).inputs == ((2, 8, 5, 5), (2, 8, 5, 5))
+
+
+def test_an_operator_is_a_value():
+    with pytest.raises(FrozenInstanceError):
+        Linear((1, 2), out=3).out = 4
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Conv2d((1, 3, 8, 8), out=8, kernel=2), "kernel must be odd"),
+        (lambda: Conv2d((1, 3, 8, 8), out=8, groups=2), "groups=2 must divide input channels 3"),
+        (lambda: Conv2d((3, 8, 8), out=8), r"takes \(n, c, h, w\)"),
+        (lambda: Conv2d((1, 3, 8, 8), out=0), "positive"),
+        (lambda: Conv2d((1, 3, 8, 8), out=8, act="gelu"), "act=gelu must be one of"),
+        (lambda: Conv2d((1, 3, 8, 8), out=8, dtype="float8"), "dtype=float8"),
+        (lambda: Conv2d((1, 3, 0, 8), out=8), "every axis of the input must be positive"),
+        (lambda: Linear((1, 3, 4), out=8), r"takes \(n, features\)"),
+        (lambda: GlobalPool((1, 3)), r"takes \(n, c, h, w\)"),
+    ],
+)
+def test_an_operator_that_cannot_exist_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "conv2d",
+        "conv2d.float32",
+        "conv3d.float32 1x3x8x8 out=4",
+        "conv2d.float33 1x3x8x8 out=4",
+        "conv2d.float32 1x3x8 out=4",
+        "conv2d.float32 1x3xax8 out=4",
+        "conv2d.float32 1x3x8x8",
+        "conv2d.float32 1x3x8x8 out=4 size=2",
+        "conv2d.float32 1x3x8x8 out=-4",
+        "conv2d.float32 1x3x8x8 k=3 out=4",  # another order would be another key
+        "conv2d.float32 1x3x8x8 out=4 k=1",  # a default is left out
+        "conv2d.float32 1x3x8x8 out=4 out=4",
+        "conv2d.float32 1x3x8x8 out=0_4",
+        " conv2d.float32 1x3x8x8 out=4",
+        "linear.float32 1x3 out=" + "9" * 5000,
+    ],
+)
+def test_a_text_that_is_no_operator_is_refused(text):
+    with pytest.raises(InputError):
+        parse_op(text)
