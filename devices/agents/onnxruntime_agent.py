@@ -1,0 +1,279 @@
+"""Times ONNX models with ONNX Runtime on the machine it runs on. Python >= 3.8, numpy and onnxruntime; nothing of hwnas.
+
+Contract, version 1. The host writes requests to stdin and reads answers from stdout; each is one line of JSON. The host decides
+everything (what, in which order, how often, what counts); this program only runs and reports raw nanoseconds.
+
+  {"op": "hello", "contract": 1, "threads": 1, "seed": 0}      must come first
+      -> {"ok": true, "contract": 1, "runtime": "onnxruntime", "version": ..., "options": {...}, "system": {...}}
+  {"op": "load", "item": "e0", "bytes": N}, then exactly N bytes of an ONNX model with fixed float32 input shapes
+      -> {"ok": true, "item": "e0"}                             the session stays alive until the end
+  {"op": "run", "items": {"e0": {"warmups": 3, "runs": 50}}, "order": ["e0", ...], "anchor": {"item": "a", "warmups": 1, "runs": 5}}
+      -> {"ok": true, "visits": [...]}                          one per entry of `order`:
+         {"item", "ns": [each timed run], "anchor_ns": [best of the anchor's burst before, after], "at_ns": start on a monotonic clock,
+          "wall_ns", "cpu_ns": of the burst, "involuntary": context switches, "psi_us": CPU pressure (some), "steal_ms"},
+         the last three null where the system does not tell; or {"item", "error"}
+  {"op": "bye"} -> {"ok": true}, then the program ends; so it does at the end of stdin.
+
+A request that cannot be answered gets {"ok": false, "error": "one sentence"}; the program goes on. No path is taken from the host,
+models with external data are refused, sizes are limited. Inputs are random, of the given seed; outputs must be finite.
+"""
+
+import gc
+import json
+import os
+import platform
+import sys
+import time
+
+import numpy as np
+import onnxruntime as ort
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+CONTRACT = 1
+MAX_LINE_BYTES = 8 << 20
+MAX_MODEL_BYTES = 1 << 30
+MAX_TENSOR_ELEMENTS = 1 << 28
+MAX_ITEMS = 100000
+MAX_VISITS = 100000
+MAX_RUNS = 100000
+EXTERNAL_DATA_KEY = b"\x0a\x08location"  # StringStringEntryProto.key = "location", which only external tensors carry
+
+
+class Refused(Exception):
+    """A request that is answered with one sentence."""
+
+
+class Item:
+    """A model in a live session, its input and outputs bound to fixed memory."""
+
+    def __init__(self, model, options, seed):
+        if EXTERNAL_DATA_KEY in model:
+            raise Refused("the model refers to external data files, which are refused")
+        self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        rng = np.random.default_rng(seed)
+        feeds = {}
+        for each in self.session.get_inputs():
+            if each.type != "tensor(float)" or not all(isinstance(size, int) and size > 0 for size in each.shape):
+                raise Refused("input %s is %s %s; only float32 of fixed shape is timed" % (each.name, each.type, each.shape))
+            if np.prod([float(size) for size in each.shape]) > MAX_TENSOR_ELEMENTS:
+                raise Refused("input %s has more than %d elements" % (each.name, MAX_TENSOR_ELEMENTS))
+            feeds[each.name] = rng.standard_normal(each.shape).astype(np.float32)
+        names = [each.name for each in self.session.get_outputs()]
+        self.binding = self.session.io_binding()
+        for name, array in feeds.items():
+            self.binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+        for name, array in zip(names, self.session.run(names, feeds)):
+            if not np.isfinite(array).all():
+                raise Refused("output %s is not finite" % name)
+            self.binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+
+    def warm_up(self, runs):
+        for _ in range(runs):
+            self.session.run_with_iobinding(self.binding)
+
+    def timed(self, runs):
+        """Nanoseconds of each run."""
+        run, binding, clock = self.session.run_with_iobinding, self.binding, time.perf_counter_ns
+        ns = [0] * runs
+        for i in range(runs):
+            start = clock()
+            run(binding)
+            ns[i] = clock() - start
+        return ns
+
+
+def involuntary_switches():
+    return None if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def read_first_line(path):
+    try:
+        with open(path) as file:
+            return file.readline()
+    except OSError:
+        return ""
+
+
+def pressure_us():
+    """Microseconds in which some task of this system waited for a CPU (Linux pressure stall information)."""
+    total = read_first_line("/proc/pressure/cpu").rpartition("total=")[2].strip()
+    return int(total) if total.isdigit() else None
+
+
+def steal_ms():
+    """Milliseconds in which the hypervisor ran something else."""
+    fields = read_first_line("/proc/stat").split()
+    return int(fields[8]) * 1000 // os.sysconf("SC_CLK_TCK") if len(fields) > 8 else None
+
+
+PROBES = (("involuntary", involuntary_switches), ("psi_us", pressure_us), ("steal_ms", steal_ms))
+
+
+def visit(item, warmups, runs):
+    """One burst and what disturbed it. The probes are read before the last warm-up, so that reading them does not delay a timed run."""
+    last = min(warmups, 1)
+    item.warm_up(warmups - last)
+    before = [probe() for _, probe in PROBES]
+    at, cpu = time.perf_counter_ns(), time.process_time_ns()
+    item.warm_up(last)
+    ns = item.timed(runs)
+    report = {"ns": ns, "at_ns": at, "wall_ns": time.perf_counter_ns() - at, "cpu_ns": time.process_time_ns() - cpu}
+    for (name, probe), start in zip(PROBES, before):
+        end = probe()
+        report[name] = None if start is None or end is None else end - start
+    return report
+
+
+def anchor_ns(item, warmups, runs):
+    """The best of a burst of the anchor: tells the speed the machine has now."""
+    item.warm_up(warmups)
+    return min(item.timed(runs))
+
+
+def describe_system():
+    model = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), model)
+    except OSError:
+        pass
+    return {
+        "processor": model,
+        "cores": os.cpu_count() or 1,
+        "governor": read_first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or "unknown",
+        "os": "%s %s" % (platform.system(), platform.release()),
+        "arch": platform.machine(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+
+
+def whole_number(request, key, low, high):
+    value = request.get(key)
+    if type(value) is not int or not low <= value <= high:
+        raise Refused("%s must be a whole number from %d to %d, got %.60r" % (key, low, high, value))
+    return value
+
+
+class Agent:
+    def __init__(self, requests, answers):
+        self.requests, self.answers = requests, answers
+        self.items, self.options, self.seed = {}, None, 0
+
+    def serve(self):
+        while True:
+            line = self.requests.readline(MAX_LINE_BYTES + 1)
+            if not line:
+                return
+            if len(line) > MAX_LINE_BYTES:
+                self.answer({"ok": False, "error": "the request is longer than %d bytes" % MAX_LINE_BYTES})
+                return
+            try:
+                request = json.loads(line.decode("utf-8"))
+                if not isinstance(request, dict):
+                    raise Refused("a request is a JSON object")
+                reply = self.handle(request)
+            except Refused as error:
+                reply = {"ok": False, "error": str(error)}
+            except Exception as error:  # whatever the runtime throws at a foreign model is the answer for that model
+                reply = {"ok": False, "error": "%s: %s" % (type(error).__name__, " ".join(str(error).split())[:500])}
+            self.answer(reply)
+            if reply.get("bye"):
+                return
+
+    def answer(self, reply):
+        self.answers.write(json.dumps(reply).encode("utf-8") + b"\n")
+        self.answers.flush()
+
+    def handle(self, request):
+        op = request.get("op")
+        if op == "hello":
+            return self.hello(request)
+        if op == "load":
+            return self.load(request)
+        if op == "run":
+            return self.run(request)
+        if op == "bye":
+            return {"ok": True, "bye": True}
+        raise Refused("unknown request %.60r" % (op,))
+
+    def hello(self, request):
+        if request.get("contract") != CONTRACT:
+            raise Refused("this agent speaks contract %d, the host %.60r; use the agent of the same hwnas version" % (CONTRACT, request.get("contract")))
+        threads = whole_number(request, "threads", 1, 1024)
+        self.seed = whole_number(request, "seed", 0, 2**32 - 1)
+        self.options = ort.SessionOptions()
+        self.options.intra_op_num_threads = threads
+        self.options.inter_op_num_threads = 1
+        self.options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        self.options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        self.options.log_severity_level = 4
+        # Denormals slow a convolution down two hundred times. Process-wide; the first session of a process decides.
+        self.options.add_session_config_entry("session.set_denormal_as_zero", "1")
+        options = {"provider": "CPUExecutionProvider", "intra_op_threads": threads, "inter_op_threads": 1, "optimization": "all"}
+        options.update({"denormals": "zero", "io_binding": True})
+        return {"ok": True, "contract": CONTRACT, "runtime": "onnxruntime", "version": ort.__version__, "options": options, "system": describe_system()}
+
+    def load(self, request):
+        size = whole_number(request, "bytes", 0, MAX_MODEL_BYTES)
+        model = self.requests.read(size)  # read even if refused below: the next request starts after it
+        name = request.get("item")
+        if self.options is None:
+            raise Refused("the first request must be hello")
+        if not isinstance(name, str) or not name or len(name) > 200 or len(self.items) >= MAX_ITEMS:
+            raise Refused("an item needs a name of 1 to 200 characters, and at most %d are held" % MAX_ITEMS)
+        if len(model) != size:
+            raise Refused("the model was cut short")
+        self.items[name] = Item(model, self.options, [self.seed, len(self.items)])
+        return {"ok": True, "item": name}
+
+    def item(self, name):
+        if not isinstance(name, str) or name not in self.items:
+            raise Refused("no item %.60r is loaded" % (name,))
+        return self.items[name]
+
+    def run(self, request):
+        items, order, anchor = request.get("items"), request.get("order"), request.get("anchor")
+        if not isinstance(items, dict) or not isinstance(order, list) or not isinstance(anchor, dict) or not 0 < len(order) <= MAX_VISITS:
+            raise Refused("run needs items, an order of 1 to %d visits, and an anchor" % MAX_VISITS)
+        bursts = {}
+        for name, burst in items.items():
+            if not isinstance(burst, dict):
+                raise Refused("item %.60r needs warmups and runs" % name)
+            bursts[name] = (self.item(name), whole_number(burst, "warmups", 0, MAX_RUNS), whole_number(burst, "runs", 1, MAX_RUNS))
+        if not all(isinstance(name, str) and name in bursts for name in order):
+            raise Refused("the order names an item that is not among the items")
+        reference = self.item(anchor.get("item"))
+        burst = (whole_number(anchor, "warmups", 0, MAX_RUNS), whole_number(anchor, "runs", 1, MAX_RUNS))
+        visits = []
+        gc.disable()
+        try:
+            before = anchor_ns(reference, *burst)
+            for name in order:
+                try:
+                    report = visit(*bursts[name])
+                    after = anchor_ns(reference, *burst)
+                    report["anchor_ns"] = [before, after]
+                    before = after
+                except Exception as error:  # the visit is lost, the others are not
+                    report = {"error": "%s: %s" % (type(error).__name__, " ".join(str(error).split())[:500])}
+                report["item"] = name
+                visits.append(report)
+        finally:
+            gc.enable()
+        return {"ok": True, "visits": visits}
+
+
+def main():
+    # Native code may print to stdout; only answers may reach the host there.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    Agent(sys.stdin.buffer, answers).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""A latency table: what each block takes on one device under one set of conditions, and the whole networks that calibrate their sum.
+
+A folder of three files. `table.toml` says how the numbers came about and seals the other two by their hashes, itself by its first
+line; `entries.csv` has a row per block, `networks.csv` a row per network. Loading is strict: what is damaged is refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from hwnas.architecture import Architecture
+from hwnas.errors import DamagedFile, InputError, MissingLatency
+from hwnas.files import read_text, write_whole
+from hwnas.graph import Block, block_text, parse_block
+
+FORMAT = "hwnas.latency_table/1"
+TABLE, ENTRIES, NETWORKS = "table.toml", "entries.csv", "networks.csv"
+
+#: measured by hwnas; emulated or simulated by it; imported from somebody else's data.
+TableOrigin: TypeAlias = Literal["measured", "emulated", "simulated", "imported"]
+Fact: TypeAlias = str | int | float | bool
+
+_ENTRY_COLUMNS = ("price_ms", "p10_ms", "p50_ms", "p90_ms", "visits", "accepted", "runs", "error", "block")
+_NETWORK_COLUMNS = ("space", "fingerprint", "p10_ms", "p50_ms", "p90_ms", "visits", "dropped", "architecture")
+_SEAL = re.compile(r'sha256 = "([0-9a-f]{64})"\n')
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """How everything in a table was run. `processor` is what the device said it is, `regime` when a run is timed."""
+
+    device: str
+    processor: str
+    runtime: str
+    version: str
+    threads: int
+    regime: str
+    options: Mapping[str, Fact] = field(default_factory=dict, hash=False)
+
+    def __str__(self) -> str:
+        return f"{self.device}/{self.runtime}-{self.version}-{self.threads}thread{'s' * (self.threads > 1)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One block. The price is the 25th percentile over accepted visits of the burst's best run; the percentiles are over all runs."""
+
+    price_ms: float
+    p10_ms: float
+    p50_ms: float
+    p90_ms: float
+    visits: int
+    accepted: int
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A block that could not be measured, and why: a row, too."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkMeasurement:
+    """A whole network, measured as `verify` measures: percentiles over one run of each visit that nothing disturbed."""
+
+    architecture: Architecture
+    fingerprint: str
+    p10_ms: float
+    p50_ms: float
+    p90_ms: float
+    visits: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyTable:
+    """`entries` by block text. `protocol`, `provenance`, `anchor` and `quality` are facts for people and for `profile` to compare."""
+
+    conditions: Conditions
+    entries: Mapping[str, Measurement | Failure] = field(hash=False)
+    networks: tuple[NetworkMeasurement, ...] = ()
+    origin: TableOrigin = "measured"
+    protocol: Mapping[str, Fact] = field(default_factory=dict, hash=False)
+    provenance: Mapping[str, Fact] = field(default_factory=dict, hash=False)
+    anchor: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    quality: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def missing(self, blocks: Sequence[Block]) -> list[str]:
+        """Texts of the blocks without a price, in order, each once; skipped layers need none."""
+        texts = dict.fromkeys(block_text(block) for block in blocks if block)
+        return [text for text in texts if not isinstance(self.entries.get(text), Measurement)]
+
+    def price_ms(self, block: Block) -> float:
+        """0 for a skipped layer. Raises MissingLatency."""
+        entry = self.entries.get(block_text(block)) if block else None
+        if isinstance(entry, Measurement):
+            return entry.price_ms
+        if block:
+            raise self.missing_latency([block_text(block)], 1, "SPACE")
+        return 0.0
+
+    def missing_latency(self, missing: Sequence[str], needed: int, space: str) -> MissingLatency:
+        """The error for blocks without a price: how many, the first one, and the command that measures them."""
+        first = self.entries.get(missing[0])
+        reason = f" (it failed: {first.error})" if isinstance(first, Failure) else ""
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        return MissingLatency(
+            f"{len(missing)} of {needed} blocks of {space} have no latency in the table of {self.conditions}: {missing[0]}{reason}{more}; "
+            f"measure them with: hwnas profile {self.conditions.device} --space {space} --to FOLDER"
+        )
+
+    # -- files ----------------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """Write the three files, each whole or not at all, `table.toml` last. Equal tables give equal bytes."""
+        import tomli_w
+
+        entries = _csv(_ENTRY_COLUMNS, sorted(map(_entry_row, self.entries.items()), key=lambda row: row[-1]))
+        networks = _csv(_NETWORK_COLUMNS, sorted(map(_network_row, self.networks)))
+        table = {
+            "format": FORMAT,
+            "origin": self.origin,
+            "conditions": asdict(self.conditions),
+            "protocol": dict(self.protocol),
+            "provenance": dict(self.provenance),
+            "anchor": dict(self.anchor),
+            "quality": dict(self.quality),
+            "files": {ENTRIES: _digest(entries), NETWORKS: _digest(networks)},
+        }
+        text = tomli_w.dumps(table)
+        write_whole(folder / ENTRIES, entries)
+        write_whole(folder / NETWORKS, networks)
+        write_whole(folder / TABLE, f'sha256 = "{_digest(text)}"\n{text}')
+
+    @classmethod
+    def load(cls, folder: Path) -> LatencyTable:
+        """Raises DamagedFile, in one sentence, for whatever is not a complete and unchanged table of this format."""
+        path = folder / TABLE
+        if not path.is_file():
+            raise DamagedFile(f"{folder} holds no latency table: there is no {TABLE} in it; a profile that was not finished is continued by the same command")
+        table = _read_table(path)
+        files = _section(table, "files", path)
+        texts = {}
+        for name in (ENTRIES, NETWORKS):
+            texts[name] = read_text(folder / name)
+            if _digest(texts[name]) != files.get(name):
+                raise DamagedFile(f"{folder / name} is not the file that {TABLE} was written with: it was cut short or changed")
+        if table.get("origin") not in get_args(TableOrigin):
+            raise DamagedFile(f"{path}: origin must be one of {', '.join(get_args(TableOrigin))}, got {table.get('origin')!r}")
+        entries: dict[str, Measurement | Failure] = {}
+        for where, row in _rows(folder / ENTRIES, texts[ENTRIES], _ENTRY_COLUMNS):
+            if row["block"] in entries:
+                raise DamagedFile(f"{where}: this block has a row already")
+            entries[row["block"]] = _entry(row, where)
+        networks = tuple(_network(row, where) for where, row in _rows(folder / NETWORKS, texts[NETWORKS], _NETWORK_COLUMNS))
+        if len({(each.fingerprint, json.dumps(dict(each.architecture.values))) for each in networks}) != len(networks):
+            raise DamagedFile(f"{folder / NETWORKS}: a network has two rows")
+        sections = (_section(table, name, path) for name in ("protocol", "provenance", "anchor", "quality"))
+        return cls(_conditions(_section(table, "conditions", path), path), entries, networks, table["origin"], *sections)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def _entry_row(item: tuple[str, Measurement | Failure]) -> list[str]:
+    block, entry = item
+    if isinstance(entry, Failure):
+        return [""] * 7 + [entry.error, block]
+    numbers = [_number(value) for value in (entry.price_ms, entry.p10_ms, entry.p50_ms, entry.p90_ms)]
+    return [*numbers, str(entry.visits), str(entry.accepted), str(entry.runs), "", block]
+
+
+def _network_row(network: NetworkMeasurement) -> list[str]:
+    numbers = [_number(value) for value in (network.p10_ms, network.p50_ms, network.p90_ms)]
+    values = json.dumps(dict(network.architecture.values), separators=(",", ":"))
+    return [network.architecture.space, network.fingerprint, *numbers, str(network.visits), str(network.dropped), values]
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    text = read_text(path)
+    seal = _SEAL.match(text)
+    if seal is None or seal[1] != _digest(text[seal.end() :]):
+        raise DamagedFile(f"{path} does not match the hash in its first line: it was cut short or changed")
+    try:
+        table = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise DamagedFile(f"{path} is not readable TOML: {error}") from None
+    if table.get("format") != FORMAT:
+        raise DamagedFile(f"{path} has the format {str(table.get('format'))[:60]!r}; this version reads '{FORMAT}'")
+    return table
+
+
+def _section(table: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    section = table.get(name)
+    if not isinstance(section, dict):
+        raise DamagedFile(f"{path} lacks the section [{name}]")
+    return section
+
+
+def _conditions(data: Mapping[str, Any], path: Path) -> Conditions:
+    texts = [data.get(key) for key in ("device", "processor", "runtime", "version", "regime")]
+    threads, options = data.get("threads"), data.get("options")
+    if not all(isinstance(text, str) for text in texts) or type(threads) is not int or threads < 1 or not isinstance(options, dict):
+        raise DamagedFile(f"{path}: [conditions] must say device, processor, runtime, version, threads, regime and options")
+    device, processor, runtime, version, regime = map(str, texts)
+    return Conditions(device, processor, runtime, version, threads, regime, options)
+
+
+def _rows(path: Path, text: str, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+    """(where, values by column) of each row."""
+    try:
+        header, *rows = csv.reader(io.StringIO(text), strict=True)
+    except (csv.Error, ValueError) as error:
+        raise DamagedFile(f"{path} is not readable CSV: {error}") from None
+    if tuple(header) != tuple(columns):
+        raise DamagedFile(f"{path}: the columns must be {','.join(columns)}, got {','.join(header)[:200]}")
+    named = []
+    for i, row in enumerate(rows, start=2):
+        if len(row) != len(columns):
+            raise DamagedFile(f"{path}:{i} has {len(row)} values, must have {len(columns)}")
+        named.append((f"{path}:{i}", dict(zip(columns, row, strict=True))))
+    return named
+
+
+def _positive_ms(row: Mapping[str, str], key: str, where: str) -> float:
+    try:
+        value = float(row[key])
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise DamagedFile(f"{where}: {key} must be a positive number, got '{row[key][:40]}'")
+    return value
+
+
+def _count(row: Mapping[str, str], key: str, where: str, least: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,12}", row[key], re.ASCII) or int(row[key]) < least:
+        raise DamagedFile(f"{where}: {key} must be a whole number of at least {least}, got '{row[key][:40]}'")
+    return int(row[key])
+
+
+def _percentiles_ms(row: Mapping[str, str], where: str) -> tuple[float, float, float]:
+    p10, p50, p90 = (_positive_ms(row, key, where) for key in ("p10_ms", "p50_ms", "p90_ms"))
+    if not p10 <= p50 <= p90:
+        raise DamagedFile(f"{where}: p10 <= p50 <= p90 must hold, got {p10:g}, {p50:g}, {p90:g}")
+    return p10, p50, p90
+
+
+def _checked(parse: Callable[[], Any], where: str) -> Any:
+    try:
+        return parse()
+    except (InputError, ValueError, RecursionError) as error:
+        raise DamagedFile(f"{where}: {str(error)[:200]}") from None
+
+
+def _entry(row: Mapping[str, str], where: str) -> Measurement | Failure:
+    block = _checked(lambda: parse_block(row["block"]), where)
+    if _checked(lambda: block_text(block), where) != row["block"]:
+        raise DamagedFile(f"{where}: the block is not written as hwnas writes it")
+    if row["error"]:
+        if any(row[key] for key in _ENTRY_COLUMNS[:7]):
+            raise DamagedFile(f"{where}: a row has numbers or an error, not both")
+        return Failure(row["error"])
+    visits, accepted, runs = (_count(row, key, where, least) for key, least in (("visits", 1), ("accepted", 0), ("runs", 1)))
+    if accepted > visits or runs < visits:
+        raise DamagedFile(f"{where}: accepted <= visits <= runs must hold, got {accepted}, {visits}, {runs}")
+    return Measurement(_positive_ms(row, "price_ms", where), *_percentiles_ms(row, where), visits, accepted, runs)
+
+
+def _network(row: Mapping[str, str], where: str) -> NetworkMeasurement:
+    values = _checked(lambda: json.loads(row["architecture"]), where)
+    if not isinstance(values, dict) or not all(isinstance(value, str | int | float) for value in values.values()):
+        raise DamagedFile(f"{where}: the architecture must map choices to values")
+    if not row["space"] or not _FINGERPRINT.fullmatch(row["fingerprint"]):
+        raise DamagedFile(f"{where}: a network needs the name and the fingerprint of its space")
+    visits, dropped = _count(row, "visits", where, 1), _count(row, "dropped", where, 0)
+    return NetworkMeasurement(Architecture(row["space"], values), row["fingerprint"], *_percentiles_ms(row, where), visits, dropped)

@@ -1,0 +1,133 @@
+"""Latency of whole networks: the sum of a table's prices, fitted to networks that were measured whole.
+
+Alone, a block pays for its own layout conversion and misses fusion with its neighbours; in the network its weights are colder. The two
+do not cancel on every device, so a line is fitted per space. Every term is a sum over blocks, so the result is again additive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from hwnas.costs import activations, layers, macs
+from hwnas.errors import InputError
+from hwnas.index import BlockIndex
+from hwnas.latency_table import LatencyTable, NetworkMeasurement
+from hwnas.predictor import Additive, Origin
+from hwnas.predictors.lookup import lookup
+from hwnas.quality import Quality, quality
+from hwnas.space import Codes, FloatArray
+
+LEAST_NETWORKS = 8
+
+#: Models from small to large: number of leading columns of [table, layers, activations], each with a constant.
+_MODELS = (1, 2, 3)
+
+
+def calibrated(table: LatencyTable, index: BlockIndex, quantile: float = 0.5) -> Additive:
+    """Latency in ms of that quantile (p50 or p90) of every architecture of a space, origin "predicted" ("simulated" of a simulated table).
+
+    Least squares of relative errors over the table's networks of this space, on [table], [table, layers] or [table, layers,
+    activations], each with a constant: whichever predicts left-out networks best, among those where more table means more latency
+    and no block makes a network faster.
+    Raises MissingLatency, and InputError where fewer than 8 networks of this space were measured.
+    """
+    fit = _Fit(table, index, quantile)
+    rows = np.arange(len(fit.measured))
+    n_terms, coefficients = fit.choose(rows)
+    prices = fit.terms[:, :n_terms] @ coefficients[:-1]
+    return Additive(index, prices, name="latency", unit="ms", constant=float(coefficients[-1]), origin=fit.origin)
+
+
+def assess(table: LatencyTable, index: BlockIndex, quantile: float = 0.5) -> dict[str, Any]:
+    """How well left-out networks are predicted: by `calibrated` (its choice of terms made anew without them), by the plain sum of
+    the table, and by a line through the MACs, which any table must beat. Raises as `calibrated` does."""
+    fit = _Fit(table, index, quantile)
+    everything = np.arange(len(fit.measured))
+    predicted = np.empty(len(everything))
+    for left_out in everything:
+        rows = np.delete(everything, left_out)
+        n_terms, coefficients = fit.choose(rows)
+        predicted[left_out] = _with_constant(fit.features[left_out : left_out + 1, :n_terms])[0] @ coefficients
+    line = _left_out(_with_constant(fit.macs[:, None]), fit.measured)
+    results: dict[str, Quality] = {
+        "calibrated": quality(fit.measured, predicted, fit.resolutions),
+        "table_sum": quality(fit.measured, fit.features[:, 0], fit.resolutions),
+        "macs_line": quality(fit.measured, line, fit.resolutions),
+    }
+    return {name: {key: _rounded(value) for key, value in asdict(each).items() if value is not None} for name, each in results.items()}
+
+
+def _rounded(value: float) -> float:
+    return value if isinstance(value, int) else round(value, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class _Networks:
+    codes: Codes
+    measured: FloatArray
+
+
+class _Fit:
+    """Features of the measured networks and of the blocks; columns: sum of prices (ms), computing layers, activations."""
+
+    def __init__(self, table: LatencyTable, index: BlockIndex, quantile: float):
+        networks = _networks(table, index, quantile)
+        self.measured = networks.measured  # (n,)
+        blocks = index.blocks
+        raw = np.stack([lookup(table, index.space.name).prices(blocks), layers(blocks), activations(blocks)], axis=1)
+        self.terms = raw / raw.max(axis=0)  # (blocks, 3), all of one size
+        self.terms[:, 0] = raw[:, 0]
+        ids = index.ids(networks.codes)
+        self.features = self.terms[ids].sum(axis=1)  # (n, 3)
+        self.macs = macs(blocks)[ids].sum(axis=1) / 1e6
+        self.resolutions: list[Hashable] = [index.space.lower(code).input for code in networks.codes]
+        self.origin: Origin = table.origin if table.origin in ("emulated", "simulated") else "predicted"
+
+    def choose(self, rows: Sequence[int] | Any) -> tuple[int, FloatArray]:
+        """(number of terms, coefficients with the constant last) of the model with the least error on left-out networks."""
+        best: tuple[float, int, FloatArray] | None = None
+        for n_terms in _MODELS:
+            features, measured = _with_constant(self.features[rows, :n_terms]), self.measured[rows]
+            coefficients = _least_squares(features, measured)
+            if coefficients[0] < 0 or (self.terms[:, :n_terms] @ coefficients[:-1]).min() < 0:
+                continue
+            error = float(np.abs(_left_out(features, measured) / measured - 1).mean())
+            if best is None or error < best[0]:
+                best = (error, n_terms, coefficients)
+        if best is None:
+            raise InputError("the measured networks of this table do not get slower where its blocks do: measure it again on a quieter machine")
+        return best[1], best[2]
+
+
+def _networks(table: LatencyTable, index: BlockIndex, quantile: float) -> _Networks:
+    """Codes and measured latencies of the table's networks of this space. Raises InputError."""
+    columns = {0.5: "p50_ms", 0.9: "p90_ms"}
+    if quantile not in columns:
+        raise InputError(f"a table calibrates p50 and p90, not p{100 * quantile:g}")
+    own: list[NetworkMeasurement] = [each for each in table.networks if each.fingerprint == index.fingerprint]
+    if len(own) < LEAST_NETWORKS:
+        raise InputError(
+            f"the table of {table.conditions} has {len(own)} whole networks of this {index.space.name}, {LEAST_NETWORKS} are needed: a table without them "
+            f"prices no budget; measure them with: hwnas profile {table.conditions.device} --space {index.space.name} --to FOLDER"
+        )
+    codes = np.concatenate([each.architecture.code(index.space) for each in own])
+    return _Networks(np.asfortranarray(codes), np.array([getattr(each, columns[quantile]) for each in own], np.float64))
+
+
+def _with_constant(features: FloatArray) -> FloatArray:
+    return np.concatenate([features, np.ones((len(features), 1))], axis=1)
+
+
+def _least_squares(features: FloatArray, measured: FloatArray) -> FloatArray:
+    """Coefficients (terms,) with the least sum of squared relative errors."""
+    return np.asarray(np.linalg.lstsq(features / measured[:, None], np.ones(len(measured)), rcond=None)[0])
+
+
+def _left_out(features: FloatArray, measured: FloatArray) -> FloatArray:
+    """Each network's latency (n,) as predicted by a fit to all the others."""
+    rows = np.arange(len(measured))
+    return np.array([features[i] @ _least_squares(np.delete(features, i, 0), np.delete(measured, i)) for i in rows])

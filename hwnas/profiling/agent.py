@@ -1,0 +1,146 @@
+"""The host's side of the agent contract (`devices/agents/`): nothing an agent says is believed before it was checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hwnas import registry
+from hwnas.data import shipped
+from hwnas.device import MAX_THREADS, Device
+from hwnas.errors import InputError, MeasurementFailed
+from hwnas.files import sha256
+from hwnas.graph import Graph
+from hwnas.latency_table import Conditions
+from hwnas.profiling.protocol import ANCHOR, REGIME, TIMING, Timing, Visit
+from hwnas.profiling.runtime import Runtime
+from hwnas.profiling.transport import Connection, Transport
+from hwnas.weights import random_weights
+
+CONTRACT = 1
+ANCHOR_ITEM = "anchor"
+MAX_NS = 3_600_000_000_000
+_START_S = 120.0
+_LOAD_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Warm-up runs and timed runs of one visit."""
+
+    warmups: int
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What runs and where, as the agent found it."""
+
+    runtime: str
+    version: str
+    options: Mapping[str, str | int | bool]
+    system: Mapping[str, str | int | bool]
+    agent_sha256: str
+
+    def conditions(self, device: str, threads: int) -> Conditions:
+        """The conditions of everything that is measured now."""
+        return Conditions(device, str(self.system.get("processor", "unknown")), self.runtime, self.version, threads, REGIME, self.options)
+
+
+class Refused(Exception):
+    """The agent answered that it cannot do this; it goes on."""
+
+
+class Agent:
+    """A started agent: `load` items, then `visit` them in any order."""
+
+    def __init__(self, connection: Connection, agent_sha256: str, *, threads: int, seed: int, timing: Timing):
+        self._connection, self._timing = connection, timing
+        answer = self._ask({"op": "hello", "contract": CONTRACT, "threads": threads, "seed": seed}, seconds=_START_S)
+        texts = [answer.get("runtime"), answer.get("version")]
+        if answer.get("contract") != CONTRACT or not all(isinstance(text, str) for text in texts):
+            raise MeasurementFailed(f"the agent speaks another contract than {CONTRACT}: {str(answer)[:120]}")
+        self.identity = Identity(str(texts[0]), str(texts[1]), _facts(answer.get("options")), _facts(answer.get("system")), agent_sha256)
+
+    def load(self, item: str, model: bytes) -> None:
+        """Raises Refused with the agent's reason where the model cannot be run."""
+        self._ask({"op": "load", "item": item, "bytes": len(model)}, model, seconds=_LOAD_S)
+
+    def visit(self, order: Sequence[str], bursts: Mapping[str, Burst], *, expected_s: float = 0.0) -> list[Visit | str]:
+        """Visits items in that order; for each its visit, or the reason why it failed. `expected_s` lengthens the deadline."""
+        timing = self._timing
+        request = {
+            "op": "run",
+            "items": {item: {"warmups": bursts[item].warmups, "runs": bursts[item].runs} for item in dict.fromkeys(order)},
+            "order": list(order),
+            "anchor": {"item": ANCHOR_ITEM, "warmups": timing.anchor_warmups, "runs": timing.anchor_runs},
+        }
+        try:
+            answer = self._ask(request, seconds=120 + 20 * expected_s)
+        except Refused as error:
+            raise MeasurementFailed(f"the agent refused to run: {error}") from None
+        reports = answer.get("visits")
+        if not isinstance(reports, list) or len(reports) != len(order):
+            raise MeasurementFailed(f"the agent was asked for {len(order)} visits and answered {len(reports) if isinstance(reports, list) else 'none'}")
+        return [_visit(report, item, bursts[item].runs) for report, item in zip(reports, order, strict=True)]
+
+    def _ask(self, request: dict[str, Any], payload: bytes = b"", *, seconds: float) -> dict[str, Any]:
+        answer = self._connection.ask(request, payload, seconds=seconds)
+        if not answer["ok"]:
+            raise Refused(str(answer.get("error", "no reason given"))[:500])
+        return answer
+
+
+@contextmanager
+def started_agent(device: Device, runtime: Runtime, *, threads: int, seed: int, timing: Timing = TIMING) -> Iterator[Agent]:
+    """The agent of that runtime, running on the device, with the anchor loaded; ended at the end. Raises InputError, MeasurementFailed."""
+    if not 1 <= threads <= MAX_THREADS:
+        raise InputError(f"threads must be from 1 to {MAX_THREADS}, got {threads}")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"the seed must be from 0 to {2**32 - 1}, got {seed}")
+    path = shipped("devices") / "agents" / runtime.agent
+    transport: Transport = registry.create("profiling.transports", device.transport)
+    connection = transport.start(path)
+    try:
+        try:
+            agent = Agent(connection, sha256(path), threads=threads, seed=seed, timing=timing)
+        except Refused as error:
+            raise MeasurementFailed(f"the agent of {device.name} refused to start: {error}") from None
+        _load_anchor(agent, runtime)
+        yield agent
+    finally:
+        connection.close()
+
+
+def _load_anchor(agent: Agent, runtime: Runtime) -> None:
+    """Raises MeasurementFailed: without its anchor no number means anything."""
+    graph = Graph.of_block(ANCHOR)
+    try:
+        agent.load(ANCHOR_ITEM, runtime.build(graph, random_weights(graph, np.random.default_rng(0))))
+    except Refused as error:
+        raise MeasurementFailed(f"the anchor cannot be run: {error}") from None
+
+
+def _facts(data: Any) -> dict[str, str | int | bool]:
+    if not isinstance(data, dict) or len(data) > 64 or not all(isinstance(value, str | int) for value in data.values()):
+        raise MeasurementFailed(f"the agent did not say what it runs on: {str(data)[:120]}")
+    return {str(key)[:64]: value if isinstance(value, int) else value[:200] for key, value in data.items()}
+
+
+def _visit(report: Any, item: str, runs: int) -> Visit | str:
+    if not isinstance(report, dict) or report.get("item") != item:
+        raise MeasurementFailed(f"the agent answered a visit of '{item}' with {str(report)[:80]}")
+    if isinstance(report.get("error"), str):
+        return str(report["error"])[:500]
+    ns, anchors = report.get("ns"), report.get("anchor_ns")
+    times = [*(ns if isinstance(ns, list) else []), *(anchors if isinstance(anchors, list) else []), report.get("wall_ns")]
+    if len(times) != runs + 3 or not all(type(each) is int and 0 < each <= MAX_NS for each in times):
+        raise MeasurementFailed(f"the agent's times of '{item}' are not {runs} positive whole nanoseconds and two anchors")
+    at_ns, cpu_ns, *probes = (report.get(key) for key in ("at_ns", "cpu_ns", "involuntary", "psi_us", "steal_ms"))
+    if type(at_ns) is not int or type(cpu_ns) is not int or min(at_ns, cpu_ns) < 0 or not all(each is None or type(each) is int for each in probes):
+        raise MeasurementFailed(f"the agent's record of '{item}' is incomplete: {str(report)[:80]}")
+    return Visit(item, tuple(times[:runs]), times[runs], times[runs + 1], at_ns, times[runs + 2], cpu_ns, *probes)

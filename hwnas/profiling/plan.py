@@ -1,0 +1,86 @@
+"""What is to be measured for a space: its distinct blocks, and the whole networks that calibrate their sum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hwnas.costs import macs
+from hwnas.errors import InputError
+from hwnas.graph import ABSENT, Block, block_text
+from hwnas.index import BlockIndex
+from hwnas.latency_table import LatencyTable
+from hwnas.predictor import Additive
+from hwnas.profiling.protocol import TIMING
+from hwnas.space import Codes
+
+NETWORK_VISITS = 2  # per visit of a block: their percentiles rest on one run of each visit
+_POOL = 4_096
+_ASSUMED_MACS_PER_S = 1e10  # one core; only for the estimate
+_LOAD_S = 0.006
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """`blocks` distinct by their text, none of them a skipped layer; `networks` are codes (n, choices), each another subnet."""
+
+    index: BlockIndex
+    blocks: tuple[Block, ...]
+    networks: Codes = field(repr=False)
+    visits: int
+
+    def measured_in(self, table: LatencyTable) -> int:
+        """How many of the blocks have a price in a table already."""
+        return len(self.blocks) - len(table.missing(self.blocks))
+
+    @property
+    def n_visits(self) -> int:
+        """Visits in all, where none has to be repeated."""
+        return self.visits * (len(self.blocks) + NETWORK_VISITS * len(self.networks))
+
+    @property
+    def estimate_s(self) -> float:
+        """Roughly how long measuring takes."""
+        run_s = 5e-6 + macs(self.blocks) / _ASSUMED_MACS_PER_S
+        bursts = np.maximum(TIMING.block_burst_ms / 1e3, TIMING.block_least_runs * run_s) + TIMING.block_warmups * run_s
+        anchors = self.n_visits * (TIMING.anchor_warmups + TIMING.anchor_runs) * 8e-5
+        network_s = Additive(self.index, macs(self.index.blocks), name="macs", unit="MACs")(self.networks) / _ASSUMED_MACS_PER_S
+        networks = NETWORK_VISITS * (TIMING.network_warmups + TIMING.network_runs) * network_s.sum()
+        return float(2.0 + _LOAD_S * (len(self.blocks) + 8 * len(self.networks)) + anchors + self.visits * (bursts.sum() + networks))
+
+
+def make_plan(index: BlockIndex, *, visits: int, networks: int, seed: int) -> Plan:
+    """The same plan for the same arguments. Raises InputError."""
+    if not 1 <= visits <= 1000 or not 0 <= networks <= 10_000:
+        raise InputError(f"visits must be from 1 to 1,000 and networks from 0 to 10,000, got {visits} and {networks}")
+    blocks = {block_text(block): block for block in index.blocks if block and block is not ABSENT}
+    return Plan(index, tuple(blocks[text] for text in sorted(blocks)), calibration_networks(index, networks, np.random.default_rng([seed, 0])), visits)
+
+
+def calibration_networks(index: BlockIndex, n: int, rng: np.random.Generator) -> Codes:
+    """At most n codes of different subnets: the smallest, the largest, uniform ones at the extremes of the choices that most layers
+    read (the resolution), and random ones spread evenly over the logarithm of the MACs."""
+    space, pivots = index.space, index.pivots()
+    last = space.cardinalities - 1
+    corners = [space.smallest(), space.largest()]
+    for level in (0.0, 1.0, 0.5):
+        for pivot in (0.0, 1.0):
+            code = np.rint(level * last)
+            code[pivots] = pivot * last[pivots]
+            corners.append(code[None].astype(np.int16))
+    chosen = index.distinct(np.concatenate(corners))[:n]
+    share = rng.random((_POOL, 1))  # each row leans to small or large values: uniform rows are all of middling size
+    pool = rng.binomial(last, np.broadcast_to(share, (_POOL, len(last)))).astype(np.int16)
+    pool[:, pivots] = rng.integers(0, last[pivots] + 1, (_POOL, len(pivots)))
+    pool = index.distinct(np.concatenate([chosen, pool]))[len(chosen) :]
+    cost = Additive(index, macs(index.blocks), name="macs", unit="MACs")
+    sizes = np.log(np.maximum(cost(np.asfortranarray(pool)), 1.0))
+    ends = np.log(np.maximum(cost(np.concatenate([space.smallest(), space.largest()])), 1.0))
+    free = np.ones(len(pool), bool)
+    for target in np.linspace(ends[0], ends[1], max(0, n - len(chosen)) + 2)[1:-1]:
+        if free.any():
+            row = int(np.argmin(np.where(free, np.abs(sizes - target), np.inf)))
+            free[row] = False
+            chosen = np.concatenate([chosen, pool[row : row + 1]])
+    return np.asfortranarray(chosen, np.int16)

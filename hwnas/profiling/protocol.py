@@ -1,0 +1,116 @@
+"""How things are timed: warm-ups, burst lengths, tolerances, with units; what one visit of an item yields, and when it counts.
+
+A visit is: warm-up runs, then a burst of timed runs, with the anchor (a fixed small convolution) timed before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import ceil
+
+import numpy as np
+import numpy.typing as npt
+
+from hwnas.graph import Block, Node
+from hwnas.ops import Conv2d
+from hwnas.space import FloatArray
+
+#: Which latency it is: not the first run after other work, and not a hot loop of one model alone.
+REGIME = "warm: timed after warm-ups, other models having run in between"
+
+#: About 50 to 100 microseconds on one core of a current CPU.
+ANCHOR: Block = (Node("conv", Conv2d((1, 16, 28, 28), out=32, kernel=3), ("in0",)),)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What was measured and found for ONNX Runtime on a CPU: three warm-ups are right for blocks, ten to 2 % for networks."""
+
+    block_warmups: int = 3
+    block_burst_ms: float = 1.0
+    block_least_runs: int = 8
+    block_most_runs: int = 250
+    network_warmups: int = 10
+    network_runs: int = 5
+    anchor_warmups: int = 1
+    anchor_runs: int = 5
+    anchor_tolerance: float = 0.10  # the known slow states are 1.3 to 1.5 times slower; the anchor itself repeats to 2 %
+    anchor_wait_s: float = 20.0
+    lost_cpu_tolerance: float = 0.02
+    most_dropped: float = 0.20
+    round_spacing_s: float = 0.5  # of `verify`'s visits
+
+    def describe(self) -> dict[str, int | float]:
+        """Name -> value, as it is written into tables."""
+        return asdict(self)
+
+
+TIMING = Timing()
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One visit of an item, as the agent reports it; None where the system does not tell."""
+
+    item: str
+    ns: tuple[int, ...]
+    anchor_before_ns: int
+    anchor_after_ns: int
+    at_ns: int
+    wall_ns: int
+    cpu_ns: int
+    involuntary: int | None
+    psi_us: int | None
+    steal_ms: int | None
+
+    @property
+    def anchor_ns(self) -> int:
+        """The slower of the two anchors: what speed the machine had during the visit, at worst."""
+        return max(self.anchor_before_ns, self.anchor_after_ns)
+
+
+def is_disturbed(visit: Visit, timing: Timing = TIMING) -> bool:
+    """Whether another process demonstrably ran instead of the measured one.
+
+    It was switched out against its will; or it lacked the CPU for part of the burst while the system reports pressure or steal.
+    A slow state of the device is none of these.
+    """
+    lacked_cpu = visit.wall_ns - visit.cpu_ns > timing.lost_cpu_tolerance * visit.wall_ns
+    return bool(visit.involuntary) or (lacked_cpu and bool(visit.psi_us or visit.steal_ms))
+
+
+def runs_per_burst(run_ns: float, timing: Timing = TIMING) -> int:
+    """How many runs of a block of that duration make a burst."""
+    return int(np.clip(ceil(timing.block_burst_ms * 1e6 / max(run_ns, 1.0)), timing.block_least_runs, timing.block_most_runs))
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedState:
+    """A speed at which the device was seen: the anchor's latency relative to its best, and the share of the time."""
+
+    relative_latency: float
+    share: float
+
+
+def is_slow(anchor_ns: npt.ArrayLike, timing: Timing = TIMING) -> npt.NDArray[np.bool_]:
+    """(n,) anchors -> (n,): off the best of them by more than the tolerance."""
+    anchors = np.asarray(anchor_ns, np.float64)
+    return np.asarray(anchors > (1 + timing.anchor_tolerance) * anchors.min())
+
+
+def speed_states(anchor_ns: npt.ArrayLike, timing: Timing = TIMING) -> tuple[SpeedState, ...]:
+    """The fast state, and the slow one if there was any; median of the anchors of each, relative to the best of all."""
+    anchors = np.asarray(anchor_ns, np.float64)
+    slow = is_slow(anchors, timing)
+    return tuple(
+        SpeedState(round(float(np.median(anchors[chosen]) / anchors.min()), 4), round(float(chosen.mean()), 4)) for chosen in (~slow, slow) if chosen.any()
+    )
+
+
+def drawn_ms(visits: Sequence[Visit], rng: np.random.Generator) -> FloatArray:
+    """One run of each visit, drawn at random: (visits,) in ms.
+
+    Runs of one burst are alike; taking one of each visit is what makes the visits, not the runs, the sample.
+    """
+    return np.array([visit.ns[rng.integers(len(visit.ns))] for visit in visits], np.float64) / 1e6

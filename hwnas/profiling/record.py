@@ -1,0 +1,77 @@
+"""The table under construction: acknowledged visits in a store, so that a killed profile goes on where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from hwnas.errors import DamagedFile, InputError
+from hwnas.latency_table import Fact
+from hwnas.profiling.agent import Burst
+from hwnas.profiling.protocol import Visit
+from hwnas.store import Store
+
+FILE = "profile.sqlite"
+
+
+@dataclass(frozen=True, slots=True)
+class TimedBurst:
+    """What a visit of an item runs, and about how long one run takes (for deadlines and progress)."""
+
+    burst: Burst
+    run_ns: int
+
+
+class Record:
+    """What one profile has come to: options, bursts of the items, visits in order, and items that failed."""
+
+    def __init__(self, store: Store):
+        self._store = store
+        self.visits: list[Visit] = []
+        self.failures: dict[str, str] = {}
+        self.bursts: dict[str, TimedBurst] = {}
+        self._options: dict[str, Fact] = {}
+        try:
+            for event in store.events():
+                self._replay(event.kind, event.body)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise DamagedFile(f"{store.path} is no record of a profile; name another folder") from None
+
+    def _replay(self, kind: str, body: Any) -> None:
+        if kind == "options":
+            self._options = dict(body)
+        elif kind == "bursts":
+            self.bursts |= {item: TimedBurst(Burst(warmups, runs), run_ns) for item, (warmups, runs, run_ns) in body.items()}
+        elif kind == "visits":
+            self.visits += [Visit(item, tuple(ns), *rest) for item, ns, *rest in body["visits"]]
+            self.failures |= body["failures"]
+        else:
+            raise ValueError(kind)
+
+    def bind(self, options: Mapping[str, Fact]) -> None:
+        """Record the options of a new profile, or compare them with those it was begun with. Raises InputError."""
+        if not self._options:
+            self._options = dict(options)
+            self._store.append("options", self._options)
+        refuse_other_options(self._options, options, self._store.path.parent)
+
+    def add_bursts(self, bursts: Mapping[str, TimedBurst]) -> None:
+        self._store.append("bursts", {item: [each.burst.warmups, each.burst.runs, each.run_ns] for item, each in bursts.items()})
+        self.bursts |= bursts
+
+    def add(self, visits: Sequence[Visit], failures: Mapping[str, str]) -> None:
+        """One event: once it returns, these are never measured again."""
+        self._store.append("visits", {"visits": [astuple(visit) for visit in visits], "failures": dict(failures)})
+        self.visits += visits
+        self.failures |= failures
+
+
+def refuse_other_options(recorded: Mapping[str, Fact], options: Mapping[str, Fact], folder: Path) -> None:
+    """Raises InputError naming the first option that differs from the recorded ones."""
+    for name, value in options.items():
+        if recorded.get(name) != value:
+            raise InputError(
+                f"{folder} was profiled with {name} = {recorded.get(name, 'nothing')}, and now it is {value}; name another folder, or use what is recorded"
+            )

@@ -1,0 +1,284 @@
+"""Carry out a plan: every item visited in random order, pass by pass, each visit recorded as it comes; then the table is written."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas import __version__, registry
+from hwnas.architecture import Architecture
+from hwnas.device import Device
+from hwnas.errors import InputError, MeasurementFailed
+from hwnas.graph import Graph, block_text
+from hwnas.index import BlockIndex
+from hwnas.latency_table import TABLE, Fact, Failure, LatencyTable, Measurement
+from hwnas.predictors.calibrated import LEAST_NETWORKS, assess
+from hwnas.profiling.agent import ANCHOR_ITEM, Agent, Burst, Identity, Refused, started_agent
+from hwnas.profiling.plan import NETWORK_VISITS, Plan, make_plan
+from hwnas.profiling.protocol import ANCHOR, TIMING, Visit, is_slow, runs_per_burst, speed_states
+from hwnas.profiling.record import FILE, Record, TimedBurst, refuse_other_options
+from hwnas.profiling.runtime import Runtime
+from hwnas.profiling.tabulate import is_accepted, measurement, network_measurement
+from hwnas.store import Store
+from hwnas.weights import random_weights
+
+logger = logging.getLogger(__name__)
+
+_BATCH_S = 0.5
+
+#: (stage, done, total)
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class _Items:
+    """Names of what is measured: `e0`, `e1`, ... are blocks, `n0`, ... networks."""
+
+    plan: Plan
+    names: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = [f"e{i}" for i in range(len(self.plan.blocks))] + [f"n{i}" for i in range(len(self.plan.networks))]
+        object.__setattr__(self, "names", names)
+
+    def graph(self, item: str) -> Graph:
+        number = int(item[1:])
+        return self.plan.index.space.lower(self.plan.networks[number]) if item[0] == "n" else Graph.of_block(self.plan.blocks[number])
+
+    def visits_per_pass(self, item: str) -> int:
+        return NETWORK_VISITS if item[0] == "n" else 1
+
+
+def profile(
+    index: BlockIndex,
+    device: Device,
+    folder: Path,
+    *,
+    threads: int = 1,
+    visits: int = 8,
+    networks: int = 24,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> LatencyTable:
+    """Measure every distinct block of a space, and `networks` whole ones, on a device; the table, which is then in `folder`.
+
+    The same call again continues where the last one ended and measures nothing twice; where the table is complete it is returned at
+    once. Ctrl-C ends after the batch in progress (under a second or so). Raises InputError where the folder holds another profile,
+    RunHeld, DamagedFile, MeasurementFailed, KeyboardInterrupt.
+    """
+    report = progress or (lambda stage, done, total: None)
+    folder = Path(folder)
+    asked: dict[str, Fact] = {"device": device.name, "space": index.fingerprint, "threads": threads, "visits": visits, "networks": networks, "seed": seed}
+    if (folder / TABLE).exists():
+        table = LatencyTable.load(folder)
+        refuse_other_options({"device": table.conditions.device, "threads": table.conditions.threads, **table.protocol}, asked, folder)
+        logger.info("%s holds the complete table of this profile already", folder)
+        report("complete", len(table.entries), len(table.entries))
+        return table
+    plan = make_plan(index, visits=visits, networks=networks, seed=seed)
+    items = _Items(plan)
+    runtime: Runtime = registry.create("profiling.runtimes", device.runtimes[0])
+    if runtime.granularity != "block":
+        raise InputError(f"{runtime.name} has rows per {runtime.granularity}; only tables of blocks are measured")
+    with Store(folder / FILE) as store, started_agent(device, runtime, threads=threads, seed=seed) as agent, _deferred_interrupt() as check:
+        record = Record(store)
+        record.bind(asked | {"processor": agent.identity.system["processor"], "runtime": agent.identity.version, "agent": agent.identity.agent_sha256})
+        _load(agent, runtime, items, record, seed, report, check)
+        _pilot(agent, items, record, check)
+        _measure(agent, items, record, seed, report, check)
+        _tabulate(items, record, agent.identity, asked, seed).save(folder)
+    return LatencyTable.load(folder)
+
+
+def _load(agent: Agent, runtime: Runtime, items: _Items, record: Record, seed: int, report: Progress, check: Callable[[], None]) -> None:
+    """Build each model, hand it over, forget it. What the runtime cannot run becomes a failure."""
+    failures: dict[str, str] = {}
+    for number, item in enumerate(items.names):
+        report("load", number, len(items.names))
+        check()
+        graph = items.graph(item)
+        try:
+            agent.load(item, runtime.build(graph, random_weights(graph, np.random.default_rng([seed, 1, number]))))
+        except (InputError, Refused) as error:
+            failures[item] = str(error)
+    report("load", len(items.names), len(items.names))
+    new = {item: error for item, error in failures.items() if item not in record.failures}
+    if new:
+        record.add([], new)
+
+
+def _pilot(agent: Agent, items: _Items, record: Record, check: Callable[[], None]) -> None:
+    """Run each item a few times, uncounted, to choose how many runs make its bursts."""
+    new = [item for item in items.names if item not in record.bursts and item not in record.failures]
+    network = Burst(TIMING.network_warmups, TIMING.network_runs)
+    bursts, failures = {}, {}
+    for start in range(0, len(new), 64):
+        check()
+        chunk = new[start : start + 64]
+        tries = {item: Burst(TIMING.block_warmups, TIMING.block_least_runs) if item[0] == "e" else network for item in chunk}
+        for item, visit in zip(chunk, agent.visit(chunk, tries, expected_s=10.0), strict=True):
+            if isinstance(visit, str):
+                failures[item] = visit
+                continue
+            burst = network if item[0] == "n" else Burst(TIMING.block_warmups, runs_per_burst(min(visit.ns)))
+            bursts[item] = TimedBurst(burst, min(visit.ns))
+    if failures:
+        record.add([], failures)
+    if bursts:
+        record.add_bursts(bursts)
+
+
+def _measure(agent: Agent, items: _Items, record: Record, seed: int, report: Progress, check: Callable[[], None]) -> None:
+    """`visits` passes over all items; then as many more at most, over the blocks not yet measured often enough at the best speed."""
+    patience_s = TIMING.anchor_wait_s
+    visits = items.plan.visits
+    for number in range(2 * visits):
+        queue = _due(items, record, number)
+        np.random.default_rng([seed, 2, number]).shuffle(queue)
+        while queue:
+            check()
+            batch = _batch(queue, record)
+            report("measure", len(record.visits), len(record.visits) + len(queue) + len(batch) + _planned_after(items, record, number))
+            if number >= visits:  # networks are visited in the passes before: they are measured at whatever speed there is
+                patience_s -= _wait_for_speed(agent, record, patience_s)
+            taken = agent.visit(batch, {item: each.burst for item, each in record.bursts.items()}, expected_s=4 * _BATCH_S)
+            failures = {item: visit for item, visit in zip(batch, taken, strict=True) if isinstance(visit, str)}
+            record.add([visit for visit in taken if not isinstance(visit, str)], failures)
+            queue = [item for item in queue if item not in record.failures]
+    report("measure", len(record.visits), len(record.visits))
+
+
+def _due(items: _Items, record: Record, number: int) -> list[str]:
+    """The visits of pass `number` that are still to be made, so that an interrupted pass is continued and not begun anew."""
+    made = Counter(visit.item for visit in record.visits)
+    accepted: Counter[str] = Counter()
+    if number >= items.plan.visits and record.visits:
+        best = best_anchor_ns(record.visits)
+        accepted.update(visit.item for visit in record.visits if is_accepted(visit, best))
+    due: list[str] = []
+    for item in items.names:
+        if item in record.failures:
+            continue
+        if number < items.plan.visits:
+            due += [item] * max(0, (number + 1) * items.visits_per_pass(item) - made[item])
+        elif item[0] == "e" and made[item] <= number and accepted[item] < items.plan.visits:
+            due.append(item)
+    return due
+
+
+def _planned_after(items: _Items, record: Record, number: int) -> int:
+    per_pass = sum(items.visits_per_pass(item) for item in items.names if item not in record.failures)
+    return per_pass * max(0, items.plan.visits - number - 1)
+
+
+def _batch(queue: list[str], record: Record) -> list[str]:
+    """Take the next visits, half a second of them, off the queue."""
+    batch: list[str] = []
+    seconds = 0.0
+    while queue and seconds < _BATCH_S:
+        batch.append(queue.pop(0))
+        timed = record.bursts[batch[-1]]
+        seconds += (timed.burst.warmups + timed.burst.runs) * timed.run_ns / 1e9
+    return batch
+
+
+def _wait_for_speed(agent: Agent, record: Record, patience_s: float) -> float:
+    """Where the last visits saw a slow state, wait until the anchor is back at its best, at most so long; the seconds waited."""
+    start = time.monotonic()
+    if not record.visits or not is_slow([best_anchor_ns(record.visits), record.visits[-1].anchor_after_ns])[1]:
+        return 0.0
+    best = best_anchor_ns(record.visits)
+    while (waited := time.monotonic() - start) < patience_s:
+        time.sleep(0.05)
+        (look,) = agent.visit([ANCHOR_ITEM], {ANCHOR_ITEM: Burst(TIMING.anchor_warmups, TIMING.anchor_runs)})
+        if isinstance(look, Visit) and is_accepted(look, best):
+            break
+    return waited
+
+
+def best_anchor_ns(visits: Sequence[Visit]) -> int:
+    return min(min(visit.anchor_before_ns, visit.anchor_after_ns) for visit in visits)
+
+
+def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[str, Fact], seed: int) -> LatencyTable:
+    plan = items.plan
+    index, space = plan.index, plan.index.space
+    by_item: dict[str, list[Visit]] = {item: [] for item in items.names}
+    for visit in record.visits:
+        by_item[visit.item].append(visit)
+    if not record.visits:
+        reason = next(iter(record.failures.values()), "the plan is empty")
+        raise MeasurementFailed(f"nothing could be measured: {reason}")
+    best = best_anchor_ns(record.visits)
+    entries: dict[str, Measurement | Failure] = {}
+    for number, block in enumerate(plan.blocks):
+        item = f"e{number}"
+        entries[block_text(block)] = Failure(record.failures[item]) if item in record.failures else measurement(by_item[item], best)
+    networks = []
+    for number, code in enumerate(plan.networks):
+        item = f"n{number}"
+        if item not in record.failures:
+            rng = np.random.default_rng([seed, 3, number])
+            networks.append(network_measurement(Architecture.of(space, code), index.fingerprint, by_item[item], rng))
+    regime_facts = {key: value for key, value in asked.items() if key not in ("device", "threads")}
+    table = LatencyTable(
+        identity.conditions(str(asked["device"]), int(asked["threads"])),
+        entries,
+        tuple(each for each in networks if each is not None),
+        protocol={**regime_facts, **TIMING.describe(), "price": "p25 over accepted visits of the burst's best run"},
+        provenance={
+            "by": f"hwnas {__version__}",
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+            "space": space.name,
+            "agent_sha256": identity.agent_sha256,
+            **{f"system_{key}": value for key, value in identity.system.items()},
+        },
+        anchor=_anchor_facts(record.visits, best),
+    )
+    if len(table.networks) < LEAST_NETWORKS:
+        return table
+    try:
+        return replace(table, quality=assess(table, index))
+    except InputError as error:
+        logger.warning("this table prices no budget: %s", error)
+        return table
+
+
+def _anchor_facts(visits: Sequence[Visit], best: int) -> dict[str, Any]:
+    states = speed_states([visit.anchor_ns for visit in visits])
+    return {"block": block_text(ANCHOR), "best_us": best / 1e3, "states": [asdict(state) for state in states]}
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], None]]:
+    """Ctrl-C is heard between batches: the yielded function raises KeyboardInterrupt if it was pressed. A second one is heard at once."""
+    pressed = threading.Event()
+
+    def press(number: int, frame: Any) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+
+    def check() -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check
+        return
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)

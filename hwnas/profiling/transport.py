@@ -1,0 +1,24 @@
+"""What a transport is: how a device's agent is started and spoken to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Connection(Protocol):
+    """A running agent. Raises MeasurementFailed, naming what happened, when it ends, hangs or answers nonsense."""
+
+    def ask(self, request: dict[str, Any], payload: bytes = b"", *, seconds: float) -> dict[str, Any]:
+        """Send one request, followed by its payload, and wait at most `seconds` for its one-line answer."""
+        ...
+
+    def close(self) -> None:
+        """End the agent."""
+        ...
+
+
+class Transport(Protocol):
+    def start(self, agent: Path) -> Connection:
+        """Run an agent's file on the device. Raises MeasurementFailed where it cannot be started."""
+        ...

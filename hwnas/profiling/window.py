@@ -1,0 +1,225 @@
+"""Measure model files against each other in one window whose length is fixed before the first sample, and bound their quantiles.
+
+The unit is the visit: one run of each burst, drawn at random. On a machine that switches between a fast and a slow state every few
+seconds consecutive runs say nothing new, so visits come in rounds spread over the window, one of each model in random order, and
+where the anchor shows that the state outlasts a round, the bound rests on every s-th round only. Between rounds the anchor runs, so
+that the device does not fall asleep. A slow state is part of the latency; a visit during which another process ran is dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil, floor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from hwnas import registry
+from hwnas.device import Device
+from hwnas.errors import DamagedFile, InputError, MeasurementFailed
+from hwnas.latency_table import Conditions, Fact
+from hwnas.profiling.agent import ANCHOR_ITEM, Agent, Burst, Refused, started_agent
+from hwnas.profiling.protocol import TIMING, SpeedState, Timing, Visit, drawn_ms, is_disturbed, is_slow, speed_states
+from hwnas.profiling.runtime import Runtime
+from hwnas.profiling.statistics import quantile as quantile_of
+from hwnas.profiling.statistics import stride_of_independence, upper_bound, values_needed
+
+MAX_MODEL_BYTES = 1 << 30
+_FILLER = Burst(warmups=0, runs=100)
+
+Verdict = Literal["within", "over", "inconclusive"]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowRow:
+    """One model. `visits` were kept, the bound rests on `independent_visits` of them; `doubt` says why nothing may be concluded, or is empty."""
+
+    model_sha256: str
+    estimate_ms: float
+    upper_bound_ms: float | None
+    confidence: float
+    p10_ms: float
+    p90_ms: float
+    runs: int
+    visits: int
+    independent_visits: int
+    dropped: int
+    doubt: str = ""
+
+    @property
+    def dropped_share(self) -> float:
+        return self.dropped / (self.visits + self.dropped)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What was measured together. All upper bounds hold at once with probability 1 - level: each row's own level is level / models."""
+
+    rows: tuple[WindowRow, ...]
+    quantile: float
+    level: float
+    seconds: float
+    rounds: int
+    stride: int
+    states: tuple[SpeedState, ...]
+    conditions: Conditions
+    system: Mapping[str, Fact] = field(hash=False)
+
+    @property
+    def statistic(self) -> str:
+        return f"p{self.quantile * 100:g}"
+
+
+def measure_window(
+    models: Sequence[bytes | Path],
+    device: Device,
+    *,
+    quantile: float = 0.5,
+    level: float = 0.01,
+    seconds: float = 60.0,
+    min_visits: int = 0,
+    threads: int = 1,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Window:
+    """The quantile of each model's latency on a device, with an upper bound. Takes `seconds`, or longer where the bound needs more visits.
+
+    min_visits: at least so many visits of each model; never fewer than the bound needs (9 for p50 and 55 for p90 of three models).
+    Raises InputError, DamagedFile where a file cannot be read, MeasurementFailed where a model cannot be run.
+    """
+    if not models:
+        raise InputError("there is no model to measure")
+    if not 0 < seconds <= 86_400:
+        raise InputError(f"the window lasts from 0 to 86,400 seconds, got {seconds:g}")
+    report = progress or (lambda stage, done, total: None)
+    needed = max(values_needed(quantile, level / len(models)), min_visits)
+    raw = [_model_bytes(model) for model in models]
+    names = [f"m{i}" for i in range(len(raw))]
+    runtime: Runtime = registry.create("profiling.runtimes", device.runtimes[0])
+    rng = np.random.default_rng([seed, 4])
+    with started_agent(device, runtime, threads=threads, seed=seed) as agent:
+        for name, model in zip(names, raw, strict=True):
+            try:
+                agent.load(name, model)
+            except Refused as error:
+                raise MeasurementFailed(f"model {name[1:]} of {len(raw)} cannot be run: {error}") from None
+        pilot = _round(agent, names * 2, TIMING)
+        rounds, length = schedule(seconds, needed, _round_seconds(pilot[len(names) :], TIMING))
+        taken, anchors = _run_window(agent, names, rounds, length, _round_seconds(pilot[len(names) :], TIMING), rng, report)
+        identity = agent.identity
+    slow = is_slow([np.median([visit.anchor_ns for visit in visits]) for visits in taken])
+    digests = [hashlib.sha256(model).hexdigest() for model in raw]
+    columns = list(zip(*taken, strict=True))
+    rows, stride = summarise(columns, digests, slow, quantile=quantile, level=level, needed=needed, seconds=length, rng=rng)
+    states = speed_states(anchors)
+    return Window(rows, quantile, level, length, rounds, stride, states, identity.conditions(device.name, threads), identity.system)
+
+
+def verdict(row: WindowRow, limit_ms: float) -> Verdict:
+    """`within` where the upper bound keeps the limit, `over` where the estimate exceeds it, else `inconclusive`; so is whatever is in doubt."""
+    if row.doubt or row.upper_bound_ms is None:
+        return "inconclusive"
+    if row.upper_bound_ms <= limit_ms:
+        return "within"
+    return "over" if row.estimate_ms > limit_ms else "inconclusive"
+
+
+def schedule(seconds: float, needed: int, round_s: float, timing: Timing = TIMING) -> tuple[int, float]:
+    """(number of rounds, length in seconds) of a window: a round every half second, more or fewer where `needed` visits or the rounds' own length ask for it.
+
+    A fifth of the visits may be dropped, and a third of the time is left for a slower state.
+    """
+    least = ceil(needed / (1 - timing.most_dropped))
+    rounds = max(least, min(floor(seconds / timing.round_spacing_s), floor(seconds / (1.5 * round_s))))
+    return rounds, max(seconds, rounds * 1.5 * round_s)
+
+
+def summarise(
+    visits: Sequence[Sequence[Visit]],
+    digests: Sequence[str],
+    slow: npt.NDArray[np.bool_],
+    *,
+    quantile: float,
+    level: float,
+    needed: int,
+    seconds: float,
+    rng: np.random.Generator,
+    timing: Timing = TIMING,
+) -> tuple[tuple[WindowRow, ...], int]:
+    """The rows of a window, and every how many rounds the device's state is forgotten. visits: of each model, one a round; slow (rounds,)."""
+    stride = stride_of_independence(slow)
+    chosen = np.arange(len(slow)) % stride == rng.integers(stride)
+    rows = []
+    for own, digest in zip(visits, digests, strict=True):
+        kept = np.array([not is_disturbed(visit, timing) for visit in own])
+        dropped = int((~kept).sum())
+        if not kept.any():
+            raise MeasurementFailed("another process ran during every visit: measure on a quieter machine")
+        values_ms = drawn_ms(own, rng)
+        independent_ms = values_ms[kept & chosen]
+        doubt = ""
+        if dropped > timing.most_dropped * len(own):
+            doubt = f"another process ran during {100 * dropped / len(own):.0f} % of the visits, at most {100 * timing.most_dropped:.0f} % may be dropped"
+        elif len(independent_ms) < needed:
+            longer_s = 1.25 * seconds * needed / max(1, len(independent_ms))
+            doubt = f"the device kept its speed so long that only {len(independent_ms)} visits are independent, {needed} are needed: try {longer_s:.0f} s"
+        p10, estimate, p90 = (quantile_of(values_ms[kept], q) for q in (0.1, quantile, 0.9))
+        own_level = level / len(visits)
+        bound = upper_bound(independent_ms, quantile, own_level)
+        n_runs = sum(len(visit.ns) for visit in own)
+        rows.append(WindowRow(digest, estimate, bound, 1 - own_level, p10, p90, n_runs, int(kept.sum()), len(independent_ms), dropped, doubt))
+    return tuple(rows), stride
+
+
+def _run_window(
+    agent: Agent, names: list[str], rounds: int, length_s: float, round_s: float, rng: np.random.Generator, report: Callable[[str, int, int], None]
+) -> tuple[list[list[Visit]], list[int]]:
+    """(visits in the order of `names` for each round, all anchors in ns). Each round starts at a random moment of its slot."""
+    slot = length_s / rounds
+    starts = (np.arange(rounds) * slot) + rng.random(rounds) * max(0.0, slot - round_s)
+    begin = time.monotonic()
+    taken: list[list[Visit]] = []
+    anchors: list[int] = []
+    for number, start in enumerate(starts):
+        report("measure", number, rounds)
+        while time.monotonic() - begin < start:
+            (filler,) = agent.visit([ANCHOR_ITEM], {ANCHOR_ITEM: _FILLER})
+            if isinstance(filler, Visit):
+                anchors.append(filler.anchor_after_ns)
+        order = [names[i] for i in rng.permutation(len(names))]
+        by_name = {visit.item: visit for visit in _round(agent, order, TIMING)}
+        taken.append([by_name[name] for name in names])
+        anchors += [visit.anchor_ns for visit in taken[-1]]
+    report("measure", rounds, rounds)
+    return taken, anchors
+
+
+def _round(agent: Agent, order: Sequence[str], timing: Timing) -> list[Visit]:
+    bursts = {name: Burst(timing.network_warmups, timing.network_runs) for name in order}
+    visits = agent.visit(order, bursts, expected_s=30.0)
+    for visit in visits:
+        if isinstance(visit, str):
+            raise MeasurementFailed(f"a model failed while it was measured: {visit}")
+    return [visit for visit in visits if not isinstance(visit, str)]
+
+
+def _round_seconds(visits: Sequence[Visit], timing: Timing) -> float:
+    runs = timing.network_warmups + timing.network_runs
+    anchors = timing.anchor_warmups + timing.anchor_runs
+    return sum(runs * float(np.median(visit.ns)) + anchors * visit.anchor_ns for visit in visits) / 1e9
+
+
+def _model_bytes(model: bytes | Path) -> bytes:
+    if isinstance(model, bytes):
+        return model
+    try:
+        if model.stat().st_size > MAX_MODEL_BYTES:
+            raise DamagedFile(f"{model} has {model.stat().st_size:,} bytes, over the limit of {MAX_MODEL_BYTES:,} for a model")
+        return model.read_bytes()
+    except OSError as error:
+        raise DamagedFile(f"cannot read {model}: {error.strerror or error}") from None
