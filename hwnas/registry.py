@@ -19,6 +19,7 @@ from hwnas.errors import InputError, UnknownName
 
 CATALOGUES = {
     "spaces": "search space",
+    "datasets": "data set",
     "searchers": "searcher",
     "backends": "backend",
     "predictors": "predictor",

@@ -9,20 +9,23 @@ from hwnas.spaces.ofa_mobilenet_v3 import elastic_mobilenet
 
 #: out channels, stride of the first block, activation, squeeze-and-excite
 STAGES = (
-    (12, 2, "relu", False),
-    (24, 2, "hswish", False),
-    (40, 2, "hswish", True),
+    (8, 2, "relu", False),
+    (16, 2, "hswish", False),
+    (32, 2, "hswish", True),
 )
 
 
 def ofa_mini(resolutions: Sequence[int] = (32, 40, 48), classes: int = 10, channels: int = 1, batch: int = 1) -> SearchSpace:
-    """9 elastic blocks in three stages: kernel 3/5/7, expand ratio 2/3/4, depth 1/2/3, resolution; at most 2 M MACs."""
+    """9 elastic blocks in three stages: kernel 3/5, expand ratio 2/3/4, depth 1/2/3, and the resolution; 0.16 to 1.48 M MACs.
+
+    No 7 x 7 kernels: the feature maps have 12, 6 and 3 pixels, and the backward pass of such a kernel takes most of a CPU's step.
+    """
     return elastic_mobilenet(
         "ofa_mini",
         stem=8,
         stages=STAGES,
         head=(96, 128),
-        kernels=(3, 5, 7),
+        kernels=(3, 5),
         expand_ratios=(2, 3, 4),
         depths=(1, 2, 3),
         resolutions=resolutions,

@@ -1,0 +1,43 @@
+"""How the tensors of a subnet are taken from a supernet's: OFA's slices, with kernel transforms (Cai et al., 2020, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hwnas.ops import Shape
+
+
+def window(full: Shape, wanted: Shape) -> tuple[slice, ...]:
+    """Leading entries of the first two axes (channels), the centre of the others (the kernel)."""
+    centred = [(f - w) // 2 if axis >= 2 else 0 for axis, (f, w) in enumerate(zip(full, wanted, strict=True))]
+    return tuple(slice(start, start + size) for start, size in zip(centred, wanted, strict=True))
+
+
+def transform_names(kernels: Iterable[int]) -> list[tuple[str, int, int]]:
+    """(name, larger, smaller) of the matrices between the kernel sizes of one depthwise weight, largest first: `7to5`, `5to3`."""
+    sizes = sorted(set(kernels), reverse=True)
+    return [(f"{large}to{small}", large, small) for large, small in pairwise(sizes)]
+
+
+def transformed(weight: Tensor, kernel: int, matrices: Sequence[tuple[int, Tensor]]) -> Tensor:
+    """The kernel of a smaller size: crop the centre, multiply the flattened kernel by the matrix, and on to the next size.
+
+    weight: (channels, 1, k, k); matrices: (smaller size, (s*s, s*s)) from large to small, shared by all channels of the layer.
+    """
+    for small, matrix in matrices:
+        if weight.shape[-1] == kernel:
+            break
+        start = (weight.shape[-1] - small) // 2
+        centre = weight[:, :, start : start + small, start : start + small].reshape(len(weight), -1)
+        weight = F.linear(centre, matrix).view(len(weight), 1, small, small)
+    return weight
+
+
+def identity(small: int) -> Tensor:
+    """A transform's initial value: the plain centre crop."""
+    return torch.eye(small * small)

@@ -1,0 +1,166 @@
+"""One set of weights for every architecture of a space, derived from the space alone (ARCHITECTURE: the supernet).
+
+For each layer and tensor the supernet holds the largest shape among the layer's blocks. A subnet is an ordinary network over
+*views* of those tensors, and its gradients are views of the supernet's gradients: no elastic layer classes, and no copies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hwnas.backends.torch import Network, Source, initial_weights
+from hwnas.errors import DamagedFile
+from hwnas.index import BlockIndex
+from hwnas.ops import Conv2d, Shape
+from hwnas.space import Codes
+from hwnas.supernet.sharing import identity, transform_names, transformed, window
+from hwnas.weights import Array, Weights
+
+
+class Supernet:
+    """`tensors`: name -> tensor of the largest shape; parameters and statistics as in hwnas.weights, plus kernel transforms."""
+
+    def __init__(self, index: BlockIndex, *, transforms: bool = True, seed: int = 0):
+        self.index = index
+        self.shapes, trained, kernels = _largest_shapes(index)
+        self._matrices: dict[str, list[tuple[int, str]]] = {}
+        if transforms:
+            for name, sizes in kernels.items():
+                steps = transform_names(sizes)
+                if steps:
+                    self._matrices[name] = [(small, f"{name.removesuffix('weight')}{step}") for step, _, small in steps]
+        matrix_names = {matrix: small for steps in self._matrices.values() for small, matrix in steps}
+        self.trained = tuple(name for name in (*self.shapes, *matrix_names) if name in trained or name in matrix_names)
+        initial = _initial(index, self.shapes, torch.Generator().manual_seed(seed))
+        initial |= {name: identity(small) for name, small in matrix_names.items()}
+        self.tensors: dict[str, Tensor] = initial
+        for name in self.trained:
+            self.tensors[name].requires_grad_(True)
+        self._views: dict[tuple[str, Shape], Tensor] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of tensor names and shapes: weights fit a space of equal fingerprint, whatever its resolutions."""
+        text = "\n".join(f"{name} {tuple(tensor.shape)}" for name, tensor in self.tensors.items())
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    # -- subnets --------------------------------------------------------------------------------------------------------------
+
+    def subnet(self, code: Codes) -> Network:
+        """The network of one row of codes over views of the supernet's tensors: training it trains the supernet, see `merge`."""
+        graph = self.index.space.lower(code)
+        tensors: dict[str, Tensor] = {}
+        sources: dict[str, Source] = {}
+        for each in graph.nodes:
+            for leaf, shape in (each.node.parameters | each.node.buffers).items():
+                name = f"{each.name}.{leaf}"
+                if name in self._matrices:
+                    full = self._view(name, (*shape[:2], *self.shapes[name][2:]))
+                    steps = [(small, self.tensors[matrix]) for small, matrix in self._matrices[name] if small >= shape[-1]]
+                    if steps:
+                        sources[name] = partial(transformed, full, shape[-1], steps)
+                    else:
+                        tensors[name] = full
+                else:
+                    tensors[name] = self._view(name, shape)
+        return Network(graph, tensors, sources)
+
+    def extract(self, code: Codes) -> dict[str, Array]:
+        """Weights of a subnet as arrays of its own, kernel transforms applied, by the names of hwnas.weights."""
+        network = self.subnet(code)
+        with torch.no_grad():
+            values = {name: tensor.detach().numpy().copy() for name, tensor in network.tensors.items()}
+            return values | {name: source().numpy().copy() for name, source in network.sources.items()}
+
+    def _view(self, name: str, shape: Shape) -> Tensor:
+        """The part of a tensor that a subnet of that shape uses: a leaf of its own, so no slice is ever differentiated."""
+        full = self.tensors[name]
+        if shape == self.shapes[name]:
+            return full
+        view = self._views.get((name, shape))
+        if view is None:
+            view = full.detach()[window(self.shapes[name], shape)]
+            self._views[name, shape] = view.requires_grad_(full.requires_grad)
+        return view
+
+    # -- training -------------------------------------------------------------------------------------------------------------
+
+    def parameters(self) -> list[Tensor]:
+        """Tensors for an optimiser."""
+        return [self.tensors[name] for name in self.trained]
+
+    def merge(self) -> None:
+        """Add the gradients of all views into their tensors' `grad`; call it once before the optimiser's step.
+
+        Tensors that no subnet used keep `grad` None: no momentum moves them and no weight decay shrinks them.
+        """
+        for (name, shape), view in self._views.items():
+            if view.grad is not None:
+                full = self.tensors[name]
+                if full.grad is None:
+                    full.grad = torch.zeros_like(full)
+                full.grad[window(self.shapes[name], shape)] += view.grad
+                view.grad = None
+
+    # -- files ----------------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """Name -> tensor, for safetensors."""
+        return {name: tensor.detach() for name, tensor in self.tensors.items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Copy a state in. Raises DamagedFile naming the first tensor that is missing, unknown, misshapen or not finite."""
+        for name in {*self.tensors, *state}:
+            if name not in state or name not in self.tensors:
+                raise DamagedFile(f"these weights are of another space: '{name}' is {'missing' if name not in state else 'unknown'}")
+            if state[name].shape != self.tensors[name].shape or state[name].dtype != self.tensors[name].dtype:
+                shapes = f"shape {tuple(state[name].shape)}, expected {tuple(self.tensors[name].shape)}"
+                raise DamagedFile(f"these weights are of another space: '{name}' has {shapes}")
+            if not bool(torch.isfinite(state[name]).all()):
+                raise DamagedFile(f"these weights are damaged: '{name}' holds values that are not finite")
+        with torch.no_grad():
+            for name, tensor in self.tensors.items():
+                tensor.copy_(state[name])
+
+    def load_subnet(self, code: Codes, weights: Weights) -> None:
+        """Copy a stand-alone network's weights into its place, e.g. the largest network's before shrinking begins."""
+        with torch.no_grad():
+            for name, tensor in self.subnet(code).tensors.items():
+                tensor.copy_(torch.from_numpy(np.array(weights[name])))
+            for name in self._matrices:
+                if name in weights and weights[name].shape == self.shapes[name]:
+                    self.tensors[name].copy_(torch.from_numpy(np.array(weights[name])))
+
+
+def _largest_shapes(index: BlockIndex) -> tuple[dict[str, Shape], set[str], dict[str, set[int]]]:
+    """Largest shape of each tensor over each layer's blocks; which of them are trained; kernel sizes of each depthwise weight."""
+    shapes: dict[str, Shape] = {}
+    trained: set[str] = set()
+    kernels: dict[str, set[int]] = {}
+    for layer, table in zip(index.space.layers, index.tables, strict=True):
+        for block in (index.blocks[i] for i in np.unique(table)):
+            for node in block:
+                prefix = f"{layer.name}/{node.name}"
+                for leaf, shape in (node.parameters | node.buffers).items():
+                    known = shapes.get(f"{prefix}.{leaf}", shape)
+                    shapes[f"{prefix}.{leaf}"] = tuple(map(max, known, shape))
+                trained |= {f"{prefix}.{leaf}" for leaf in node.parameters}
+                if isinstance(node.op, Conv2d) and node.op.is_depthwise:
+                    kernels.setdefault(f"{prefix}.weight", set()).add(node.op.kernel)
+    return shapes, trained, kernels
+
+
+def _initial(index: BlockIndex, shapes: Mapping[str, Shape], generator: torch.Generator) -> dict[str, Tensor]:
+    """Fresh weights of every largest shape."""
+    graph = index.space.lower(index.space.largest())
+    initial = {name: torch.from_numpy(np.array(array)) for name, array in initial_weights(graph, generator).items()}
+    missing = {name: shape for name, shape in shapes.items() if name not in initial or tuple(initial[name].shape) != shape}
+    if missing:
+        raise ValueError(f"the largest architecture of {index.space.name} does not hold the largest '{next(iter(missing))}'")
+    return {name: initial[name] for name in shapes}

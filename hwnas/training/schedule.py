@@ -1,0 +1,76 @@
+"""Progressive shrinking as data: what each phase may sample, for how long, at which rate (Cai et al., 2020, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hwnas.errors import UnknownName
+from hwnas.space import Codes, SearchSpace
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """`freedom`: role of a choice (the last part of its name) -> how many of its largest values may be sampled.
+
+    Roles that are not named stay at their largest value; `resolution` is free unless named. Each step trains `subnets` random
+    architectures at one resolution, and with `sandwich` (Yu et al., 2020) also the largest and the smallest that the phase allows.
+    """
+
+    name: str
+    epochs: float
+    rate: float
+    freedom: Mapping[str, int] = field(default_factory=dict)
+    subnets: int = 1
+    sandwich: bool = False
+
+    def lowest(self, space: SearchSpace) -> Codes:
+        """Smallest code of each choice that the phase allows, (choices,)."""
+        low = []
+        for choice in space.choices:
+            role, n = choice.name.rpartition(".")[2], len(choice.values)
+            low.append(n - min(self.freedom.get(role, n if role == "resolution" else 1), n))
+        return np.array(low, np.int16)
+
+    def sample(self, space: SearchSpace, rng: np.random.Generator) -> Codes:
+        """The codes of one step, column-major, at one common resolution; with a sandwich the largest first and the smallest last."""
+        low, high = self.lowest(space), space.largest()[0]
+        codes = rng.integers(low, high + 1, (self.subnets, len(low))).astype(np.int16)
+        resolution = space.column.get("resolution")
+        drawn = codes[0].copy()
+        if self.sandwich:
+            codes = np.concatenate([high[None], codes, low[None]])
+        if resolution is not None:
+            codes[:, resolution] = drawn[resolution]
+        return np.asfortranarray(codes)
+
+
+_ALL = 1_000  # every value
+
+#: The published schedule (official code; table in the reference): epochs with warm-up, rate for batches of 64, SGD, ImageNet.
+OFA = (
+    Phase("largest", 180, 2.6e-2),
+    Phase("kernel", 125, 3e-2, {"kernel": _ALL}),
+    Phase("depth 1", 25, 2.5e-3, {"kernel": _ALL, "depth": 2}, subnets=2),
+    Phase("depth 2", 125, 7.5e-3, {"kernel": _ALL, "depth": 3}, subnets=2),
+    Phase("expand 1", 25, 2.5e-3, {"kernel": _ALL, "depth": _ALL, "expand": 2}, subnets=4),
+    Phase("expand 2", 125, 7.5e-3, {"kernel": _ALL, "depth": _ALL, "expand": 3}, subnets=4),
+)
+
+#: For data and networks that a CPU trains in minutes: the same order of shrinking, with the sandwich rule. Rates are AdamW's.
+SMALL = (
+    Phase("largest", 2, 8e-3),
+    Phase("kernel and depth", 1, 8e-3, {"kernel": _ALL, "depth": _ALL}, sandwich=True),
+    Phase("expand", 5, 8e-3, {"kernel": _ALL, "depth": _ALL, "expand": _ALL}, sandwich=True),
+)
+
+SCHEDULES = {"ofa": OFA, "small": SMALL}
+
+
+def schedule(name: str) -> tuple[Phase, ...]:
+    """A schedule by name. Raises UnknownName."""
+    if name not in SCHEDULES:
+        raise UnknownName("training schedule", name, SCHEDULES)
+    return SCHEDULES[name]
