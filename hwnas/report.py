@@ -1,0 +1,107 @@
+"""What a run came to, ready to be shown: every number with its origin, and no computation left for the pages that show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hwnas.predictor import Origin
+from hwnas.space import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its interval, e.g. a bootstrap over source images; `confidence` of both sides together."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """An evaluated architecture: validation accuracy measured with inherited weights, latency predicted from the table."""
+
+    accuracy_pct: float
+    latency_ms: float
+    on_front: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A network that was exported and measured as a file. `role`: candidate, random, uniform, largest."""
+
+    role: str
+    predicted_ms: float
+    measured_ms: float
+    upper_bound_ms: float | None
+    p10_ms: float
+    p90_ms: float
+    visits: int
+    verdict: str
+    validation_accuracy_pct: float
+    test_accuracy_pct: Interval | None
+    macs: float
+    params: float
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShare:
+    """A layer of the chosen subnet; its share of the predicted latency."""
+
+    name: str
+    block: str
+    macs: float
+    params: float
+    latency_ms: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Chosen minus baseline in points of test accuracy, both within the same budget and measured in the same window."""
+
+    baseline: str
+    evaluations: int
+    difference_points: Interval
+    measured_ms: float
+    chosen_ms: float
+
+    @property
+    def won(self) -> bool:
+        """Whether the search is better beyond the interval."""
+        return self.difference_points.low > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All of a run. `latency_origin` is that of the table's prices."""
+
+    title: str
+    space: str
+    data: str
+    device: str
+    conditions: str
+    budget_ms: float
+    statistic: str
+    space_min_ms: float
+    space_max_ms: float
+    latency_origin: Origin
+    points: tuple[Point, ...]
+    measured: tuple[Measured, ...]
+    layers: tuple[LayerShare, ...]
+    comparisons: tuple[Comparison, ...]
+    architecture: Mapping[str, Value] = field(hash=False)
+    certificate: Mapping[str, Any] | None = field(hash=False)
+    quality: Mapping[str, Any] = field(hash=False)
+    commands: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """Wall time of each stage."""
+    versions: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def chosen(self) -> Measured | None:
+        return next((each for each in self.measured if each.chosen), None)
