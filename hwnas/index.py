@@ -52,7 +52,11 @@ class BlockIndex:
                 raise InputError(f"layer {layer.name} reads {reads}: {prod(shape):,} combinations, over the limit of {MAX_CELLS:,}; split the layer")
             table = np.empty(prod(shape), np.int32)
             for cell, values in enumerate(product(*(choice.values for choice in layer.reads))):
-                block = layer.build(*values)
+                try:
+                    block = layer.build(*values)
+                except (TypeError, ValueError) as error:
+                    given = ", ".join(f"{choice.name}={value!r}" for choice, value in zip(layer.reads, values, strict=True))
+                    raise InputError(f"layer {layer.name} builds no block from ({given}): {error}") from error
                 number = by_identity.get(id(block))
                 if number is None:
                     number = by_value.setdefault(block, len(by_value))

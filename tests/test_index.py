@@ -50,7 +50,6 @@ def test_counting_encodings_collapses_what_skipped_layers_read(space, excluded):
     if name in space.column:
         codes = codes[codes[:, space.column[name]] == codes[:, space.column[name]].max()]
 
-
     def collapsed(row):
         """What is left of an encoding once layers that are skipped forget what they read."""
         blocks = zip(space.layers, built(space, row), strict=True)
@@ -83,7 +82,7 @@ def test_distinct_keeps_the_first_of_each_subnet_in_order():
     space = ofa_mini()
     codes = np.concatenate([space.largest(), space.smallest(), space.largest(), space.smallest()])
     skipped = space.smallest()
-    skipped[0, space.column["stage1.block2.kernel"]] = 2  # stage 1 has depth 1: block 2 is not there
+    skipped[0, space.column["stage1.block2.kernel"]] = 1  # stage 1 has depth 1: block 2 is not there
     assert (BlockIndex(space).distinct(np.concatenate([codes, skipped])) == codes[:2]).all()
 
 
