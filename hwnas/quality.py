@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -36,19 +37,19 @@ def quality(measured: FloatArray, predicted: FloatArray, groups: Sequence[Hashab
     error = (predicted - measured) / measured
     labels = np.array([list(dict.fromkeys(groups)).index(group) for group in groups], np.int64)
     members = [np.flatnonzero(labels == label) for label in range(len(set(groups)))]
-    ranked = [(len(rows), _defined(spearmanr(measured[rows], predicted[rows]).statistic)) for rows in members if len(rows) >= _LEAST_GROUP]
+    ranked = [(len(rows), _ranked(spearmanr, measured[rows], predicted[rows])) for rows in members if len(rows) >= _LEAST_GROUP]
     return Quality(
         networks=len(measured),
         mape=float(np.abs(error).mean()),
         bias=float(error.mean()),
         within_5pct=float((np.abs(error) <= 0.05).mean()),
         within_10pct=float((np.abs(error) <= 0.10).mean()),
-        kendall=_defined(kendalltau(measured, predicted).statistic),
-        spearman=_defined(spearmanr(measured, predicted).statistic),
+        kendall=_ranked(kendalltau, measured, predicted),
+        spearman=_ranked(spearmanr, measured, predicted),
         within_group_spearman=sum(n * value for n, value in ranked) / sum(n for n, _ in ranked) if ranked else None,
     )
 
 
-def _defined(correlation: float) -> float:
-    """Constant predictions rank nothing: 0, where the correlation is undefined."""
-    return float(correlation) if np.isfinite(correlation) else 0.0
+def _ranked(correlation: Callable[..., Any], measured: FloatArray, predicted: FloatArray) -> float:
+    """0 where one side is constant and ranks nothing."""
+    return float(correlation(measured, predicted).statistic) if np.ptp(measured) and np.ptp(predicted) else 0.0
