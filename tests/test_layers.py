@@ -19,6 +19,7 @@ LAYERS = (
     ("images", "datasets", "profiling", "supernet", "training", "problem", "rewards", "pareto"),
     ("searcher", "searchers"),
     ("run", "driver", "executor", "exporter", "exporters", "manifest", "kit", "verify", "report", "testing"),
+    ("verbs",),
     ("cli", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
