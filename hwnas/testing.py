@@ -6,21 +6,33 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from contextlib import suppress
+from functools import partial
+from math import comb
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from hwnas import registry
 from hwnas.backends.numpy import numpy
+from hwnas.blocks import conv_bn_act
+from hwnas.budget import Budget
 from hwnas.costs import macs, params
+from hwnas.driver import SearchResult, drive
 from hwnas.errors import CheckFailed, HwnasError, InputError, MissingExtra
+from hwnas.executor import Completion, InProcess
 from hwnas.graph import Block, Graph, Node, block_text, parse_block
 from hwnas.index import BlockIndex
 from hwnas.ops import KINDS, Add, Conv2d, Flatten, GlobalPool, Linear, Mul, Op
 from hwnas.ops.op import ACTIVATIONS
-from hwnas.predictor import Additive
-from hwnas.space import Codes, FloatArray, SearchSpace
+from hwnas.predictor import Additive, Origin
+from hwnas.problem import Objective, Problem
+from hwnas.run import RunDirectory
+from hwnas.searcher import Option, Searcher, Trainer, options_of
+from hwnas.space import Choice, Codes, FloatArray, Layer, SearchSpace
 from hwnas.weights import Array, Weights, random_weights
 
 #: Largest difference allowed between a float32 backend and the reference, relative to the output's standard deviation.
@@ -222,3 +234,129 @@ _CASES: dict[str, Callable[[], Iterator[Block]]] = {
     "mul": _muls,
     "flatten": _flattens,
 }
+
+
+# -- searchers --------------------------------------------------------------------------------------------------------------------
+
+
+def check_searcher(name: str, *, trainer: Callable[[Problem], Trainer] | None = None, seeds: int = 20, evaluations: int = 60) -> None:
+    """Checks a searcher on a solved toy problem: 4,096 networks under a MACs budget, each evaluation paid for.
+
+    It asks for codes of the space; equal seeds give equal searches; interrupted and resumed equals uninterrupted, with nothing paid
+    for twice; its best candidates keep the budget in the lowered network too; with the option `pending` it copes with answers out
+    of order; over `seeds` seeds it is not significantly worse than random search at equal cost (sign test, 1 %). Raises CheckFailed.
+
+    trainer: makes the shared weights of a searcher that trains.
+    """
+    searcher: Searcher = registry.load("searchers", name)
+    try:
+        options = options_of(searcher)
+        _check_search(name, searcher, trainer, evaluations, {})
+        if "pending" in options:
+            _check_search(name, searcher, trainer, evaluations, {"pending": 2})
+        _check_against_random(name, searcher, trainer, seeds, evaluations)
+    except InputError as error:
+        raise CheckFailed(f"{name}: {error}") from error
+
+
+class _Gains:
+    """Sum over choices of what each value is worth; counts evaluations, and is interrupted at the one numbered `stop`."""
+
+    name, unit, expensive = "gain", "points", True
+    origin: Origin = "simulated"
+
+    def __init__(self, gains: FloatArray, stop: int = -1):
+        self.gains, self.stop, self.evaluated = gains, stop, list[bytes]()
+
+    def __call__(self, codes: Codes) -> FloatArray:
+        for code in codes:
+            if len(self.evaluated) == self.stop:
+                raise KeyboardInterrupt
+            self.evaluated.append(code.tobytes())
+        return np.asarray(self.gains[np.arange(codes.shape[1]), codes].sum(axis=1))
+
+
+class _LastFirst(InProcess):
+    """Evaluates the candidate submitted last first, so that answers come out of order."""
+
+    def wait(self) -> Completion:
+        self._queue.rotate(1)
+        return InProcess.wait(self)
+
+
+def toy_problem(stop: int = -1) -> Problem:
+    """Six layers with a choice of four kernels each; the most points within 55 % of the largest network's MACs.
+
+    Returns diminish, so that the best network is no uniform one. stop: the evaluation to interrupt with KeyboardInterrupt.
+    """
+    choices = [Choice(f"layer{i}.kernel", (1, 3, 5, 7)) for i in range(6)]
+    layers = [Layer(f"layer{i}", (choice,), partial(conv_bn_act, (1, 3 + i, 16, 16), 4 + i)) for i, choice in enumerate(choices)]
+    index = BlockIndex(SearchSpace("toy", choices, layers))
+    worth = np.random.default_rng(2019).uniform(0.5, 2.0, (len(choices), 1))
+    gains = worth * np.sqrt(np.arange(4))
+    return Problem(
+        index,
+        [Objective(_Gains(gains, stop), maximize=True)],
+        [(Budget("macs", None, share=0.55), Additive(index, macs(index.blocks), name="macs", unit="MACs"))],
+    )
+
+
+def _search(searcher: Searcher, problem: Problem, trainer: Callable[[Problem], Trainer] | None, run: RunDirectory | None, **given: Any) -> SearchResult:
+    return drive(searcher, problem, run, trainer=None if trainer is None else trainer(problem), **given)
+
+
+def _check_search(name: str, searcher: Searcher, trainer: Callable[[Problem], Trainer] | None, evaluations: int, options: dict[str, Option]) -> None:
+    def search(problem: Problem, run: RunDirectory | None = None) -> SearchResult:
+        return _search(searcher, problem, trainer, run, seed=1, evaluations=evaluations, options=options, executor=_LastFirst() if options else None)
+
+    how = f"{name} with {options}" if options else name
+    problem = toy_problem()
+    whole, again = search(problem), search(toy_problem())
+    if not _equal(whole, again):
+        raise CheckFailed(f"{how}: two searches with the same seed differ; take all randomness from rng")
+    if len(whole.ranked()) == 0:
+        raise CheckFailed(f"{how}: none of {len(whole.codes)} candidates keeps the budget, though more than half of the space does")
+    limit = problem.budgets[0][0].limit
+    for row in whole.ranked()[:5]:
+        lowered = sum(op.macs for op in problem.space.lower(whole.codes[row]).ops)
+        if limit is None or lowered > limit:
+            raise CheckFailed(f"{how}: a candidate told to be feasible has {lowered:,} MACs, over the budget of {limit}")
+    stop = len(whole.codes) // 2
+    with tempfile.TemporaryDirectory() as folder, RunDirectory(Path(folder, "run")) as run:
+        first, second = toy_problem(stop), toy_problem()
+        with suppress(KeyboardInterrupt):
+            search(first, run)
+        resumed = search(second, run)
+        if not _equal(whole, resumed):
+            raise CheckFailed(f"{how}: interrupted at evaluation {stop} and resumed, it ends elsewhere than uninterrupted; keep no state outside the function")
+        paid = [each for problem in (first, second) for each in _gains(problem).evaluated]
+        if trainer is None and len(set(paid)) != len(paid):
+            raise CheckFailed(f"{how}: resumed, it evaluates subnets again that were paid for")
+
+
+def _check_against_random(name: str, searcher: Searcher, trainer: Callable[[Problem], Trainer] | None, seeds: int, evaluations: int) -> None:
+    random: Searcher = registry.load("searchers", "random_search")
+    worse = better = 0
+    for seed in range(seeds):
+        found = _search(searcher, toy_problem(), trainer, None, seed=seed, evaluations=evaluations)
+        baseline = drive(random, toy_problem(), seed=seed, evaluations=max(1, round(found.evaluations)))
+        mine, other = (float(result.scores.values[result.ranked()[:1], 0].max(initial=-np.inf)) for result in (found, baseline))
+        worse, better = worse + (mine < other), better + (mine > other)
+    chance = sum(comb(worse + better, k) for k in range(worse, worse + better + 1)) / 2 ** (worse + better)
+    if chance < 0.01:
+        raise CheckFailed(f"{name}: at equal cost it finds worse networks than random search with {worse} of {seeds} seeds, and better ones with {better}")
+
+
+def _gains(problem: Problem) -> _Gains:
+    metric = problem.objectives[0].metric
+    assert isinstance(metric, _Gains)
+    return metric
+
+
+def _equal(first: SearchResult, second: SearchResult) -> bool:
+    return (
+        np.array_equal(first.codes, second.codes)
+        and np.array_equal(first.scores.values, second.scores.values)
+        and np.array_equal(first.scores.ratio, second.scores.ratio)
+        and np.array_equal(first.fidelity, second.fidelity)
+    )

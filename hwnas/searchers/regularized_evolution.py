@@ -18,17 +18,17 @@ def regularized_evolution(
     *,
     rng: np.random.Generator,
     population: int = 24,
-    tournament: int = 6,
-    mutation: float = 0.1,
-    crossover: float = 0.0,
+    tournament: int = 8,
+    mutation: float = 0.05,
+    crossover: float = 0.5,
     children: int = 1,
     pending: int = 0,
 ) -> Search:
     """Aging evolution: `children` a round, each a mutant of the winner of a tournament of `tournament` out of `population`.
 
     mutation: chance of each gene to change, at least one does. crossover: share of children that take each gene from one of two
-    winners before they mutate, as Once-for-All's search does. Every candidate is within the cheap budgets; subnets asked before
-    are avoided with bounded effort.
+    winners before they mutate, as Once-for-All's search does; 0 is the paper's algorithm. Every candidate is within the cheap
+    budgets; subnets asked before are avoided with bounded effort.
     """
     if population < 1 or not 1 <= tournament <= population or children < 1 or pending < 0 or not 0 <= mutation <= 1 or not 0 <= crossover <= 1:
         raise InputError(
