@@ -1,0 +1,259 @@
+"""devices/agents/ and the host's side of them: the real agent over real pipes, and agents that misbehave."""
+
+import ast
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from hwnas.data import shipped
+from hwnas.device import load_device
+from hwnas.errors import InputError, MeasurementFailed
+from hwnas.graph import Graph, Node
+from hwnas.ops import Conv2d
+from hwnas.profiling.agent import Agent, Burst, Refused, started_agent
+from hwnas.profiling.protocol import TIMING
+from hwnas.profiling.runtimes.onnxruntime import onnxruntime
+from hwnas.profiling.transports.local import local
+from hwnas.weights import random_weights
+
+AGENT = shipped("devices") / "agents" / "onnxruntime_agent.py"
+HELLO = {"op": "hello", "contract": 1, "threads": 1, "seed": 0}
+
+
+def conv_model(out=4):
+    graph = Graph.of_block((Node("conv", Conv2d((1, 3, 8, 8), out=out, kernel=3), ("in0",)),))
+    return onnxruntime().build(graph, random_weights(graph, np.random.default_rng(0)))
+
+
+def model_of(node, shape, initializers=()):
+    """One operator between `x` and `y`."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "y")]
+    graph = helper.make_graph([node], "g", values[:1], values[1:], list(initializers))
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+
+
+@pytest.fixture(scope="module")
+def agent():
+    with started_agent(load_device("localhost"), onnxruntime(), threads=1, seed=7) as agent:
+        agent.load("good", conv_model())
+        yield agent
+
+
+@pytest.fixture
+def pipe():
+    connection = local().start(AGENT)
+    yield connection
+    connection.close()
+
+
+def foreign(tmp_path, body):
+    """An agent of somebody else's, as a program."""
+    path = tmp_path / "foreign_agent.py"
+    path.write_text("import json, sys, time\n" + body)
+    return local().start(path)
+
+
+def test_every_agent_is_python_3_8():
+    for path in (shipped("devices") / "agents").glob("*.py"):
+        ast.parse(path.read_text(), feature_version=(3, 8))
+
+
+def test_the_agent_says_what_it_runs_on(agent):
+    identity = agent.identity
+    import onnxruntime as library
+
+    assert (identity.runtime, identity.version) == ("onnxruntime", library.__version__)
+    assert identity.options["denormals"] == "zero" and identity.options["provider"] == "CPUExecutionProvider" and identity.options["intra_op_threads"] == 1
+    assert set(identity.system) == {"processor", "cores", "governor", "os", "arch", "python", "numpy"}
+    assert identity.system["cores"] == os.cpu_count()
+
+
+def test_visits_come_in_the_order_asked_with_as_many_runs(agent):
+    agent.load("other", conv_model(out=8))
+    visits = agent.visit(["good", "other", "good"], {"good": Burst(2, 5), "other": Burst(0, 3)})
+    assert [visit.item for visit in visits] == ["good", "other", "good"]
+    assert [len(visit.ns) for visit in visits] == [5, 3, 5]
+    assert all(visit.wall_ns >= sum(visit.ns) for visit in visits)
+    assert all(first.at_ns < second.at_ns for first, second in zip(visits, visits[1:], strict=False))
+    assert visits[0].anchor_after_ns == visits[1].anchor_before_ns
+
+
+def test_denormals_are_flushed_from_the_first_session_on(agent):
+    """5e-30 times 1e-9 is below the normal float32 numbers; its inverse 2e38 is still finite, the inverse of a flushed 0 is not."""
+    constants = [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in (("zero", 0.0), ("tiny", 5e-30), ("small", 1e-9), ("one", 1.0))]
+    nodes = [
+        helper.make_node("Mul", ["x", "zero"], ["nothing"]),
+        helper.make_node("Add", ["nothing", "tiny"], ["t"]),
+        helper.make_node("Mul", ["t", "small"], ["denormal"]),
+        helper.make_node("Div", ["one", "denormal"], ["y"]),
+    ]
+    model = model_of(nodes[0], [4], constants)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    with pytest.raises(Refused, match="not finite"):
+        agent.load("denormals", model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        pytest.param(b"this is no model", "INVALID_PROTOBUF|Protobuf", id="bytes"),
+        pytest.param(b"", "ModelProto|[Nn]o graph|empty|does not", id="nothing"),
+        pytest.param(conv_model()[:-20], "INVALID_PROTOBUF|Protobuf", id="cut short"),
+        pytest.param(model_of(helper.make_node("Relu", ["x"], ["y"]), ["n", 3]).SerializeToString(), "only float32 of fixed shape", id="free axis"),
+        pytest.param(model_of(helper.make_node("Relu", ["x"], ["y"]), [1 << 20, 1 << 20]).SerializeToString(), "more than", id="huge input"),
+        pytest.param(model_of(helper.make_node("Sqrt", ["x"], ["y"]), [100]).SerializeToString(), "output y is not finite", id="not a number"),
+        pytest.param(model_of(helper.make_node("Nonsense", ["x"], ["y"]), [4]).SerializeToString(), "Nonsense", id="unknown operator"),
+    ],
+)
+def test_a_model_that_cannot_be_timed_is_an_answer_and_the_agent_goes_on(agent, model, reason):
+    with pytest.raises(Refused, match=reason):
+        agent.load("bad", model)
+    assert len(agent.visit(["good"], {"good": Burst(0, 1)})) == 1
+
+
+def test_external_data_is_refused_before_anything_is_opened(agent, tmp_path):
+    weights = numpy_helper.from_array(np.ones(2048, np.float32), "w")
+    model = model_of(helper.make_node("Add", ["x", "w"], ["y"]), [2048], [weights])
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    with pytest.raises(Refused, match="external data files, which are refused"):
+        agent.load("external", path.read_bytes())
+
+
+def test_an_item_that_was_never_loaded_cannot_be_visited(agent):
+    with pytest.raises(MeasurementFailed, match="no item 'ghost' is loaded"):
+        agent.visit(["ghost"], {"ghost": Burst(0, 1)})
+
+
+def test_more_threads_are_passed_on():
+    with started_agent(load_device("localhost"), onnxruntime(), threads=2, seed=0) as agent:
+        assert agent.identity.options["intra_op_threads"] == 2
+
+
+@pytest.mark.parametrize(("threads", "seed"), [(0, 0), (2000, 0), (1, -1), (1, 2**32)])
+def test_threads_and_seeds_out_of_range_are_refused(threads, seed):
+    with pytest.raises(InputError, match="must be from"), started_agent(load_device("localhost"), onnxruntime(), threads=threads, seed=seed):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        ({"op": "load", "item": "a", "bytes": 0}, "first request must be hello"),
+        ({"op": "hello", "contract": 99, "threads": 1, "seed": 0}, "speaks contract 1, the host 99"),
+        ({"op": "hello", "contract": 1, "threads": "many", "seed": 0}, "threads must be a whole number"),
+        ({"op": "dance"}, "unknown request 'dance'"),
+        ({"op": "run", "items": {}, "order": [], "anchor": {}}, "run needs items"),
+        ({"op": "run", "items": {}, "order": ["a"], "anchor": {}}, "not among the items"),
+    ],
+)
+def test_the_agent_answers_a_wrong_request_in_one_sentence_and_goes_on(pipe, request_, reason):
+    answer = pipe.ask(request_, seconds=60)
+    assert answer["ok"] is False and reason in answer["error"]
+    assert pipe.ask(HELLO, seconds=60)["ok"] is True
+    assert pipe.ask({"op": "bye"}, seconds=60)["ok"] is True
+
+
+def test_an_agent_that_hangs_is_ended_at_the_deadline(tmp_path):
+    connection = foreign(tmp_path, "time.sleep(100)")
+    with pytest.raises(MeasurementFailed, match="did not answer 'hello' within 1 s"):
+        connection.ask(HELLO, seconds=1)
+    connection.close()
+
+
+def test_an_agent_that_hangs_before_it_has_read_the_model_is_ended_too(tmp_path):
+    connection = foreign(tmp_path, "time.sleep(100)")
+    with pytest.raises(MeasurementFailed, match="did not answer 'load' within 1 s"):
+        connection.ask({"op": "load", "item": "a", "bytes": 1 << 24}, bytes(1 << 24), seconds=1)
+    connection.close()
+
+
+def test_an_agent_that_dies_is_quoted(tmp_path):
+    connection = foreign(tmp_path, "sys.stdin.readline(); print('first line', file=sys.stderr); sys.exit('out of memory')")
+    with pytest.raises(MeasurementFailed, match="the agent ended during 'hello' with exit code 1: out of memory"):
+        connection.ask(HELLO, seconds=60)
+    connection.close()
+
+
+def test_an_agent_that_is_killed_names_the_signal(tmp_path):
+    connection = foreign(tmp_path, "import os; sys.stdin.readline(); os.kill(os.getpid(), 9)")
+    with pytest.raises(MeasurementFailed, match="killed by signal 9"):
+        connection.ask(HELLO, seconds=60)
+    connection.close()
+
+
+@pytest.mark.parametrize("answer", ["hello there", "[1, 2]", '{"ok": 1}', "[" * 100_000])
+def test_an_answer_outside_the_contract_is_refused(tmp_path, answer):
+    connection = foreign(tmp_path, f"sys.stdin.readline(); print({answer!r}, flush=True); time.sleep(100)")
+    with pytest.raises(MeasurementFailed, match="not of its contract"):
+        connection.ask(HELLO, seconds=60)
+    connection._process.kill()
+    connection.close()
+
+
+GOOD_VISIT = {"item": "a", "ns": [10, 20], "anchor_ns": [5, 6], "at_ns": 0, "wall_ns": 40, "cpu_ns": 40, "involuntary": None, "psi_us": 0, "steal_ms": 0}
+
+
+def lying_agent(tmp_path, visits):
+    hello = {"ok": True, "contract": 1, "runtime": "r", "version": "1", "options": {}, "system": {}}
+    path = tmp_path / "answers.json"
+    path.write_text(json.dumps([hello, {"ok": True, "visits": visits}]))
+    connection = foreign(tmp_path, f"for each in json.load(open({str(path)!r})): sys.stdin.readline(); print(json.dumps(each), flush=True)")
+    return connection, Agent(connection, "ab" * 32, threads=1, seed=0, timing=TIMING)
+
+
+def test_the_contract_is_all_that_an_agent_must_keep(tmp_path):
+    connection, agent = lying_agent(tmp_path, [GOOD_VISIT])
+    (visit,) = agent.visit(["a"], {"a": Burst(0, 2)})
+    connection.close()
+    assert (visit.ns, visit.anchor_before_ns, visit.anchor_after_ns, visit.involuntary) == ((10, 20), 5, 6, None)
+
+
+def test_a_visit_that_failed_is_its_reason(tmp_path):
+    connection, agent = lying_agent(tmp_path, [{"item": "a", "error": "out of memory"}])
+    assert agent.visit(["a"], {"a": Burst(0, 2)}) == ["out of memory"]
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"item": "b"},
+        {"ns": [10]},
+        {"ns": [10, -20]},
+        {"ns": [10, 1.5]},
+        {"ns": [10, True]},
+        {"ns": [10, 10**30]},
+        {"ns": None},
+        {"anchor_ns": [5]},
+        {"wall_ns": 0},
+        {"cpu_ns": None},
+        {"at_ns": -1},
+        {"involuntary": "none"},
+    ],
+)
+def test_times_that_cannot_be_are_not_believed(tmp_path, change):
+    connection, agent = lying_agent(tmp_path, [GOOD_VISIT | change])
+    with pytest.raises(MeasurementFailed):
+        agent.visit(["a"], {"a": Burst(0, 2)})
+    connection.close()
+
+
+def test_an_agent_that_leaves_visits_out_is_not_believed(tmp_path):
+    connection, agent = lying_agent(tmp_path, [GOOD_VISIT])
+    with pytest.raises(MeasurementFailed, match="asked for 2 visits and answered 1"):
+        agent.visit(["a", "a"], {"a": Burst(0, 2)})
+    connection.close()
+
+
+def test_a_program_that_does_not_exist_ends_with_its_reason(tmp_path):
+    connection = local().start(Path(tmp_path, "nothing.py"))
+    with pytest.raises(MeasurementFailed, match="nothing.py"):
+        connection.ask(HELLO, seconds=60)
+    connection.close()
