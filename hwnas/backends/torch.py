@@ -47,6 +47,12 @@ class Network(nn.Module):
         self._steps = [(self._step(each), tuple(slot[name] for name in each.inputs)) for each in graph.nodes]
         self._output = slot[graph.output_name]
 
+    def weights(self) -> dict[str, Array]:
+        """Copies of all tensors, computed ones included, by the names of hwnas.weights."""
+        with th.no_grad():
+            values = {name: tensor.detach().numpy().copy() for name, tensor in self.tensors.items()}
+            return values | {name: source().numpy().copy() for name, source in self.sources.items()}
+
     def parameters_by_name(self) -> dict[str, Tensor]:
         """Tensors that take gradients."""
         return {name: tensor for name, tensor in self.tensors.items() if tensor.requires_grad}

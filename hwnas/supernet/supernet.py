@@ -73,10 +73,7 @@ class Supernet:
 
     def extract(self, code: Codes) -> dict[str, Array]:
         """Weights of a subnet as arrays of its own, kernel transforms applied, by the names of hwnas.weights."""
-        network = self.subnet(code)
-        with torch.no_grad():
-            values = {name: tensor.detach().numpy().copy() for name, tensor in network.tensors.items()}
-            return values | {name: source().numpy().copy() for name, source in network.sources.items()}
+        return self.subnet(code).weights()
 
     def _view(self, name: str, shape: Shape) -> Tensor:
         """The part of a tensor that a subnet of that shape uses: a leaf of its own, so no slice is ever differentiated."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -35,10 +33,10 @@ def correct(network: Network, images: Images, *, batch: int = 500, inputs: Tenso
 class SupernetAccuracy:
     """Top-1 accuracy in % of subnets with inherited weights after batch-norm re-calibration, on the validation images."""
 
-    name: ClassVar[str] = "accuracy"
-    unit: ClassVar[str] = "%"
+    name: str = "accuracy"
+    unit: str = "%"
     origin: Origin = "measured"
-    expensive: ClassVar[bool] = True
+    expensive: bool = True
 
     def __init__(self, supernet: Supernet, training: Images, validation: Images, *, calibration: int = 1_000, seed: int = 0):
         self.supernet, self.training, self.validation = supernet, training, validation

@@ -171,7 +171,7 @@ def train_alone(
         optimizer.zero_grad()
         if progress is not None:
             progress(step + 1, steps)
-    return {name: tensor.detach().numpy().copy() for name, tensor in network.tensors.items()}
+    return network.weights()
 
 
 def calibration_batches(images: Images, resolution: int, *, n: int = 1_000, batch: int = 250, seed: int = 0) -> Iterator[Tensor]:

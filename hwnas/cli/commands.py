@@ -1,0 +1,320 @@
+"""All commands. Each is a thin wrapper over the verb of the same name; heavy imports happen inside."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hwnas import __version__
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help="Hardware-aware neural architecture search.")
+space_app = typer.Typer(no_args_is_help=True, help="Search spaces.")
+device_app = typer.Typer(no_args_is_help=True, help="Devices that can be profiled.")
+app.add_typer(space_app, name="space")
+app.add_typer(device_app, name="device")
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Run = Annotated[Path, typer.Argument(help="Folder of the run; the same command again continues it.")]
+Seed = Annotated[int, typer.Option(help="Of everything that is random.", min=0)]
+Threads = Annotated[int | None, typer.Option(help="Threads of PyTorch; all cores by default.")]
+
+
+def resumable(command: Callable[..., None]) -> Callable[..., None]:
+    """Ctrl-C ends the command with a sentence and exit code 130."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            typer.echo("\ninterrupted; nothing that was measured or trained is lost: the same command again continues", err=True)
+            raise typer.Exit(130) from None
+
+    return run
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hwnas {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    """Profile a device, search under a latency budget, ship a network that provably fits."""
+
+
+@space_app.command("list")
+def space_list(as_json: Json = False) -> None:
+    """Names of the search spaces."""
+    from hwnas import registry
+    from hwnas.cli import show
+
+    names = registry.names("spaces")
+    show.as_json(names) if as_json else typer.echo("\n".join(names))
+
+
+@space_app.command("show")
+def space_show(name: Annotated[str, typer.Argument(help="Name, name(key=value), or path.py:name.")], as_json: Json = False) -> None:
+    """Choices, size, MACs and parameters of a search space."""
+    from hwnas.cli import show
+    from hwnas.verbs.space import show as facts_of
+
+    facts = facts_of(name)
+    if as_json:
+        show.as_json(facts)
+        return
+    at = f" at resolution {facts['resolution']}" if facts["resolution"] else ""
+    roles: dict[tuple[str, str], int] = {}
+    for choice in facts["choices"]:
+        values = choice["values"]
+        short = ", ".join(map(str, values)) if len(values) <= 8 else f"{values[0]}, {values[1]}, ... {values[-1]} ({len(values)} values)"
+        key = (choice["name"].rpartition(".")[2], short)
+        roles[key] = roles.get(key, 0) + 1
+    show.table(
+        f"{facts['name']}: {facts['layers']} layers, {facts['distinct_blocks']:,} distinct blocks",
+        {"choice": "left", "how many": "right", "values": "left"},
+        [[role, str(n), values] for (role, values), n in roles.items()],
+    )
+    bound = lambda exact: "" if exact else "at most "  # noqa: E731
+    typer.echo(f"encodings   {bound(facts['encodings_exact'])}{facts['encodings']:.4g} (skipped layers collapsed, resolution excluded)")
+    typer.echo(f"subnets     {bound(facts['subnets_exact'])}{facts['subnets']:.4g}")
+    typer.echo(f"MACs        {facts['macs']['min'] / 1e6:.4g} M to {facts['macs']['max'] / 1e6:.4g} M{at}")
+    typer.echo(f"parameters  {facts['params']['min'] / 1e6:.3g} M to {facts['params']['max'] / 1e6:.3g} M (batch norm counted)")
+    typer.echo(f"next: hwnas profile localhost --space '{name}' --to DIR")
+
+
+@device_app.command("list")
+def device_list(as_json: Json = False) -> None:
+    """The devices that ship with hwnas; a device is one TOML file."""
+    from hwnas.cli import show
+    from hwnas.device import device_names, load_device
+
+    devices = [load_device(name) for name in device_names()]
+    if as_json:
+        show.as_json([{"name": each.name, "description": each.description, "transport": each.transport, "runtimes": list(each.runtimes)} for each in devices])
+        return
+    rows = [[each.name, each.transport, ", ".join(each.runtimes), each.description] for each in devices]
+    show.table("", {"device": "left", "transport": "left", "runtimes": "left", "description": "left"}, rows)
+
+
+@app.command()
+@resumable
+def profile(
+    device: Annotated[str, typer.Argument(help="Name of a device, or a TOML file.")] = "localhost",
+    space: Annotated[str, typer.Option(help="Search space whose blocks are measured.")] = ...,  # type: ignore[assignment]
+    to: Annotated[Path, typer.Option(help="Folder of the table.")] = ...,  # type: ignore[assignment]
+    threads: Annotated[int | None, typer.Option(help="Threads of the runtime; the device's by default.")] = None,
+    visits: Annotated[int, typer.Option(help="Visits of each block.", min=1)] = 8,
+    networks: Annotated[int, typer.Option(help="Whole networks that calibrate the sum.", min=0)] = 24,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure the latency lookup table of a device for a space."""
+    from hwnas.cli import show
+    from hwnas.verbs.profile import profile as act
+
+    with show.progress_bar() as progress:
+        table = act(device, space=space, to=to, threads=threads, visits=visits, networks=networks, seed=seed, progress=progress)
+    failed = [key for key, entry in table.entries.items() if not hasattr(entry, "price_ms")]
+    facts = {
+        "table": str(to),
+        "origin": table.origin,
+        "conditions": str(table.conditions),
+        "processor": table.conditions.processor,
+        "entries": len(table.entries),
+        "failed": len(failed),
+        "networks": len(table.networks),
+        "quality": dict(table.quality),
+    }
+    if as_json:
+        show.as_json(facts)
+        return
+    typer.echo(f"{len(table.entries)} blocks and {len(table.networks)} networks {table.origin} on {table.conditions.processor} ({table.conditions})")
+    if failed:
+        typer.echo(f"{len(failed)} failed, the first: {failed[0]}")
+    _quality(facts["quality"])
+    typer.echo(f"table in {to}\nnext: hwnas train RUN --space '{space}' --data DATA, then: hwnas search RUN --table {to} --latency '<= 60% p50'")
+
+
+def _quality(quality: dict[str, Any]) -> None:
+    from hwnas.cli import show
+
+    names = {"calibrated": "table, calibrated", "table_sum": "table, plain sum", "macs_line": "line through MACs (baseline)"}
+    rows = [
+        [names.get(key, key), *(f"{100 * each[part]:.1f} %" for part in ("mape", "within_5pct", "within_10pct")), f"{each['kendall']:.3f}"]
+        for key, each in quality.items()
+        if isinstance(each, dict)
+    ]
+    if rows:
+        columns = {"left-out networks predicted by": "left", "mean error": "right", "within 5 %": "right", "within 10 %": "right", "Kendall": "right"}
+        show.table("", columns, rows)
+
+
+@app.command()
+@resumable
+def train(
+    run: Run,
+    space: Annotated[str, typer.Option(help="Search space.")] = ...,  # type: ignore[assignment]
+    data: Annotated[str, typer.Option(help="Data set.")] = ...,  # type: ignore[assignment]
+    schedule: Annotated[str, typer.Option(help="Phases of progressive shrinking: small, ofa.")] = "small",
+    length: Annotated[float, typer.Option(help="Multiplies the epochs of every phase.")] = 1.0,
+    batch: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
+    seed: Seed = 0,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Train the weight-sharing supernet of a space by progressive shrinking."""
+    from hwnas.cli import show
+    from hwnas.verbs.train import train as act
+
+    with show.progress_bar() as progress:
+        result = act(run, space=space, data=data, schedule=schedule, length=length, batch=batch, seed=seed, threads=threads, progress=progress)
+    if as_json:
+        show.as_json(result)
+        return
+    ends = result["validation_accuracy_pct"]
+    typer.echo(f"supernet trained for {result['steps']} steps in {result['seconds']:.0f} s on {result['threads']} thread(s)")
+    typer.echo(f"validation accuracy, measured: smallest subnet {ends['smallest']:.1f} %, largest {ends['largest']:.1f} %")
+    typer.echo(f"next: hwnas search {run} --table TABLE --latency '<= 60% p50'")
+
+
+@app.command()
+@resumable
+def search(
+    run: Run,
+    table: Annotated[Path, typer.Option(help="Folder of the latency table.")] = ...,  # type: ignore[assignment]
+    latency: Annotated[str, typer.Option(help="Budget: '<= 12ms p50', or '<= 60% p50' of the largest subnet.")] = ...,  # type: ignore[assignment]
+    searcher: Annotated[str, typer.Option(help="Search algorithm.")] = "regularized_evolution",
+    evaluations: Annotated[int, typer.Option(help="Subnets to evaluate.")] = 100,
+    options: Annotated[list[str] | None, typer.Option("--set", help="Option of the searcher, name=value.")] = None,
+    baselines: Annotated[bool, typer.Option(help="Also random search at equal cost, and uniform scaling.")] = True,
+    seed: Seed = 0,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Search the trained supernet under a latency budget."""
+    from hwnas.cli import show
+    from hwnas.verbs.search import search as act
+
+    with show.progress_bar() as progress:
+        result = act(
+            run,
+            table=table,
+            latency=latency,
+            searcher=searcher,
+            evaluations=evaluations,
+            options=options or (),
+            baselines=baselines,
+            seed=seed,
+            threads=threads,
+            progress=progress,
+        )
+    if as_json:
+        show.as_json(result)
+        return
+    typer.echo(
+        f"latency {result['space_min_ms']:.4g} ... {result['space_max_ms']:.4g} ms {result['statistic']} (predicted); "
+        f"budget {result['budget_ms']:.4g} ms, {100 * result['feasible_share']:.0f} % of the space within it"
+    )
+    best = [("search", result["points"][0] if result["points"] else None, result["evaluations"])]
+    best += [(name, each["best"], each["evaluations"]) for name, each in result.get("baselines", {}).items()]
+    rows = [[name, f"{n:.0f}", f"{p['accuracy_pct']:.2f} %", f"{p['latency_ms']:.4g} ms", f"{p['macs'] / 1e6:.2f} M"] for name, p, n in best if p]
+    columns = {"by": "left", "evaluations": "right", "validation accuracy (measured)": "right", "latency (predicted)": "right", "MACs": "right"}
+    show.table("best within the budget", columns, rows)
+    typer.echo(f"front in {run / 'front.csv'}\nnext: hwnas verify {run}")
+
+
+@app.command()
+@resumable
+def verify(
+    run: Run,
+    top: Annotated[int, typer.Option(help="Candidates to measure together.")] = 3,
+    seconds: Annotated[float, typer.Option(help="Length of the measuring window.")] = 60.0,
+    device: Annotated[str | None, typer.Option(help="Device to measure on; the table's by default.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure the best candidates on the target against the budget; certify the most accurate that fits."""
+    from hwnas.cli import show
+    from hwnas.verbs.verify import closest
+    from hwnas.verbs.verify import verify as act
+
+    with show.progress_bar() as progress:
+        result = act(run, top=top, seconds=seconds, device=device, seed=seed, progress=progress)
+    certificate = result["certificate"]
+    if as_json:
+        show.as_json(result)
+    else:
+        columns = {"network": "left", "predicted ms": "right", "measured ms": "right", "upper bound ms": "right", "visits": "right", "verdict": "left"}
+        rows = [
+            [
+                each["role"] + (" (chosen)" if each.get("chosen") else ""),
+                f"{each['latency_ms']:.4g}",
+                f"{each['measured_ms']:.4g}",
+                f"{each['upper_bound_ms']:.4g}" if each["upper_bound_ms"] else "-",
+                str(each["visits"]),
+                each["verdict"],
+            ]
+            for each in result["measured"]
+        ]
+        show.table(f"measured as files, budget {result['limit_ms']:.4g} ms", columns, rows)
+    if certificate is None:
+        typer.echo(f"error: {closest(result)}", err=True)
+        raise typer.Exit(1)
+    if not as_json:
+        typer.echo(
+            f"certified: {certificate['measured_ms']:.4g} ms {certificate['statistic']} measured, upper bound {certificate['upper_bound_ms']:.4g} ms "
+            f"at {100 * certificate['confidence']:.4g} % confidence, budget {certificate['budget_ms']:.4g} ms\nnext: hwnas export {run} --to DIR"
+        )
+
+
+@app.command()
+@resumable
+def export(
+    run: Run,
+    to: Annotated[Path, typer.Option(help="Folder to write.")] = ...,  # type: ignore[assignment]
+    kit: Annotated[str, typer.Option(help="Deployment kit to put beside the model.")] = "onnxruntime_python",
+    as_json: Json = False,
+) -> None:
+    """Write the certified network as a folder to ship: ONNX, manifest, certificate, and a kit that runs it."""
+    from hwnas.cli import show
+    from hwnas.verbs.export import export as act
+
+    with show.progress_bar() as progress:
+        result = act(run, to=to, kit=kit, progress=progress)
+    if as_json:
+        show.as_json(result)
+        return
+    worst = max(each["ratio"] for each in result["parity"].values())
+    typer.echo(f"model.onnx ({result['size_bytes'] / 1e3:.0f} kB) equals the PyTorch subnet to {worst:.1e} of the logits' standard deviation")
+    typer.echo(f"exported to {to}\nnext: python {to / kit / 'infer.py'} {to}; hwnas report {run}")
+
+
+@app.command()
+@resumable
+def report(
+    run: Run,
+    to: Annotated[Path | None, typer.Option(help="The page; report.html in the run's folder by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a run came to: one page without network, and the same in short here."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from hwnas.cli import show
+    from hwnas.report_text import render_text
+    from hwnas.verbs.report import report as act
+
+    with show.progress_bar() as progress:
+        made = act(run, to=to, progress=progress)
+    if as_json:
+        show.as_json(asdict(made))
+        return
+    Console(width=100).print(render_text(made))
+    typer.echo(f"page: {to or run / 'report.html'}")

@@ -1,0 +1,69 @@
+"""How the command line shows things: a bar for what takes time, a table for what came out, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from hwnas.verbs.common import Progress
+
+
+def as_json(result: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(result, indent=1, allow_nan=False) + "\n")
+
+
+def table(title: str, columns: Mapping[str, str], rows: list[list[str]]) -> None:
+    """An aligned table on stdout; columns: heading -> `left` or `right`."""
+    from rich.console import Console
+    from rich.table import Table
+
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for heading, justify in columns.items():
+        made.add_column(heading, justify="right" if justify == "right" else "left", no_wrap=justify == "right")
+    for row in rows:
+        made.add_row(*row)
+    Console(soft_wrap=not sys.stdout.isatty()).print(made)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A progress callback that draws a bar with rate and remaining time on stderr; without a terminal, a line per stage."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines()
+        return
+    with Bar(TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            key = stage.partition(",")[0]
+            if key not in tasks:
+                tasks[key] = bar.add_task(stage, total=total)
+            bar.update(tasks[key], completed=done, total=total, description=stage)
+
+        yield show
+
+
+class _Lines:
+    """A line when a stage begins and one when it ends: for logs."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, float] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        key = stage.partition(",")[0]
+        if key not in self._started:
+            self._started[key] = time.monotonic()
+            print(f"{key}: {done}/{total}", file=sys.stderr, flush=True)
+        elif done >= total and self._started[key] > 0:
+            print(f"{stage}: {done}/{total} in {time.monotonic() - self._started[key]:.0f} s", file=sys.stderr, flush=True)
+            self._started[key] = 0.0

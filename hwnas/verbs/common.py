@@ -1,0 +1,113 @@
+"""What several verbs need: progress, and the parts that a run's recorded options name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hwnas import registry
+from hwnas.budget import Budget
+from hwnas.errors import InputError
+from hwnas.index import BlockIndex
+from hwnas.latency_table import LatencyTable
+from hwnas.predictor import Additive
+from hwnas.predictors.calibrated import calibrated
+from hwnas.problem import Objective, Problem
+from hwnas.run import RunDirectory
+
+if TYPE_CHECKING:
+    from hwnas.images import Images, Split
+    from hwnas.supernet.supernet import Supernet
+    from hwnas.training.evaluate import SupernetAccuracy
+
+#: (what is being done, how much of it is done, of how much)
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Progress that is not shown."""
+
+
+class Job:
+    """The parts of a run, each made once when it is first asked for, from the options that the run recorded."""
+
+    def __init__(self, run: RunDirectory):
+        self.run = run
+
+    def options(self, stage: str) -> Mapping[str, Any]:
+        """What a stage was called with. Raises InputError naming the command to run first."""
+        options = self.run.recorded_options(stage)
+        if options is None:
+            raise InputError(f"{self.run.folder} has no {stage} yet; first run: hwnas {stage} {self.run.folder}")
+        return options
+
+    def result(self, stage: str) -> Mapping[str, Any]:
+        """What a stage came to. Raises InputError naming the command to run first."""
+        result = self.run.result(stage)
+        if result is None:
+            raise InputError(f"{stage} of {self.run.folder} has not come to its end; run: hwnas {stage} {self.run.folder}")
+        return result
+
+    @cached_property
+    def index(self) -> BlockIndex:
+        return BlockIndex(registry.create("spaces", self.options("train")["space"]))
+
+    def images(self, split: Split) -> Images:
+        from hwnas.images import load_images
+
+        return load_images(self.options("train")["data"], split)
+
+    @cached_property
+    def supernet(self) -> Supernet:
+        """The trained supernet."""
+        from hwnas.supernet.supernet import Supernet
+        from hwnas.training.trainer import load_tensors
+
+        supernet = Supernet(self.index)
+        self.run.load_files(self.result("train")["files"], lambda folder: supernet.load(load_tensors(folder / "supernet.safetensors")))
+        return supernet
+
+    @cached_property
+    def accuracy(self) -> SupernetAccuracy:
+        """Validation accuracy of subnets with inherited weights."""
+        from hwnas.training.evaluate import SupernetAccuracy
+
+        return SupernetAccuracy(self.supernet, self.images("train"), self.images("validation"), seed=self.options("train")["seed"])
+
+    @cached_property
+    def table(self) -> LatencyTable:
+        return LatencyTable.load(Path(self.options("search")["table"]))
+
+    @cached_property
+    def budget(self) -> Budget:
+        """The budget as it was asked for; `problem` holds it resolved."""
+        return Budget.parse("latency", self.options("search")["latency"])
+
+    @cached_property
+    def latency(self) -> Additive:
+        """Predicted latency in ms of the budget's statistic."""
+        return calibrated(self.table, self.index, self.budget.quantile)
+
+    @cached_property
+    def problem(self) -> Problem:
+        """Accuracy under the latency budget. Raises Infeasible."""
+        return Problem(self.index, [Objective(self.accuracy, maximize=True)], [(self.budget, self.latency)])
+
+    @property
+    def budget_ms(self) -> float:
+        limit = self.problem.budgets[0][0].limit
+        assert limit is not None  # Problem has resolved it
+        return limit
+
+
+def use_threads(threads: int | None) -> int:
+    """Set PyTorch's threads, by default all cores; their number."""
+    import torch
+
+    if threads is not None:
+        if threads < 1:
+            raise InputError(f"--threads is {threads}, it must be at least 1")
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()

@@ -1,0 +1,112 @@
+"""`export`: the certified network as a folder that an application team can ship and check without hwnas."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from hwnas import registry
+from hwnas.architecture import Architecture
+from hwnas.backends.torch import torch as torch_backend
+from hwnas.errors import HwnasError, InputError
+from hwnas.exporter import Parity, parity
+from hwnas.files import write_json, write_whole
+from hwnas.kit import copy_kit
+from hwnas.manifest import ExpectedLatency, Preprocessing, write_manifest
+from hwnas.run import RunDirectory
+from hwnas.verbs.common import Job, Progress, silent
+from hwnas.weights import Array
+
+PARITY_INPUTS = 64
+KIT = "onnxruntime_python"
+
+
+def export(run: Path, *, to: Path, kit: str = KIT, progress: Progress = silent) -> Mapping[str, Any]:
+    """Write the certified network of `run` into the new folder `to`: ONNX file, weights, certificate, manifest, and a kit to run it.
+
+    The file is the one that was measured, byte for byte. Its logits are compared with the PyTorch subnet's on random inputs and on
+    validation images first. The folder appears complete or not at all. Returns the stage's result. Raises HwnasError.
+    """
+    with RunDirectory(Path(run)) as directory:
+        job, target = Job(directory), Path(to)
+        certificate = job.result("verify")["certificate"]
+        if certificate is None:
+            raise InputError(f"{directory.folder} has no certified network to export; allow more with a new search, or see: hwnas report {directory.folder}")
+        if target.exists() and any(target.iterdir()) and not (target / "manifest.json").is_file():
+            raise InputError(f"{target} is not empty and was not written by an export; name another folder")
+        staged = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
+        try:
+            result = _export(job, certificate, staged, kit, progress)
+            if target.exists():
+                shutil.rmtree(target)
+            staged.replace(target)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        result = {**result, "folder": str(target.resolve())}
+        directory.finish("export", result)
+        return result
+
+
+def _export(job: Job, certificate: Mapping[str, Any], folder: Path, kit: str, progress: Progress) -> dict[str, Any]:
+    from safetensors.numpy import save
+
+    progress("export", 0, 3)
+    space, images = job.index.space, job.images("validation")
+    code = space.encode(certificate["architecture"])[0]
+    network = job.accuracy.network(code)
+    weights, graph = network.weights(), network.graph
+    write_whole(folder / "weights.safetensors", save({name: np.ascontiguousarray(array) for name, array in weights.items()}))
+    architecture = Architecture(space.name, certificate["architecture"])
+    write_whole(folder / "architecture.json", architecture.to_json())
+    write_json(folder / "certificate.json", certificate)
+    exported = registry.load("exporters", "onnx")(graph, weights, folder / "model.onnx")
+    if exported.sha256 != certificate["model_sha256"]:
+        raise HwnasError("the exported file is not the one that was measured; the run was made by another version of hwnas: repeat verify in a new run")
+    progress("export", 1, 3)
+    real = images.inputs(images.pixels[:PARITY_INPUTS], graph.input[2]).numpy()
+    noise: Array = np.random.default_rng(0).standard_normal(real.shape).astype(np.float32)
+    checks = {name: parity(graph, weights, exported.path, x, reference=torch_backend(graph, weights)) for name, x in (("real", real), ("random", noise))}
+    failed = [name for name, check in checks.items() if not check.passed]
+    if failed:
+        worst = checks[failed[0]]
+        raise HwnasError(f"the exported file differs from the trained network by {worst.ratio:.3g} of the logits' standard deviation on {failed[0]} inputs")
+    progress("export", 2, 3)
+    if kit:
+        copy_kit(kit, folder)
+    conditions = certificate["conditions"]
+    manifest = write_manifest(
+        folder,
+        exported=exported,
+        graph=graph,
+        architecture=architecture,
+        fingerprint=job.index.fingerprint,
+        preprocessing=Preprocessing(mean=images.mean, std=images.std),
+        labels=images.classes,
+        example=real[:1],
+        expected=torch_backend(graph, weights)(real[:1]),
+        parity=checks["real"],
+        latency=ExpectedLatency(
+            certificate["measured_ms"],
+            certificate["upper_bound_ms"],
+            certificate["statistic"],
+            f"{conditions['device']}, {conditions['runtime']} {conditions['version']}, {conditions['threads']} thread(s), {conditions['processor']}",
+        ),
+    )
+    progress("export", 3, 3)
+    return {
+        "parity": {name: _facts(check) for name, check in checks.items()},
+        "model_sha256": exported.sha256,
+        "size_bytes": exported.size_bytes,
+        "manifest": manifest.name,
+        "kit": kit,
+    }
+
+
+def _facts(check: Parity) -> dict[str, Any]:
+    return asdict(check) | {"ratio": check.ratio, "passed": check.passed}

@@ -1,0 +1,34 @@
+"""`profile`: the latency lookup table of a device for a space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hwnas import registry
+from hwnas.device import load_device
+from hwnas.index import BlockIndex
+from hwnas.latency_table import LatencyTable
+from hwnas.profiling import session
+from hwnas.verbs.common import Progress, silent
+
+
+def profile(
+    device: str = "localhost",
+    *,
+    space: str,
+    to: Path,
+    threads: int | None = None,
+    visits: int = 8,
+    networks: int = 24,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> LatencyTable:
+    """Measure every distinct block of `space`, and whole networks that calibrate their sum, on `device`; the table is then in `to`.
+
+    The same call again continues an interrupted one. threads: of the runtime, by default the device's. Raises HwnasError.
+    """
+    target = load_device(device)
+    index = BlockIndex(registry.create("spaces", space))
+    return session.profile(
+        index, target, Path(to), threads=target.threads if threads is None else threads, visits=visits, networks=networks, seed=seed, progress=progress
+    )

@@ -1,0 +1,163 @@
+"""`report`: what a run came to, on one page and in the terminal, beside the baselines, on images nobody searched with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hwnas import __version__
+from hwnas.costs import macs, params
+from hwnas.files import write_whole
+from hwnas.graph import block_text
+from hwnas.latency_table import Conditions
+from hwnas.predictors.calibrated import assess
+from hwnas.report import Comparison, Interval, LayerShare, Measured, Point, Report
+from hwnas.run import RunDirectory
+from hwnas.verbs.common import Job, Progress, silent
+from hwnas.verbs.search import BASELINES
+
+CONFIDENCE = 0.95
+RESAMPLES = 2_000
+
+
+def report(run: Path, *, to: Path | None = None, progress: Progress = silent) -> Report:
+    """Evaluate the measured networks on the test images, and write the page `report.html` (by default into the run's folder).
+
+    Test accuracy is evaluated once and recorded. Raises HwnasError.
+    """
+    from hwnas.report_html import render_html
+
+    with RunDirectory(Path(run)) as directory:
+        job = Job(directory)
+        job.result("verify")
+        made = _report(job, _tested(job, progress))
+        write_whole(Path(to) if to is not None else directory.folder / "report.html", render_html(made))
+        return made
+
+
+def _tested(job: Job, progress: Progress) -> Mapping[str, Any]:
+    """Which test images each measured network classifies right, as one hexadecimal number per network, and their source digits."""
+    from hwnas.training.evaluate import correct
+
+    result = job.run.result("report")
+    if result is not None:
+        return result
+    images = job.images("test")
+    measured = job.result("verify")["measured"]
+    hits = []
+    for i, each in enumerate(measured):
+        progress("test", i, len(measured))
+        right = correct(job.accuracy.network(np.array(each["code"], np.int16)), images)
+        hits.append(np.packbits(right).tobytes().hex())
+    progress("test", len(measured), len(measured))
+    result = {"images": len(images), "correct": hits, "sources": images.sources.tolist()}
+    job.run.finish("report", result)
+    return result
+
+
+def bootstrap(values: npt.NDArray[Any], sources: npt.NDArray[np.int64], *, seed: int = 0) -> Interval:
+    """Mean of values (n,) in %, with a percentile bootstrap over *sources*: images of one source digit are not independent."""
+    _, group = np.unique(sources, return_inverse=True)
+    sums, counts = np.bincount(group, values), np.bincount(group)
+    picked = np.random.default_rng(seed).integers(0, len(sums), (RESAMPLES, len(sums)))
+    means = sums[picked].sum(axis=1) / counts[picked].sum(axis=1)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(100 * float(values.mean()), 100 * float(low), 100 * float(high), CONFIDENCE)
+
+
+def _report(job: Job, tested: Mapping[str, Any]) -> Report:
+    search, verified, trained = job.result("search"), job.result("verify"), job.result("train")
+    sources = np.array(tested["sources"], np.int64)
+    hits = [np.unpackbits(np.frombuffer(bytes.fromhex(each), np.uint8), count=tested["images"]).astype(np.float64) for each in tested["correct"]]
+    networks = verified["measured"]
+    chosen = next((i for i, each in enumerate(networks) if each.get("chosen")), None)
+    conditions = Conditions(**verified["certificate"]["conditions"]) if verified["certificate"] else job.table.conditions
+    return Report(
+        title=job.run.folder.resolve().name,
+        space=job.options("train")["space"],
+        data=job.options("train")["data"],
+        device=f"{conditions.device} ({conditions.processor})",
+        conditions=f"{conditions.runtime} {conditions.version}, {conditions.threads} thread(s), {conditions.regime}",
+        budget_ms=search["budget_ms"],
+        statistic=search["statistic"],
+        space_min_ms=search["space_min_ms"],
+        space_max_ms=search["space_max_ms"],
+        latency_origin=search["latency_origin"],
+        points=tuple(Point(point["accuracy_pct"], point["latency_ms"], point["on_front"]) for point in search["points"]),
+        measured=tuple(_measured(each, bootstrap(hits[i], sources), i == chosen) for i, each in enumerate(networks)),
+        layers=_layers(job, networks[chosen]["code"]) if chosen is not None else (),
+        comparisons=tuple(_comparisons(search, networks, hits, sources, chosen)) if chosen is not None else (),
+        architecture=networks[chosen]["values"] if chosen is not None else {},
+        certificate=verified["certificate"],
+        quality=assess(job.table, job.index, job.budget.quantile),
+        commands=_commands(job),
+        seconds={"train": trained["seconds"], "search": search["seconds"]},
+        versions={"hwnas": __version__, "python": sys.version.split()[0]} | {name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")},
+    )
+
+
+def _measured(each: Mapping[str, Any], test: Interval, chosen: bool) -> Measured:
+    return Measured(
+        role=each["role"],
+        predicted_ms=each["latency_ms"],
+        measured_ms=each["measured_ms"],
+        upper_bound_ms=each["upper_bound_ms"],
+        p10_ms=each["p10_ms"],
+        p90_ms=each["p90_ms"],
+        visits=each["visits"],
+        verdict=each["verdict"],
+        validation_accuracy_pct=each["accuracy_pct"],
+        test_accuracy_pct=test,
+        macs=each["macs"],
+        params=each["params"],
+        chosen=chosen,
+    )
+
+
+def _comparisons(
+    search: Mapping[str, Any], networks: Sequence[Mapping[str, Any]], hits: Sequence[npt.NDArray[Any]], sources: npt.NDArray[np.int64], chosen: int
+) -> list[Comparison]:
+    made = []
+    for name in BASELINES:
+        row = next((i for i, each in enumerate(networks) if each["role"] == name), None)
+        if row is not None:
+            difference = bootstrap(hits[chosen] - hits[row], sources)
+            evaluations = round(search["baselines"][name]["evaluations"])
+            made.append(Comparison(name, evaluations, difference, networks[row]["measured_ms"], networks[chosen]["measured_ms"]))
+    return made
+
+
+def _layers(job: Job, code: Sequence[int]) -> tuple[LayerShare, ...]:
+    """Layers that compute something; the constant of the calibration is a row of its own."""
+    codes = np.asfortranarray([code], np.int16)
+    ids, latency = job.index.ids(codes)[0], job.latency
+    total = float(latency(codes)[0])
+    shares = []
+    for layer, i in zip(job.index.space.layers, ids, strict=True):
+        block = job.index.blocks[i]
+        if block:
+            ms = float(latency.prices[i])
+            shares.append(LayerShare(layer.name, block_text(block), float(macs([block])[0]), float(params([block])[0]), ms, ms / total))
+    return (*shares, LayerShare("(constant)", "start of a run", 0.0, 0.0, latency.constant, latency.constant / total))
+
+
+def _commands(job: Job) -> tuple[str, ...]:
+    """The commands that made this run, from its records."""
+    train, search, verify = job.options("train"), job.options("search"), job.options("verify")
+    run = job.run.folder.name
+    given = "".join(f" --set {name}={value}" for name, value in search["options"].items())
+    return (
+        f"hwnas profile {verify['device']} --space '{train['space']}' --to {Path(search['table']).name}",
+        f"hwnas train {run} --space '{train['space']}' --data {train['data']} --schedule {train['schedule']} --length {train['length']:g}"
+        f" --batch {train['batch']} --seed {train['seed']}",
+        f"hwnas search {run} --table {Path(search['table']).name} --latency '{search['latency']}' --searcher {search['searcher']}"
+        f" --evaluations {search['evaluations']} --seed {search['seed']}{given}",
+        f"hwnas verify {run} --top {verify['top']} --seconds {verify['seconds']:g}",
+        f"hwnas export {run} --to DIR",
+    )

@@ -1,0 +1,185 @@
+"""`verify`: export the best candidates, measure the files on the target in one window, and certify the most accurate that fits.
+
+The rule (ARCHITECTURE 3.2): hard filter by prediction, then measure. All candidates are measured interleaved, in a window whose
+length is fixed before the first sample; nobody looks at a bound before it ends. The error level holds for the whole command: it
+is divided by the number of models measured together and halved at each re-solve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas import __version__
+from hwnas.backends.onnx import to_onnx
+from hwnas.device import load_device
+from hwnas.errors import InputError
+from hwnas.files import write_json
+from hwnas.predictors.calibrated import assess
+from hwnas.profiling.window import Window, WindowRow, measure_window, verdict
+from hwnas.run import RunDirectory
+from hwnas.verbs.common import Job, Progress, silent
+from hwnas.verbs.search import BASELINES, records
+
+LEVEL = 0.01
+#: What a certificate repeats of the chosen model's measurement.
+_STATED = (
+    *("measured_ms", "upper_bound_ms", "confidence", "p10_ms", "p90_ms"),
+    *("runs", "visits", "independent_visits", "dropped_share", "verdict", "model_sha256"),
+)
+MAX_ROUNDS = 3
+
+
+def verify(
+    run: Path,
+    *,
+    top: int = 3,
+    seconds: float = 60.0,
+    device: str | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Mapping[str, Any]:
+    """Measure the `top` candidates of the search as ONNX files on the table's device and certify the most accurate that fits.
+
+    Beside them the best of each baseline and the largest subnet are measured, in the same window of `seconds`. Where no candidate
+    fits, the prediction is corrected by what was measured and others are tried, twice at most. `certificate.json` is in the
+    run's folder where one fits. Returns the stage's result. Raises HwnasError.
+    """
+    if top < 1:
+        raise InputError(f"--top is {top}, it must be at least 1")
+    with RunDirectory(Path(run)) as directory:
+        job = Job(directory)
+        job.result("search")
+        directory.options("verify", {"top": top, "seconds": seconds, "device": device or job.table.conditions.device, "seed": seed})
+        result = directory.result("verify")
+        return _verify(job, progress) if result is None else result
+
+
+def _verify(job: Job, progress: Progress) -> Mapping[str, Any]:
+    options, search = job.options("verify"), job.result("search")
+    device = load_device(options["device"])
+    margin = float(assess(job.table, job.index, job.budget.quantile)["calibrated"]["mape"])
+    limit_ms, correction, level = job.budget_ms, 1.0, LEVEL
+    measured: list[dict[str, Any]] = []
+    others = _others(job, search)
+    for attempt in range(MAX_ROUNDS):
+        known = {tuple(each["code"]) for each in measured if each["role"] == "candidate"}
+        candidates = pick([point for point in search["points"] if tuple(point["code"]) not in known], options["top"], limit_ms / correction, margin)
+        if not candidates:
+            break
+        models = [{**point, "role": "candidate", "round": attempt} for point in candidates] + others
+        for model in models:
+            model["model_sha256"] = job.run.store.add_blob(_onnx(job, model["code"]))
+        window = measure_window(
+            [job.run.store.blob(model["model_sha256"]) for model in models],
+            device,
+            quantile=job.budget.quantile,
+            level=level,
+            seconds=options["seconds"],
+            threads=job.table.conditions.threads,
+            seed=options["seed"] + attempt,
+            progress=progress,
+        )
+        measured += [{**model, **_measured(row, limit_ms)} for model, row in zip(models, window.rows, strict=True)]
+        fitting = [each for each in measured if each["role"] == "candidate" and each["verdict"] == "within"]
+        if fitting:
+            chosen = max(fitting, key=lambda each: each["accuracy_pct"])
+            chosen["chosen"] = True
+            certificate = _certificate(job, chosen, measured, window, limit_ms)
+            write_json(job.run.folder / "certificate.json", certificate)
+            break
+        latest = [each for each in measured if each["role"] == "candidate" and each["round"] == attempt]
+        correction = max(correction, *((each["upper_bound_ms"] or each["measured_ms"]) / each["latency_ms"] for each in latest))
+        level, others = level / 2, []
+    result = {"limit_ms": limit_ms, "measured": measured, "certificate": certificate if any(each.get("chosen") for each in measured) else None}
+    job.run.finish("verify", result)
+    return result
+
+
+def pick(points: Sequence[Mapping[str, Any]], top: int, limit_ms: float, margin: float) -> list[Mapping[str, Any]]:
+    """The most accurate point within the limit, within the limit less once the predictor's error, less twice, ...; each once.
+
+    So the first is the best bet, and the last one still fits where the predictions were too low.
+    """
+    chosen: list[Mapping[str, Any]] = []
+    for step in range(top):
+        inside = [point for point in points if point["latency_ms"] <= limit_ms * (1 - step * margin) and point not in chosen]
+        if inside:
+            chosen.append(max(inside, key=lambda point: (point["accuracy_pct"], -point["latency_ms"])))
+    return chosen
+
+
+def _others(job: Job, search: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is measured beside the candidates: the best of each baseline, and the largest subnet, to tell whether the budget binds."""
+    found = [{**search["baselines"][name]["best"], "role": name} for name in BASELINES if search.get("baselines", {}).get(name, {}).get("best")]
+    largest = job.index.space.largest()
+    accuracy = [job.result("train")["validation_accuracy_pct"]["largest"]]
+    return [*found, {**records(job, largest, accuracy)[0], "role": "largest"}]
+
+
+def _onnx(job: Job, code: Sequence[int]) -> bytes:
+    """The model file of a subnet with its own batch-norm statistics; the same bytes every time."""
+    network = job.accuracy.network(np.array(code, np.int16))
+    raw: bytes = to_onnx(network.graph, network.weights()).SerializeToString(deterministic=True)
+    return raw
+
+
+def _measured(row: WindowRow, limit_ms: float) -> dict[str, Any]:
+    return {
+        "measured_ms": row.estimate_ms,
+        "upper_bound_ms": row.upper_bound_ms,
+        "confidence": row.confidence,
+        "p10_ms": row.p10_ms,
+        "p90_ms": row.p90_ms,
+        "runs": row.runs,
+        "visits": row.visits,
+        "independent_visits": row.independent_visits,
+        "dropped_share": row.dropped_share,
+        "doubt": row.doubt,
+        "verdict": verdict(row, limit_ms),
+    }
+
+
+def _certificate(job: Job, chosen: Mapping[str, Any], measured: Sequence[Mapping[str, Any]], window: Window, limit_ms: float) -> dict[str, Any]:
+    """What was measured, of which file, under which conditions; and how far the statement reaches."""
+    largest = next(each for each in measured if each["role"] == "largest")
+    return {
+        "format": "hwnas.certificate/1",
+        "origin": "measured",
+        "budget_ms": limit_ms,
+        "statistic": window.statistic,
+        **{key: chosen[key] for key in _STATED},
+        "candidates_measured": sum(each["role"] == "candidate" for each in measured),
+        "window_seconds": window.seconds,
+        "predicted_ms": chosen["latency_ms"],
+        "space_max_ms": largest["measured_ms"],
+        "budget_binds": limit_ms < largest["measured_ms"],
+        "speed_states": [asdict(state) for state in window.states],
+        "conditions": asdict(window.conditions),
+        "system": dict(window.system),
+        "space": job.index.space.name,
+        "fingerprint": job.index.fingerprint,
+        "architecture": chosen["values"],
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "hwnas": __version__,
+        "scope": "this file on this unit of this device, in the state it was in, on this date",
+    }
+
+
+def closest(result: Mapping[str, Any]) -> str:
+    """One sentence on the candidate that came nearest to fitting."""
+    candidates = [each for each in result["measured"] if each["role"] == "candidate"]
+    if not candidates:
+        return "the search found no candidate"
+    best = min(candidates, key=lambda each: each["upper_bound_ms"] or float("inf"))
+    reason = f" ({best['doubt']})" if best["doubt"] else ""
+    bound = f"{best['upper_bound_ms']:.4g}" if best["upper_bound_ms"] else "unknown"
+    return (
+        f"none of {len(candidates)} measured candidates is certified within {result['limit_ms']:.4g} ms: the closest took {best['measured_ms']:.4g} ms, "
+        f"upper bound {bound} ms{reason}"
+    )
