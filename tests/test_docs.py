@@ -1,0 +1,24 @@
+"""Python blocks of the guides run as they stand, in order, in one namespace per guide."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+GUIDES = ("add_a_space.md", "export.md")
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_the_python_of_a_guide_runs(name):
+    blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / name).read_text(), re.DOTALL | re.MULTILINE)
+    assert blocks
+    namespace: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, name, "exec"), namespace)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in DOCS.glob("*.md")))
+def test_links_between_files_lead_somewhere(name):
+    for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", (DOCS / name).read_text()):
+        assert (DOCS / target).exists(), f"docs/{name} links to {target}"
