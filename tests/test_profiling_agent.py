@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_visits_come_in_the_order_asked_with_as_many_runs(agent):
     assert [visit.item for visit in visits] == ["good", "other", "good"]
     assert [len(visit.ns) for visit in visits] == [5, 3, 5]
     assert all(visit.wall_ns >= sum(visit.ns) for visit in visits)
-    assert all(first.at_ns < second.at_ns for first, second in zip(visits, visits[1:], strict=False))
+    assert all(first.at_ns < second.at_ns for first, second in pairwise(visits))
     assert visits[0].anchor_after_ns == visits[1].anchor_before_ns
 
 
@@ -254,6 +255,6 @@ def test_an_agent_that_leaves_visits_out_is_not_believed(tmp_path):
 
 def test_a_program_that_does_not_exist_ends_with_its_reason(tmp_path):
     connection = local().start(Path(tmp_path, "nothing.py"))
-    with pytest.raises(MeasurementFailed, match="nothing.py"):
+    with pytest.raises(MeasurementFailed, match=r"nothing\.py"):
         connection.ask(HELLO, seconds=60)
     connection.close()

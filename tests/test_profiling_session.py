@@ -1,0 +1,228 @@
+"""hwnas/profiling/session.py: real profiles of this CPU, whole, killed, interrupted and repeated. No test says how long anything takes."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from hwnas.device import load_device
+from hwnas.errors import DamagedFile, InputError, MissingLatency, RunHeld
+from hwnas.graph import Node, block_text
+from hwnas.index import BlockIndex
+from hwnas.latency_table import Failure, LatencyTable, Measurement
+from hwnas.ops import Conv2d
+from hwnas.predictors.lookup import lookup
+from hwnas.profiling.plan import NETWORK_VISITS
+from hwnas.profiling.record import FILE, Record
+from hwnas.profiling.session import profile
+from hwnas.space import Choice, Layer, SearchSpace
+from hwnas.spaces.ofa_mini import ofa_mini
+from hwnas.store import Store
+
+DEVICE = load_device("localhost")
+
+
+def small_space(dtype="float32"):
+    """Six blocks: three widths of a first convolution, and a second one for each."""
+    width = Choice("width", (4, 8, 16))
+
+    def first(out):
+        return (Node("conv", Conv2d((1, 3, 32, 32), out=out, kernel=3, act="relu"), ("in0",)),)
+
+    def second(out):
+        return (Node("conv", Conv2d((1, out, 32, 32), out=8, kernel=3, dtype=dtype if out == 16 else "float32"), ("in0",)),)
+
+    return SearchSpace("small", [width], [Layer("first", (width,), first), Layer("second", (width,), second)])
+
+
+def recorded(folder: Path):
+    with Store(folder / FILE, write=False) as store:
+        return Record(store).visits
+
+
+@pytest.fixture(scope="module")
+def index():
+    return BlockIndex(ofa_mini(resolutions=(32,)))
+
+
+@pytest.fixture(scope="module")
+def complete(index, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("complete")
+    seen = []
+    table = profile(index, DEVICE, folder, visits=2, networks=8, progress=lambda *each: seen.append(each))
+    return table, folder, seen
+
+
+def test_every_block_of_the_space_is_measured(complete, index):
+    table, _, _ = complete
+    assert set(table.entries) == {block_text(block) for block in index.blocks if block}
+    for entry in table.entries.values():
+        assert isinstance(entry, Measurement)
+        assert 2 <= entry.visits <= 4 and 0 <= entry.accepted <= entry.visits and entry.runs >= 8 * entry.visits
+        assert 0 < entry.p10_ms <= entry.p50_ms <= entry.p90_ms
+    assert (lookup(table).prices(index.blocks) > 0).sum() == len(table.entries)
+
+
+def test_networks_are_measured_as_often_as_planned(complete, index):
+    table, _, _ = complete
+    assert len(table.networks) == 8
+    for network in table.networks:
+        assert (network.fingerprint, network.architecture.space) == (index.fingerprint, "ofa_mini")
+        assert network.visits + network.dropped == 2 * NETWORK_VISITS
+        index.space.check(network.architecture.code(index.space))
+
+
+def test_the_table_says_how_its_numbers_came_about(complete, index):
+    table, _, _ = complete
+    assert (table.origin, table.conditions.device, table.conditions.runtime, table.conditions.threads) == ("measured", "localhost", "onnxruntime", 1)
+    assert table.conditions.options["denormals"] == "zero" and "warm" in table.conditions.regime and table.conditions.processor
+    assert (table.protocol["space"], table.protocol["visits"], table.protocol["networks"], table.protocol["seed"]) == (index.fingerprint, 2, 8, 0)
+    assert {"by", "date", "space", "agent_sha256", "system_os", "system_governor", "system_cores"} <= set(table.provenance)
+    assert table.anchor["best_us"] > 0 and sum(state["share"] for state in table.anchor["states"]) == pytest.approx(1, abs=1e-3)
+
+
+def test_items_are_visited_in_another_order_each_pass(complete, index):
+    _, folder, _ = complete
+    items = [visit.item for visit in recorded(folder)]
+    per_pass = len([block for block in index.blocks if block]) + NETWORK_VISITS * 8
+    first, second = items[:per_pass], items[per_pass : 2 * per_pass]
+    assert Counter(first) == Counter(second) and first != second
+    assert sum(a[0] != b[0] for a, b in pairwise(first)) > 4  # networks among blocks, not after them
+
+
+def test_progress_reaches_its_total(complete):
+    _, _, seen = complete
+    assert [stage for stage, _, _ in seen if stage == "load"] and seen[-1][0] == "measure"
+    assert seen[-1][1] == seen[-1][2]
+    assert all(done <= total for _, done, total in seen)
+
+
+def test_the_same_command_on_a_complete_table_measures_nothing(complete, index):
+    table, folder, _ = complete
+    before, seen = {path.name: path.read_bytes() for path in folder.iterdir()}, []
+    assert profile(index, DEVICE, folder, visits=2, networks=8, progress=lambda *each: seen.append(each)) == table
+    assert seen == [("complete", len(table.entries), len(table.entries))]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"visits": 3}, "was profiled with visits = 2, and now it is 3"),
+        ({"networks": 9}, "networks = 8, and now it is 9"),
+        ({"seed": 1}, "seed = 0, and now it is 1"),
+        ({"threads": 2}, "threads = 1, and now it is 2"),
+    ],
+)
+def test_other_options_than_those_of_the_complete_table_are_refused(complete, index, change, message):
+    _, folder, _ = complete
+    with pytest.raises(InputError, match=message):
+        profile(index, DEVICE, folder, **{"visits": 2, "networks": 8} | change)
+
+
+def test_another_space_does_not_go_into_the_same_folder(complete):
+    _, folder, _ = complete
+    with pytest.raises(InputError, match="was profiled with space"):
+        profile(BlockIndex(small_space()), DEVICE, folder, visits=2, networks=8)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from hwnas.device import load_device
+from hwnas.index import BlockIndex
+from hwnas.profiling.session import profile
+from hwnas.spaces.ofa_mini import ofa_mini
+
+def progress(stage, done, total):
+    if stage == sys.argv[2] and done >= int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+profile(BlockIndex(ofa_mini(resolutions=(32,))), load_device("localhost"), Path(sys.argv[1]), visits=4, networks=8, progress=progress)
+"""
+
+
+@pytest.mark.parametrize(("stage", "done"), [("load", 30), ("measure", 60), ("measure", 200)])
+def test_a_killed_profile_goes_on_and_measures_nothing_twice(index, tmp_path, stage, done):
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), stage, str(done)], check=False, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    before = recorded(tmp_path)
+    assert len(before) >= done or stage == "load"
+    table = profile(index, DEVICE, tmp_path, visits=4, networks=8)
+    after = recorded(tmp_path)
+    assert after[: len(before)] == before
+    made = Counter(visit.item for visit in after)
+    assert all(made[item] == 4 * NETWORK_VISITS if item[0] == "n" else 4 <= made[item] <= 8 for item in made)
+    assert len(made) == len(table.entries) + 8
+
+
+def test_a_folder_in_the_making_refuses_other_options(tmp_path):
+    def stop(stage, done, total):
+        if stage == "measure":
+            raise KeyboardInterrupt
+
+    index = BlockIndex(small_space())
+    with pytest.raises(KeyboardInterrupt):
+        profile(index, DEVICE, tmp_path, visits=2, networks=0, progress=stop)
+    with pytest.raises(InputError, match="visits = 2, and now it is 5"):
+        profile(index, DEVICE, tmp_path, visits=5, networks=0)
+    with pytest.raises(DamagedFile, match=r"there is no table\.toml in it; a profile that was not finished is continued by the same command"):
+        LatencyTable.load(tmp_path)
+
+
+def test_ctrl_c_finishes_the_batch_and_can_be_resumed(index, tmp_path):
+    def press(stage, done, total):
+        if stage == "measure" and done == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        profile(index, DEVICE, tmp_path, visits=4, networks=8, progress=press)
+    assert signal.getsignal(signal.SIGINT) is handler
+    before = recorded(tmp_path)
+    assert before, "the batch in progress was recorded"
+    profile(index, DEVICE, tmp_path, visits=4, networks=8)
+    assert recorded(tmp_path)[: len(before)] == before
+
+
+def test_a_second_writer_is_told_who_holds_the_folder(tmp_path):
+    index = BlockIndex(small_space())
+
+    def again(stage, done, total):
+        if stage == "measure" and done == 0:
+            with pytest.raises(RunHeld, match=f"process {os.getpid()}"):
+                profile(index, DEVICE, tmp_path, visits=1, networks=0)
+            told.append(stage)
+
+    told: list[str] = []
+    profile(index, DEVICE, tmp_path, visits=1, networks=0, progress=again)
+    assert told == ["measure"]
+
+
+def test_a_block_the_runtime_cannot_run_is_a_row_and_the_others_are_measured(tmp_path):
+    table = profile(BlockIndex(small_space("float16")), DEVICE, tmp_path, visits=1, networks=0)
+    failed = {text: entry for text, entry in table.entries.items() if isinstance(entry, Failure)}
+    assert list(failed) == ["conv = conv2d.float16 1x16x32x32 out=8 k=3 (in0)"]
+    assert len(table.entries) == 6
+    with pytest.raises(MissingLatency, match=r"1 of 6 blocks of small have no latency .* \(it failed: .*float16"):
+        lookup(table, "small").prices(BlockIndex(small_space("float16")).blocks)
+
+
+def test_a_record_of_something_else_is_refused(tmp_path):
+    with Store(tmp_path / FILE) as store:
+        store.append("recipe", {"eggs": 2})
+    with pytest.raises(DamagedFile, match="is no record of a profile"):
+        profile(BlockIndex(small_space()), DEVICE, tmp_path, visits=1, networks=0)
+
+
+def test_a_damaged_complete_table_is_not_profiled_over(complete, index, tmp_path):
+    _, folder, _ = complete
+    for name in ("table.toml", "entries.csv", "networks.csv"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes()[:-1])
+    with pytest.raises(DamagedFile, match="was cut short or changed"):
+        profile(index, DEVICE, tmp_path, visits=2, networks=8)
