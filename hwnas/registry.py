@@ -10,6 +10,7 @@ import ast
 import importlib
 import importlib.util
 import pkgutil
+import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -59,6 +60,7 @@ def _load_file(path: str, name: str) -> Callable[..., Any]:
     if spec is None or spec.loader is None:
         raise InputError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickles look their module up
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -75,9 +77,12 @@ def split_call(text: str) -> tuple[str, dict[str, Any]]:
         return text, {}
     try:
         call = ast.parse(f"f({rest}", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or not text.endswith(")"):
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args or not text.endswith(")"):
             raise ValueError("arguments are key=value")
-        return name, {str(each.arg): ast.literal_eval(each.value) for each in call.keywords if each.arg}
+        keys = [each.arg or "" for each in call.keywords]
+        if not all(keys) or len(set(keys)) != len(keys):
+            raise ValueError("every argument has a name of its own")
+        return name, {key: ast.literal_eval(each.value) for key, each in zip(keys, call.keywords, strict=True)}
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise InputError(f"'{text}' is not of the form name(key=value, ...): {error}") from None
 
