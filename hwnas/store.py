@@ -29,6 +29,7 @@ from hwnas.files import write_whole
 
 _APPLICATION = 0x686E6173  # "hnas", in the file's header
 _FORMAT = 1
+_MAGIC = b"SQLite format 3\x00"
 _BUSY_MS = 10_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SCHEMA = f"""
@@ -68,12 +69,19 @@ class Store:
             except OSError as error:
                 raise InputError(f"cannot write {path}: {error.strerror or error}; choose another folder") from None
         try:
+            if path.is_file() and path.stat().st_size > 0:
+                with path.open("rb") as file:
+                    if file.read(len(_MAGIC)) != _MAGIC:  # SQLite takes a file of a few bytes for an empty one
+                        raise DamagedFile(f"{path} is no store of hwnas: its first bytes are not SQLite's")
             mode = "rwc" if write else "ro"
             self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=_BUSY_MS / 1000)
             self._open(write)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # damaged names of tables break SQLite's own message
             self.close()
             self._refuse(error)
+        except OSError as error:
+            self.close()
+            raise InputError(f"cannot open {path}: {error.strerror or error}; check the folder's permissions") from None
         except BaseException:
             self.close()
             raise
@@ -121,7 +129,7 @@ class Store:
         where, values = ("", ()) if kind is None else (" WHERE kind = ?", (kind,))
         try:
             rows = self._db.execute(f"SELECT id, kind, body, crc FROM event{where} ORDER BY id", values).fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             self._refuse(error)
         events = []
         for row, (number, name, text, crc) in enumerate(rows, start=1):
@@ -180,7 +188,7 @@ class Store:
     def _one(self, query: str) -> Any:
         return self._db.execute(query).fetchone()[0]
 
-    def _refuse(self, error: sqlite3.Error) -> NoReturn:
+    def _refuse(self, error: sqlite3.Error | UnicodeDecodeError) -> NoReturn:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
             raise InputError(

@@ -28,7 +28,7 @@ def regularized_evolution(
 
     mutation: chance of each gene to change, at least one does. crossover: share of children that take each gene from one of two
     winners before they mutate, as Once-for-All's search does; 0 is the paper's algorithm. Every candidate is within the cheap
-    budgets; subnets asked before are avoided with bounded effort.
+    budgets; subnets asked before are avoided with bounded effort. The defaults are for a hundred or two evaluations.
     """
     if population < 1 or not 1 <= tournament <= population or children < 1 or pending < 0 or not 0 <= mutation <= 1 or not 0 <= crossover <= 1:
         raise InputError(
