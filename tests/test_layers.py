@@ -18,7 +18,7 @@ LAYERS = (
     ("backends", "predictor", "predictors", "quality"),
     ("images", "datasets", "profiling", "supernet", "training", "problem", "rewards", "pareto"),
     ("searcher", "searchers"),
-    ("run", "driver", "executor", "exporter", "exporters", "manifest", "kit", "report", "report_html", "report_plot", "report_words", "testing"),
+    ("run", "driver", "executor", "exporter", "exporters", "manifest", "kit", "report", "report_html", "report_plot", "report_text", "report_words", "testing"),
     ("verbs",),
     ("cli", "__main__"),
 )
