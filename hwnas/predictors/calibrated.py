@@ -108,7 +108,8 @@ def _networks(table: LatencyTable, index: BlockIndex, quantile: float) -> _Netwo
     columns = {0.5: "p50_ms", 0.9: "p90_ms"}
     if quantile not in columns:
         raise InputError(f"a table calibrates p50 and p90, not p{100 * quantile:g}")
-    own: list[NetworkMeasurement] = [each for each in table.networks if each.fingerprint == index.fingerprint]
+    fingerprint = index.fingerprint
+    own: list[NetworkMeasurement] = [each for each in table.networks if each.fingerprint == fingerprint]
     if len(own) < LEAST_NETWORKS:
         raise InputError(
             f"the table of {table.conditions} has {len(own)} whole networks of this {index.space.name}, {LEAST_NETWORKS} are needed: a table without them "

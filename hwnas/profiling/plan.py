@@ -17,7 +17,7 @@ from hwnas.space import Codes
 
 NETWORK_VISITS = 2  # per visit of a block: their percentiles rest on one run of each visit
 _POOL = 4_096
-_ASSUMED_MACS_PER_S = 1e10  # one core; only for the estimate
+_ASSUMED_MACS_PER_S = 2.5e10  # one core; only for the estimate
 _LOAD_S = 0.006
 
 

@@ -214,6 +214,7 @@ def best_anchor_ns(visits: Sequence[Visit]) -> int:
 def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[str, Fact], seed: int) -> LatencyTable:
     plan = items.plan
     index, space = plan.index, plan.index.space
+    fingerprint = index.fingerprint
     by_item: dict[str, list[Visit]] = {item: [] for item in items.names}
     for visit in record.visits:
         by_item[visit.item].append(visit)
@@ -230,7 +231,7 @@ def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[
         item = f"n{number}"
         if item not in record.failures:
             rng = np.random.default_rng([seed, 3, number])
-            networks.append(network_measurement(Architecture.of(space, code), index.fingerprint, by_item[item], rng))
+            networks.append(network_measurement(Architecture.of(space, code), fingerprint, by_item[item], rng))
     regime_facts = {key: value for key, value in asked.items() if key not in ("device", "threads")}
     table = LatencyTable(
         identity.conditions(str(asked["device"]), int(asked["threads"])),
