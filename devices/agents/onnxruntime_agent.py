@@ -24,6 +24,7 @@ import os
 import platform
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -47,6 +48,14 @@ class Refused(Exception):
     """A request that is answered with one sentence."""
 
 
+def quoted(value):
+    return repr(value)[:60]
+
+
+def sentence(error):
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+
+
 class Item:
     """A model in a live session, its input and outputs bound to fixed memory."""
 
@@ -58,9 +67,9 @@ class Item:
         feeds = {}
         for each in self.session.get_inputs():
             if each.type != "tensor(float)" or not all(isinstance(size, int) and size > 0 for size in each.shape):
-                raise Refused("input %s is %s %s; only float32 of fixed shape is timed" % (each.name, each.type, each.shape))
+                raise Refused(f"input {each.name} is {each.type} {each.shape}; only float32 of fixed shape is timed")
             if np.prod([float(size) for size in each.shape]) > MAX_TENSOR_ELEMENTS:
-                raise Refused("input %s has more than %d elements" % (each.name, MAX_TENSOR_ELEMENTS))
+                raise Refused(f"input {each.name} has more than {MAX_TENSOR_ELEMENTS} elements")
             feeds[each.name] = rng.standard_normal(each.shape).astype(np.float32)
         names = [each.name for each in self.session.get_outputs()]
         self.binding = self.session.io_binding()
@@ -68,7 +77,7 @@ class Item:
             self.binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
         for name, array in zip(names, self.session.run(names, feeds)):
             if not np.isfinite(array).all():
-                raise Refused("output %s is not finite" % name)
+                raise Refused(f"output {name} is not finite")
             self.binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
 
     def warm_up(self, runs):
@@ -92,7 +101,7 @@ def involuntary_switches():
 
 def read_first_line(path):
     try:
-        with open(path) as file:
+        with Path(path).open(encoding="utf-8", errors="replace") as file:
             return file.readline()
     except OSError:
         return ""
@@ -137,7 +146,7 @@ def anchor_ns(item, warmups, runs):
 def describe_system():
     model = platform.processor() or platform.machine()
     try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
             model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), model)
     except OSError:
         pass
@@ -145,7 +154,7 @@ def describe_system():
         "processor": model,
         "cores": os.cpu_count() or 1,
         "governor": read_first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or "unknown",
-        "os": "%s %s" % (platform.system(), platform.release()),
+        "os": f"{platform.system()} {platform.release()}",
         "arch": platform.machine(),
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -155,7 +164,7 @@ def describe_system():
 def whole_number(request, key, low, high):
     value = request.get(key)
     if type(value) is not int or not low <= value <= high:
-        raise Refused("%s must be a whole number from %d to %d, got %.60r" % (key, low, high, value))
+        raise Refused(f"{key} must be a whole number from {low} to {high}, got {quoted(value)}")
     return value
 
 
@@ -170,7 +179,7 @@ class Agent:
             if not line:
                 return
             if len(line) > MAX_LINE_BYTES:
-                self.answer({"ok": False, "error": "the request is longer than %d bytes" % MAX_LINE_BYTES})
+                self.answer({"ok": False, "error": f"the request is longer than {MAX_LINE_BYTES} bytes"})
                 return
             try:
                 request = json.loads(line.decode("utf-8"))
@@ -180,7 +189,7 @@ class Agent:
             except Refused as error:
                 reply = {"ok": False, "error": str(error)}
             except Exception as error:  # whatever the runtime throws at a foreign model is the answer for that model
-                reply = {"ok": False, "error": "%s: %s" % (type(error).__name__, " ".join(str(error).split())[:500])}
+                reply = {"ok": False, "error": sentence(error)}
             self.answer(reply)
             if reply.get("bye"):
                 return
@@ -199,11 +208,11 @@ class Agent:
             return self.run(request)
         if op == "bye":
             return {"ok": True, "bye": True}
-        raise Refused("unknown request %.60r" % (op,))
+        raise Refused(f"unknown request {quoted(op)}")
 
     def hello(self, request):
         if request.get("contract") != CONTRACT:
-            raise Refused("this agent speaks contract %d, the host %.60r; use the agent of the same hwnas version" % (CONTRACT, request.get("contract")))
+            raise Refused(f"this agent speaks contract {CONTRACT}, the host {quoted(request.get('contract'))}; use the agent of the same hwnas version")
         threads = whole_number(request, "threads", 1, 1024)
         self.seed = whole_number(request, "seed", 0, 2**32 - 1)
         self.options = ort.SessionOptions()
@@ -225,7 +234,7 @@ class Agent:
         if self.options is None:
             raise Refused("the first request must be hello")
         if not isinstance(name, str) or not name or len(name) > 200 or len(self.items) >= MAX_ITEMS:
-            raise Refused("an item needs a name of 1 to 200 characters, and at most %d are held" % MAX_ITEMS)
+            raise Refused(f"an item needs a name of 1 to 200 characters, and at most {MAX_ITEMS} are held")
         if len(model) != size:
             raise Refused("the model was cut short")
         self.items[name] = Item(model, self.options, [self.seed, len(self.items)])
@@ -233,17 +242,17 @@ class Agent:
 
     def item(self, name):
         if not isinstance(name, str) or name not in self.items:
-            raise Refused("no item %.60r is loaded" % (name,))
+            raise Refused(f"no item {quoted(name)} is loaded")
         return self.items[name]
 
     def run(self, request):
         items, order, anchor = request.get("items"), request.get("order"), request.get("anchor")
         if not isinstance(items, dict) or not isinstance(order, list) or not isinstance(anchor, dict) or not 0 < len(order) <= MAX_VISITS:
-            raise Refused("run needs items, an order of 1 to %d visits, and an anchor" % MAX_VISITS)
+            raise Refused(f"run needs items, an order of 1 to {MAX_VISITS} visits, and an anchor")
         bursts = {}
         for name, burst in items.items():
             if not isinstance(burst, dict):
-                raise Refused("item %.60r needs warmups and runs" % name)
+                raise Refused(f"item {quoted(name)} needs warmups and runs")
             bursts[name] = (self.item(name), whole_number(burst, "warmups", 0, MAX_RUNS), whole_number(burst, "runs", 1, MAX_RUNS))
         if not all(isinstance(name, str) and name in bursts for name in order):
             raise Refused("the order names an item that is not among the items")
@@ -260,7 +269,7 @@ class Agent:
                     report["anchor_ns"] = [before, after]
                     before = after
                 except Exception as error:  # the visit is lost, the others are not
-                    report = {"error": "%s: %s" % (type(error).__name__, " ".join(str(error).split())[:500])}
+                    report = {"error": sentence(error)}
                 report["item"] = name
                 visits.append(report)
         finally:
