@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-GUIDES = ("add_a_space.md", "export.md")
+GUIDES = ("add_a_space.md", "export.md", "profile.md")
 
 
 @pytest.mark.parametrize("name", GUIDES)
-def test_the_python_of_a_guide_runs(name):
+def test_the_python_of_a_guide_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / name).read_text(), re.DOTALL | re.MULTILINE)
     assert blocks
     namespace: dict[str, object] = {}

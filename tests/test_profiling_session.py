@@ -1,17 +1,20 @@
 """hwnas/profiling/session.py: real profiles of this CPU, whole, killed, interrupted and repeated. No test says how long anything takes."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from hwnas.data import shipped
 from hwnas.device import load_device
-from hwnas.errors import DamagedFile, InputError, MissingLatency, RunHeld
+from hwnas.errors import DamagedFile, InputError, MeasurementFailed, MissingLatency, RunHeld
 from hwnas.graph import Node, block_text
 from hwnas.index import BlockIndex
 from hwnas.latency_table import Failure, LatencyTable, Measurement
@@ -211,6 +214,45 @@ def test_a_block_the_runtime_cannot_run_is_a_row_and_the_others_are_measured(tmp
     assert len(table.entries) == 6
     with pytest.raises(MissingLatency, match=r"1 of 6 blocks of small have no latency .* \(it failed: .*float16"):
         lookup(table, "small").prices(BlockIndex(small_space("float16")).blocks)
+
+
+CRASHING_AGENT = """
+import os, sys
+sys.path.insert(0, {folder!r})
+import onnxruntime_agent
+
+class Crashing(onnxruntime_agent.Agent):
+    def load(self, request):
+        if request["item"] == "e2":
+            os.abort()
+        return super().load(request)
+
+onnxruntime_agent.Agent = Crashing
+onnxruntime_agent.main()
+"""
+
+CRASHING_RUNTIME = """
+from hwnas.profiling.runtimes.onnxruntime import onnxruntime
+
+def crashing():
+    runtime = onnxruntime()
+    runtime.agent = {agent!r}
+    return runtime
+"""
+
+
+def test_a_model_that_brings_the_agent_down_is_named_and_left_out_the_next_time(tmp_path):
+    agent, runtime, folder = tmp_path / "agent.py", tmp_path / "crashing.py", tmp_path / "table"
+    agent.write_text(CRASHING_AGENT.format(folder=str(shipped("devices") / "agents")))
+    runtime.write_text(CRASHING_RUNTIME.format(agent=str(agent)))
+    device = replace(DEVICE, runtimes=(f"{runtime}:crashing",))
+    index = BlockIndex(small_space())
+    third = sorted(block_text(block) for block in index.blocks)[2]
+    with pytest.raises(MeasurementFailed, match="the agent ended during 'load', killed by signal 6; it was given " + re.escape(third)):
+        profile(index, device, folder, visits=1, networks=0)
+    table = profile(index, device, folder, visits=1, networks=0)
+    assert [text for text, entry in table.entries.items() if isinstance(entry, Failure)] == [third]
+    assert len(table.entries) == 6
 
 
 def test_a_record_of_something_else_is_refused(tmp_path):

@@ -42,8 +42,8 @@ def test_within_needs_the_bound_and_over_the_estimate(row, limit, expected):
     [
         (60, 9, 0.01, 120, 60),  # a round every half second
         (60, 9, 1.0, 40, 60),  # rounds of a second, and half as much to spare
-        (60, 9, 10.0, 12, 180),  # nine visits, and a fifth of twelve may be dropped: longer than asked
-        (10, 55, 0.01, 69, 10),
+        (60, 9, 10.0, 23, 345),  # nine visits, as many dependent ones, and a fifth of 23 may be dropped: longer than asked
+        (10, 55, 0.01, 138, 10),
     ],
 )
 def test_the_window_is_planned_before_it_begins(seconds, needed, round_s, rounds, length):
@@ -151,17 +151,17 @@ def test_a_real_window_measures_every_model_in_every_round(models, tmp_path):
     path.write_bytes(models[1])
     seen = []
     window = measure_window([models[0], path], load_device("localhost"), seconds=1.0, min_visits=16, progress=lambda *each: seen.append(each))
-    assert (window.statistic, window.level, window.rounds) == ("p50", 0.01, 20)  # 16, and a fifth of 20 may be dropped
+    assert (window.statistic, window.level, window.rounds) == ("p50", 0.01, 40)  # twice 16, and a fifth of 40 may be dropped
     assert window.seconds >= 1.0
     assert [each.model_sha256 for each in window.rows] == [hashlib.sha256(model).hexdigest() for model in models]
     for found in window.rows:
-        assert found.visits + found.dropped == 20 and found.runs == 20 * TIMING.network_runs
+        assert found.visits + found.dropped == 40 and found.runs == 40 * TIMING.network_runs
         assert 0 < found.p10_ms <= found.estimate_ms <= found.p90_ms
         assert found.upper_bound_ms is None or found.upper_bound_ms >= found.p10_ms
         assert verdict(found, 1e-6) in ("over", "inconclusive")
     assert sum(state.share for state in window.states) == pytest.approx(1)
     assert (window.conditions.device, window.conditions.threads, window.conditions.options["denormals"]) == ("localhost", 1, "zero")
-    assert seen[0] == ("measure", 0, 20) and seen[-1] == ("measure", 20, 20)
+    assert seen[0] == ("measure", 0, 40) and seen[-1] == ("measure", 40, 40)
 
 
 def test_a_window_needs_models_that_run(models, tmp_path):

@@ -56,6 +56,10 @@ class _Items:
         number = int(item[1:])
         return self.plan.index.space.lower(self.plan.networks[number]) if item[0] == "n" else Graph.of_block(self.plan.blocks[number])
 
+    def describe(self, item: str) -> str:
+        number = int(item[1:])
+        return f"network {self.plan.index.space.decode(self.plan.networks[number])}" if item[0] == "n" else block_text(self.plan.blocks[number])
+
     def visits_per_pass(self, item: str) -> int:
         return NETWORK_VISITS if item[0] == "n" else 1
 
@@ -102,20 +106,24 @@ def profile(
 
 
 def _load(agent: Agent, runtime: Runtime, items: _Items, record: Record, seed: int, report: Progress, check: Callable[[], None]) -> None:
-    """Build each model, hand it over, forget it. What the runtime cannot run becomes a failure."""
+    """Build each model, hand it over, forget it. What the runtime cannot run becomes a failure, and so does what ends the agent."""
     failures: dict[str, str] = {}
     for number, item in enumerate(items.names):
         report("load", number, len(items.names))
         check()
+        if item in record.failures:
+            continue
         graph = items.graph(item)
         try:
             agent.load(item, runtime.build(graph, random_weights(graph, np.random.default_rng([seed, 1, number]))))
         except (InputError, Refused) as error:
             failures[item] = str(error)
+        except MeasurementFailed as error:
+            record.add([], failures | {item: str(error)})
+            raise MeasurementFailed(f"{error}; it was given {items.describe(item)}, which the same command leaves out the next time") from None
     report("load", len(items.names), len(items.names))
-    new = {item: error for item, error in failures.items() if item not in record.failures}
-    if new:
-        record.add([], new)
+    if failures:
+        record.add([], failures)
 
 
 def _pilot(agent: Agent, items: _Items, record: Record, check: Callable[[], None]) -> None:

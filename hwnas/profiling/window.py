@@ -132,9 +132,9 @@ def verdict(row: WindowRow, limit_ms: float) -> Verdict:
 def schedule(seconds: float, needed: int, round_s: float, timing: Timing = TIMING) -> tuple[int, float]:
     """(number of rounds, length in seconds) of a window: a round every half second, more or fewer where `needed` visits or the rounds' own length ask for it.
 
-    A fifth of the visits may be dropped, and a third of the time is left for a slower state.
+    A fifth of the visits may be dropped, half of the rest not be independent, and a third of the time is left for a slower state.
     """
-    least = ceil(needed / (1 - timing.most_dropped))
+    least = ceil(2 * needed / (1 - timing.most_dropped))
     rounds = max(least, min(floor(seconds / timing.round_spacing_s), floor(seconds / (1.5 * round_s))))
     return rounds, max(seconds, rounds * 1.5 * round_s)
 
