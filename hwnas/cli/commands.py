@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 
 from hwnas import __version__
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help="Hardware-aware neural architecture search.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 space_app = typer.Typer(no_args_is_help=True, help="Search spaces.")
 device_app = typer.Typer(no_args_is_help=True, help="Devices that can be profiled.")
 app.add_typer(space_app, name="space")
@@ -55,7 +55,10 @@ def space_list(as_json: Json = False) -> None:
     from hwnas.cli import show
 
     names = registry.names("spaces")
-    show.as_json(names) if as_json else typer.echo("\n".join(names))
+    if as_json:
+        show.as_json(names)
+    else:
+        typer.echo("\n".join(names))
 
 
 @space_app.command("show")
@@ -137,18 +140,18 @@ def profile(
     typer.echo(f"{len(table.entries)} blocks and {len(table.networks)} networks {table.origin} on {table.conditions.processor} ({table.conditions})")
     if failed:
         typer.echo(f"{len(failed)} failed, the first: {failed[0]}")
-    _quality(facts["quality"])
+    _quality(table.quality)
     typer.echo(f"table in {to}\nnext: hwnas train RUN --space '{space}' --data DATA, then: hwnas search RUN --table {to} --latency '<= 60% p50'")
 
 
-def _quality(quality: dict[str, Any]) -> None:
+def _quality(quality: Mapping[str, Any]) -> None:
     from hwnas.cli import show
 
     names = {"calibrated": "table, calibrated", "table_sum": "table, plain sum", "macs_line": "line through MACs (baseline)"}
     rows = [
         [names.get(key, key), *(f"{100 * each[part]:.1f} %" for part in ("mape", "within_5pct", "within_10pct")), f"{each['kendall']:.3f}"]
         for key, each in quality.items()
-        if isinstance(each, dict)
+        if isinstance(each, Mapping)
     ]
     if rows:
         columns = {"left-out networks predicted by": "left", "mean error": "right", "within 5 %": "right", "within 10 %": "right", "Kendall": "right"}
@@ -292,7 +295,7 @@ def export(
         return
     worst = max(each["ratio"] for each in result["parity"].values())
     typer.echo(f"model.onnx ({result['size_bytes'] / 1e3:.0f} kB) equals the PyTorch subnet to {worst:.1e} of the logits' standard deviation")
-    typer.echo(f"exported to {to}\nnext: python {to / kit / 'infer.py'} {to}; hwnas report {run}")
+    typer.echo(f"exported to {to}\nnext: python {to / kit / 'infer.py'}; hwnas report {run}")
 
 
 @app.command()

@@ -1,0 +1,16 @@
+#!/bin/sh
+# The main job, end to end, on this machine's CPU and on images that come with scikit-learn: what `make demo` runs.
+# usage: sh examples/end_to_end.sh [FOLDER]     the same command again continues where it stopped
+set -eu
+folder=${1:-runs/demo}
+started=$(date +%s)
+say() { printf '\n$ hwnas %s\n' "$*"; hwnas "$@"; }
+
+say profile localhost --space ofa_mini --to "$folder/table"
+say train "$folder/run" --space ofa_mini --data cluttered_digits --threads 1
+say search "$folder/run" --table "$folder/table" --latency "<= 55% p50" --threads 1
+say verify "$folder/run"
+say export "$folder/run" --to "$folder/export"
+say report "$folder/run" --to "$folder/report.html"
+printf '\nthe whole job took %d s; what to ship is in %s\n' $(( $(date +%s) - started )) "$folder/export"
+printf 'next: python %s/export/onnxruntime_python/infer.py\n' "$folder"
