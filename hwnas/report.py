@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from hwnas.predictor import Origin
 from hwnas.space import Value
@@ -46,6 +47,11 @@ class Measured:
     macs: float
     params: float
     chosen: bool
+
+    @property
+    def relative_error(self) -> float:
+        """(predicted - measured) / measured."""
+        return (self.predicted_ms - self.measured_ms) / self.measured_ms if self.measured_ms else math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +111,21 @@ class Report:
     @property
     def chosen(self) -> Measured | None:
         return next((each for each in self.measured if each.chosen), None)
+
+    @property
+    def certified(self) -> bool:
+        """Whether the chosen network, and the certificate, say that it keeps the budget."""
+        return self.certificate is not None and self.certificate.get("verdict") == "within" and self.chosen is not None and self.chosen.verdict == "within"
+
+    @property
+    def prediction_origin(self) -> Origin:
+        """Of the predicted latencies: a sum of measured prices is predicted, one of simulated prices is simulated."""
+        return "predicted" if self.latency_origin == "measured" else self.latency_origin
+
+    @property
+    def measurement_origin(self) -> Origin:
+        """Of the latencies of `measured`: what the certificate says, else simulated or emulated where the table is so."""
+        stated = (self.certificate or {}).get("origin")
+        if stated in ("measured", "emulated", "simulated"):
+            return cast(Origin, stated)
+        return "measured" if self.latency_origin in ("measured", "predicted") else self.latency_origin
