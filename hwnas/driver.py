@@ -283,20 +283,20 @@ class _Driver:
         trainer = self._trainer()
         if self.flying:
             raise InputError("the searcher wants to train while candidates are unscored; it must wait for their scores with pending=0")
-        if self.recorded:
-            raise self._another()
         if self.saved is not None:
             loss, steps, self.saved = self.saved["loss"], self.saved["steps"], None
             if steps != request.steps:
                 raise self._another()
             return float(loss)
+        if self.recorded:  # by then it had asked for more
+            raise self._another()
         before = {"steps": request.steps, "state": pack(self.state), "rng": self.rng.bit_generator.state, "asked": self.asked, "idle": self.idle}
         with _interrupt_deferred():
             loss = float(trainer.train(request.sampler, request.steps))
             self.weights += 1
             self.known.clear()  # the shared weights have changed
             if self.run is not None:
-                superseded = self.run.events(self.stage, "trained")[-1:]
+                superseded = self.run.events(self.stage, "trained")
                 kept = self.run.keep_files(trainer.save)
                 body = {**before, "weights": self.weights, "digest": self.digest, "spent": self.spent, "loss": loss, "files": kept}
                 self.run.append(self.stage, "trained", body)

@@ -77,10 +77,16 @@ class RunDirectory:
         return self._last(stage, "result")
 
     def keep_files(self, save: Callable[[Path], None]) -> dict[str, str]:
-        """Keep every file that `save(folder)` writes into an empty folder as a blob: relative name -> SHA-256."""
+        """Keep every file that `save(folder)` writes into an empty folder as a blob: relative name -> SHA-256.
+
+        Raises InputError where the disk is full.
+        """
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            save(folder)
+            try:
+                save(folder)
+            except OSError as error:
+                raise InputError(f"cannot save into {folder}: {error.strerror or error}; free space, then run the same command again") from None
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             return {path.relative_to(folder).as_posix(): self.store.add_blob(path.read_bytes()) for path in files}
 

@@ -1,0 +1,208 @@
+import csv
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwnas import registry
+from hwnas.budget import Budget
+from hwnas.costs import macs, params
+from hwnas.driver import drive
+from hwnas.errors import CheckFailed, InputError
+from hwnas.index import BlockIndex
+from hwnas.predictor import Additive
+from hwnas.problem import Objective, Problem
+from hwnas.searcher import Ask, Told
+from hwnas.searchers.random_search import random_search
+from hwnas.searchers.regularized_evolution import regularized_evolution
+from hwnas.spaces.nas_bench_macro import nas_bench_macro
+from hwnas.testing import check_searcher, toy_problem
+
+
+@pytest.mark.parametrize("name", registry.names("searchers"))
+def test_every_searcher_keeps_the_contract(name):
+    check_searcher(name)
+
+
+# -- the check finds what it is for: each of these is written to a file and loaded as a plug-in ------------------------------------
+
+HEAD = "import numpy as np\nfrom hwnas.searcher import Ask\n"
+FAULTY = {
+    "global_randomness": (
+        "def plugin(problem, *, rng):\n    own = np.random.default_rng()\n    while True:\n        yield Ask(problem.sample_feasible(own, 4))\n",
+        "two searches with the same seed differ",
+    ),
+    "state_outside": (
+        "memory = []\n"
+        "def plugin(problem, *, rng):\n"
+        "    while True:\n"
+        "        told = yield Ask(problem.sample_feasible(np.random.default_rng(len(memory) % 90), 1))\n"
+        "        memory.append(told)\n",
+        "two searches with the same seed differ",
+    ),
+    "looks_at_what_is_not_recorded": (
+        "def plugin(problem, *, rng):\n"
+        "    while True:\n"
+        "        count = len(problem.objectives[0].metric.evaluated)\n"
+        "        yield Ask(problem.sample_feasible(np.random.default_rng([count, int(rng.integers(99))]), 1))\n",
+        "was written by another searcher, seed or version",
+    ),
+    "out_of_range": ("def plugin(problem, *, rng):\n    yield Ask(problem.space.largest() + 1)\n", r"code 4 of layer0.kernel in row 0 is outside 0..3"),
+    "no_budget": ("def plugin(problem, *, rng):\n    yield Ask(problem.space.largest())\n", "none of 1 candidates keeps the budget"),
+    "worse_than_random": (
+        "def plugin(problem, *, rng):\n"
+        "    while True:\n"
+        "        code = problem.space.smallest()\n"
+        "        code[0, rng.integers(6)] = rng.integers(3)\n"
+        "        yield Ask(code)\n",
+        r"finds worse networks than random search with 20 of 20 seeds",
+    ),
+    "not_a_generator": ("def plugin(problem, *, rng):\n    return None\n", "is not a searcher"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_the_check_names_the_fault_of_a_plug_in(fault, tmp_path):
+    source, sentence = FAULTY[fault]
+    (tmp_path / "plugin.py").write_text(HEAD + source)
+    name = f"{tmp_path / 'plugin.py'}:plugin"
+    with pytest.raises(CheckFailed, match=sentence):
+        check_searcher(name)
+
+
+ALL_AT_ONCE = """
+def plugin(problem, *, rng, pending: int = 0):
+    while True:
+        codes = problem.sample_feasible(rng, 4)
+        told = yield Ask(codes, pending=pending)
+        if not np.array_equal(told.codes, codes):
+            raise RuntimeError("I wanted these four in this order")
+"""
+
+
+def test_a_plug_in_that_takes_answers_for_its_last_question_fails_with_pending_ones(tmp_path):
+    (tmp_path / "plugin.py").write_text(HEAD + ALL_AT_ONCE)
+    with pytest.raises(RuntimeError, match="I wanted these four"):
+        check_searcher(f"{tmp_path / 'plugin.py'}:plugin")
+
+
+def test_the_toy_problem_has_one_optimum_and_it_uses_the_budget():
+    problem = toy_problem()
+    everything = np.asfortranarray(np.indices((4,) * 6).reshape(6, -1).T, np.int16)
+    scores = problem.evaluate(everything)
+    best = np.sort(problem.reward(scores))[::-1]
+    winner = int(np.argmax(problem.reward(scores)))
+    assert best[0] > best[1] and 0.9 < scores.ratio[winner] <= 1.0
+    assert len(set(everything[winner].tolist())) > 1  # no uniform network
+
+
+def test_evolution_finds_the_optimum_of_the_toy_problem_far_more_often_than_random_search():
+    problem = toy_problem()
+    everything = np.asfortranarray(np.indices((4,) * 6).reshape(6, -1).T, np.int16)
+    optimum = problem.reward(problem.evaluate(everything)).max()
+
+    def hits(searcher):
+        return sum(drive(searcher, toy_problem(), seed=seed, evaluations=300).scores.values.max() >= optimum for seed in range(10))
+
+    feasible = int(problem.within(everything).sum())
+    # random search meets the single best of `feasible` codes with chance 1 - (1 - 1 / feasible) ** 300, about one in eight
+    assert 0.05 < 1 - (1 - 1 / feasible) ** 300 < 0.2
+    assert hits(regularized_evolution) >= 8 > hits(random_search)
+
+
+def test_every_candidate_of_the_shipped_searchers_is_within_the_budget_and_evolution_repeats_none():
+    for searcher in (random_search, regularized_evolution):
+        result = drive(searcher, toy_problem(), seed=3, evaluations=150)
+        assert result.scores.feasible.all() and len(result.codes) == 150
+    problem, asked = toy_problem(), []
+    search = regularized_evolution(problem, rng=np.random.default_rng(0))
+    request = next(search)
+    for _ in range(100):
+        asked += request.codes.tolist()
+        request = search.send(Told(request.codes, problem.evaluate(request.codes), np.arange(len(request.codes))))
+    assert len(asked) == 24 + 99 == len(set(map(tuple, asked)))
+
+
+def test_the_oldest_die_even_if_they_are_best():
+    """With a population of one and no crossover, evolution is a random walk: every child is a mutant of the child before."""
+    problem, asked = toy_problem(), []
+    search = regularized_evolution(problem, rng=np.random.default_rng(1), population=1, tournament=1, mutation=0.0, crossover=0.0)
+    request = next(search)
+    for _ in range(40):
+        asked.append(request.codes[0])
+        request = search.send(Told(request.codes, problem.evaluate(request.codes), np.arange(1)))
+    steps = np.abs(np.diff(np.array(asked), axis=0))
+    assert ((steps > 0).sum(axis=1) == 1).all()
+
+
+def test_children_come_in_rounds_of_the_size_asked_for():
+    problem = toy_problem()
+    search = regularized_evolution(problem, rng=np.random.default_rng(1), population=10, tournament=2, children=7)
+    sizes = []
+    request = next(search)
+    for _ in range(3):
+        assert isinstance(request, Ask)
+        sizes.append(len(request.codes))
+        request = search.send(Told(request.codes, problem.evaluate(request.codes), np.arange(len(request.codes))))
+    assert sizes == [10, 7, 7]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("population", 0), ("tournament", 25), ("tournament", 0), ("mutation", 1.5), ("crossover", -0.1), ("children", 0), ("pending", -1)]
+)
+def test_impossible_options_of_evolution_are_refused(option, value):
+    with pytest.raises(InputError, match=f"regularized_evolution needs 1 <= tournament <= population, .* got .*{option}={value}"):
+        drive(regularized_evolution, toy_problem(), seed=0, evaluations=5, options={option: value})
+
+
+def test_impossible_options_of_random_search_are_refused():
+    with pytest.raises(InputError, match="batch >= 1"):
+        drive(random_search, toy_problem(), seed=0, evaluations=5, options={"batch": 0})
+
+
+# -- trained networks ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained():
+    folder = os.environ.get("HWNAS_DATA")
+    file = Path(folder or ".") / "nas_bench_macro_cifar10.csv.gz"
+    if folder is None or not file.exists():
+        pytest.skip("HWNAS_DATA does not name a folder with nas_bench_macro_cifar10.csv.gz (github.com/xiusu/NAS-Bench-Macro)")
+
+    with gzip.open(file, "rt") as rows:
+        return list(csv.DictReader(rows))
+
+
+def test_the_space_of_nas_bench_macro_has_the_published_costs_of_all_its_networks(trained):
+    index = BlockIndex(nas_bench_macro())
+    codes = np.asfortranarray([[int(digit) for digit in row["arch"]] for row in trained], np.int16)
+    for price, column in ((macs, "flops"), (params, "params")):
+        assert Additive(index, price(index.blocks), name=column, unit="")(codes).tolist() == [float(row[column]) for row in trained]
+
+
+def test_evolution_beats_random_search_on_trained_networks_under_a_budget(trained):
+
+    table = np.full((3,) * 8, np.nan)
+    for row in trained:
+        table[tuple(map(int, row["arch"]))] = float(row["mean_acc"])
+
+    class Accuracy:
+        name, unit, origin, expensive = "accuracy", "%", "measured", True
+
+        def __call__(self, codes):
+            return table[tuple(codes.T)]
+
+    index = BlockIndex(nas_bench_macro())
+    cost = Additive(index, macs(index.blocks), name="macs", unit="MACs")
+    problem = Problem(index, [Objective(Accuracy(), maximize=True)], [(Budget("macs", None, share=0.5), cost)])
+
+    def best(searcher, seed):
+        result = drive(searcher, problem, seed=seed, evaluations=150)
+        return float(result.scores.values[result.ranked()[0], 0])
+
+    pairs = [(best(regularized_evolution, seed), best(random_search, seed)) for seed in range(20)]
+    wins, losses = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+    assert wins >= 14 and losses <= 4, (wins, losses)  # 14 of 18 and better: p = 0.015
