@@ -126,7 +126,7 @@ def headline(report: Report) -> str:
         return f"{_achieved(report, report.chosen)}, budget {budget}."
     if report.measured:
         return f"No candidate was certified to keep the budget of {budget} {plain(report.statistic)}."
-    return f"No candidate was certified: no exported file was measured against the budget of {budget} {plain(report.statistic)}."
+    return f"No candidate was certified: no exported file was {report.measurement_origin} against the budget of {budget} {plain(report.statistic)}."
 
 
 def at_hand(report: Report) -> str:

@@ -1,0 +1,492 @@
+"""hwnas/report*.py: a run is shown as it was, on a page that holds nothing but itself and in the terminal."""
+
+import base64
+import hashlib
+import math
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from importlib.resources import files
+
+import pytest
+
+from hwnas.report import Comparison, Interval, LayerShare, Measured, Point, Report
+from hwnas.report_html import render_html
+from hwnas.report_plot import Scale
+from hwnas.report_text import render_text
+from hwnas.report_words import confidence, count, duration, flat, headline, labels, percent, plain, quality_rows, share, short_block, signed, significant
+
+NAN = math.nan
+BLOCK = (
+    "expand = conv2d.float32 1x8x20x20 out=32 act=relu (in0); depthwise = conv2d.float32 1x32x20x20 out=32 k=5 s=2 g=32 act=relu (expand); "
+    "project = conv2d.float32 1x32x10x10 out=8 (depthwise)"
+)
+POINTS = (Point(70, 0.05, True), Point(80, 0.1, True), Point(90, 0.12, True), Point(60, 0.15, False), Point(65, 0.07, False))
+
+
+def network(role="candidate", *, measured_ms=0.0954, upper_bound_ms=0.0978, verdict="within", chosen=False, **changes):
+    values = {
+        "predicted_ms": 0.098,
+        "p10_ms": 0.09,
+        "p90_ms": 0.11,
+        "visits": 48,
+        "validation_accuracy_pct": 80.0,
+        "test_accuracy_pct": Interval(81.25, 79.94, 82.51, 0.95),
+        "macs": 1_484_112,
+        "params": 75_312,
+    }
+    return Measured(role=role, measured_ms=measured_ms, upper_bound_ms=upper_bound_ms, verdict=verdict, chosen=chosen, **(values | changes))
+
+
+def comparison(low, value, high, baseline="random"):
+    return Comparison(baseline, 320, Interval(value, low, high, 0.95), measured_ms=0.0961, chosen_ms=0.0954)
+
+
+QUALITY = {"calibrated": {"networks": 24, "mape": 0.0213, "within_5pct": 0.9583, "kendall": 0.931}, "macs_line": {"networks": 24, "mape": 0.112}}
+REPORT = Report(
+    title="runs/digits",
+    space="ofa_mini",
+    data="cluttered digits",
+    device="local",
+    conditions="local/onnxruntime-1.32.0-1thread",
+    budget_ms=0.1,
+    statistic="p50",
+    space_min_ms=0.04,
+    space_max_ms=0.25,
+    latency_origin="predicted",
+    points=POINTS,
+    measured=(network(), network(chosen=True), network("random", measured_ms=0.0961), network("uniform", upper_bound_ms=None, verdict="inconclusive")),
+    layers=(LayerShare("stem", BLOCK, 900, 80, 0.06, 0.6), LayerShare("head", "identity", 0, 0, 0.0, 0.0), LayerShare("tail", BLOCK, 100, 20, 0.03, 0.3)),
+    comparisons=(comparison(0.6, 1.9, 3.2), comparison(-0.3, 0.4, 1.1, "uniform")),
+    architecture={"resolution": 40, "stem.kernel": 5, "stem.expand": 3, "head.kernel": 3},
+    certificate={"verdict": "within", "confidence": 0.99, "visits": 48, "system": {"governor": "performance", "cores": [0, 1]}},
+    quality=QUALITY,
+    commands=("hwnas search runs/digits --latency '<= 0.1 ms p50'", "hwnas verify runs/digits"),
+    seconds={"train": 272.4, "verify": 60.2},
+    versions={"hwnas": "0.1.0", "torch": "2.15.0"},
+)
+NOTHING = replace(
+    REPORT, points=(), measured=(), layers=(), comparisons=(), architecture={}, certificate=None, quality={}, commands=(), seconds={}, versions={}
+)
+SIMULATED = replace(REPORT, latency_origin="simulated")
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """A page as a list of (tag, attributes), its text, and the content of its script and style; refuses tags that do not nest."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.tags, self.open, self.pieces, self.raw = [], [], [], {"script": [], "style": []}
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        assert len(dict(attrs)) == len(attrs), f"an attribute of {tag} occurs twice"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.raw[self.open[-1]].append(data) if self.open and self.open[-1] in self.raw else self.pieces.append(data)
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", " ".join(self.pieces))
+
+    def of_class(self, name):
+        return [attributes for _, attributes in self.tags if name in attributes.get("class", "").split()]
+
+
+def section(source, name):
+    return source.partition(f'<section id="{name}">')[2].partition("</section>")[0]
+
+
+def terminal(report, width=100):
+    from rich.console import Console
+
+    console = Console(width=width, record=True, file=open("/dev/null", "w"), force_terminal=True)  # noqa: SIM115, PTH123
+    with console.file:
+        console.print(render_text(report))
+    return console.export_text()
+
+
+def test_the_headline_says_accuracy_latency_bound_and_budget_with_unit_statistic_and_origin():
+    sentence = "81.2 % test accuracy at 0.0954 ms p50 measured (upper bound 0.0978 ms at 99 %), budget 0.100 ms."
+    assert headline(REPORT) == sentence
+    assert sentence in Page(render_html(REPORT)).text
+    assert terminal(REPORT).rstrip().splitlines()[-1] == sentence
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"certificate": None},
+        {"certificate": {"verdict": "over"}},
+        {"measured": (network(chosen=True, verdict="inconclusive"),)},
+        {"measured": (network(),)},
+    ],
+)
+def test_without_certificate_or_verdict_nothing_is_called_certified(changes):
+    report = replace(REPORT, **changes)
+    sentence = "No candidate was certified to keep the budget of 0.100 ms p50."
+    assert headline(report) == sentence
+    assert sentence in Page(render_html(report)).text and terminal(report).rstrip().endswith(sentence)
+
+
+def test_a_network_that_is_not_certified_is_shown_with_its_verdict():
+    report = replace(REPORT, certificate=None, measured=(network(chosen=True, verdict="over", upper_bound_ms=0.104, test_accuracy_pct=None),))
+    sentence = "The network at hand: 80.0 % validation accuracy at 0.0954 ms p50 measured (upper bound 0.104 ms), verdict: over."
+    assert sentence in Page(render_html(report)).text and sentence in " ".join(terminal(report).split())
+
+
+def test_latencies_get_as_many_digits_as_tell_the_side_of_the_budget():
+    near = replace(REPORT, measured=(network(chosen=True, measured_ms=0.0996, upper_bound_ms=0.1004, verdict="inconclusive"),))
+    assert headline(near) == "No candidate was certified to keep the budget of 0.1000 ms p50."
+    assert "at 0.09960 ms p50 measured (upper bound 0.1004 ms" in Page(render_html(near)).text
+    nearer = replace(REPORT, measured=(network(chosen=True, measured_ms=0.0996, upper_bound_ms=0.10004, verdict="inconclusive"),))
+    assert "upper bound 0.10004 ms" in Page(render_html(nearer)).text and "0.10000 ms" in headline(nearer)
+    equal = replace(REPORT, measured=(network(chosen=True, measured_ms=0.0954, upper_bound_ms=0.1),))
+    assert "(upper bound 0.100 ms at 99 %), budget 0.100 ms." in headline(equal)
+
+
+OUTCOMES = [
+    (0.6, 1.9, 3.2, True, "The search won against random search: +1.9 points of test accuracy, 95 % interval +0.6 to +3.2;"),
+    (0.04, 1.0, 2.0, True, "95 % interval +0.04 to +2.0;"),
+    (0.0, 1.0, 2.0, False, "The search did not win against random search: +1.0 points of test accuracy, 95 % interval +0.0 to +2.0 – the interval includes 0;"),
+    (-0.3, 0.4, 1.1, False, "95 % interval −0.3 to +1.1 – the interval includes 0;"),
+    (-2.1, -1.2, -0.2, False, "95 % interval −2.1 to −0.2 – the baseline is better;"),
+    (NAN, 1.0, NAN, False, "– the difference is unknown;"),
+]
+
+
+@pytest.mark.parametrize(("low", "value", "high", "won", "words"), OUTCOMES)
+def test_the_page_says_that_the_search_did_not_win_exactly_when_it_did_not(low, value, high, won, words):
+    report = replace(REPORT, comparisons=(comparison(low, value, high),))
+    for text in (Page(render_html(report)).text, " ".join(terminal(report).split())):
+        assert words in text and "measured 0.0954 ms against 0.0961 ms p50." in text
+        assert ("The search won against" in text) is won
+        assert ("The search did not win against" in text) is not won
+
+
+def test_without_comparisons_nobody_wins():
+    report = replace(REPORT, comparisons=())
+    for text in (Page(render_html(report)).text, terminal(report)):
+        assert "The search was not compared with a baseline." in text
+        assert "won against" not in text and "did not win" not in text
+
+
+def test_the_page_refers_to_nothing_outside_itself():
+    source = render_html(REPORT)
+    page = Page(source)
+    assert not {"link", "img", "iframe", "object", "embed", "base", "form", "use", "image", "a"} & {tag for tag, _ in page.tags}
+    for _, attributes in page.tags:
+        assert not {"src", "href", "xlink:href", "srcset", "action", "background", "data", "style"} & attributes.keys()
+    assert set(re.findall(r"url\([^)]*\)", source)) == {"url(#area)"}
+    assert "://" not in source and "@import" not in source
+    assert not re.search(r"fetch|XMLHttpRequest|WebSocket|import\b|sendBeacon|eval|innerHTML", "".join(page.raw["script"]))
+
+
+def test_the_page_allows_its_own_script_and_no_other():
+    page = Page(render_html(REPORT))
+    (policy,) = (attributes["content"] for tag, attributes in page.tags if tag == "meta" and attributes.get("http-equiv") == "Content-Security-Policy")
+    digest = base64.b64encode(hashlib.sha256("".join(page.raw["script"]).encode()).digest()).decode()
+    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    assert [tag for tag, _ in page.tags].count("script") == 1
+
+
+HOSTILE = "\"><script>alert('x')</script><img src=http://evil onerror=alert(1)>{{ 7 * 7 }}[red]\x1b]0;title\x07\u202e\ud800\n"
+
+
+def hostile():
+    network_ = replace(network(chosen=True), role=HOSTILE, verdict=HOSTILE)
+    return replace(
+        REPORT,
+        title=HOSTILE,
+        space=HOSTILE,
+        data=HOSTILE,
+        device=HOSTILE,
+        conditions=HOSTILE,
+        statistic=HOSTILE,
+        measured=(network_, replace(network_, chosen=False)),
+        layers=(LayerShare(HOSTILE, HOSTILE, 1, 1, 0.1, 1.0),),
+        comparisons=(comparison(1, 2, 3, HOSTILE),),
+        architecture={HOSTILE: HOSTILE},
+        certificate={HOSTILE: HOSTILE, "nested": {HOSTILE: [HOSTILE]}, "confidence": HOSTILE, "verdict": HOSTILE, "origin": HOSTILE},
+        quality={HOSTILE: {HOSTILE: HOSTILE, "mape": HOSTILE}},
+        commands=(HOSTILE,),
+        seconds={HOSTILE: 1.0},
+        versions={HOSTILE: HOSTILE},
+    )
+
+
+def test_hostile_strings_stay_text_on_the_page():
+    source, benign = render_html(hostile()), Page(render_html(REPORT))
+    page = Page(source)
+    assert {tag for tag, _ in page.tags} <= {tag for tag, _ in benign.tags}
+    assert {name for _, attributes in page.tags for name in attributes} <= {name for _, attributes in benign.tags for name in attributes}
+    assert page.raw["script"] == benign.raw["script"] and page.raw["style"] == benign.raw["style"]
+    assert not re.search("[\x00-\x09\x0b-\x1f\u202e\ud800-\udfff]", source)
+    assert "49" not in page.text and "{{ 7 * 7 }}" in page.text
+    classes = {name for _, attributes in page.tags for name in attributes.get("class", "").split()}
+    assert classes <= {name for _, attributes in benign.tags for name in attributes.get("class", "").split()}
+    shown = plain(HOSTILE).strip()
+    # title, heading, space, data, device, conditions twice, command, version, certificate, ...: nothing was dropped
+    assert page.text.count(shown) > 25
+
+
+def test_hostile_strings_reach_the_terminal_as_text_alone():
+    text = terminal(hostile())
+    assert "[red]" in text
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202e\ud800-\udfff]", text)
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_budget_line_stands_where_the_scale_puts_it():
+    # Latencies from 0.05 to 0.15 ms, 5 % of the range beyond: 0.045 to 0.155 over 46 .. width - 12 pixels; 0.1 is the middle.
+    lines = Page(render_html(REPORT)).of_class("budget")
+    assert [(line["x1"], line["x2"], line["data-budget-ms"]) for line in lines] == [("497.0", "497.0", "0.1"), ("187.0", "187.0", "0.1")]
+    moved = Page(render_html(replace(REPORT, budget_ms=0.07))).of_class("budget")
+    assert float(moved[0]["x1"]) == pytest.approx(46 + (0.07 - 0.045) / 0.11 * 902, abs=0.06)
+    # A budget beyond all points is part of the range: 0.05 to 0.25, so 0.04 to 0.26.
+    beyond = Page(render_html(replace(REPORT, budget_ms=0.25))).of_class("budget")
+    assert float(beyond[0]["x1"]) == pytest.approx(46 + (0.25 - 0.04) / 0.22 * 902, abs=0.06)
+
+
+def test_the_front_is_a_staircase_that_steps_right_before_it_steps_up():
+    page = Page(render_html(REPORT))
+    # y: 60 to 90 %, so 58.5 to 91.5 over 408 .. 26 pixels
+    assert page.of_class("stairs")[0]["d"] == "M87 274.9H497V159.1H661V43.4"
+    assert [(dot["cx"], dot["cy"]) for dot in page.of_class("dot")[:3]] == [("87.0", "274.9"), ("497.0", "159.1"), ("661.0", "43.4")]
+    assert page.of_class("cloud")[0]["d"] == "M907 390.6h0M251 332.8h0"
+    assert "The front as a table (3 of 5 evaluated)" in page.text
+
+
+def test_whiskers_span_p10_to_p90():
+    # x(0.09) = 46 + 0.045/0.11 * 902 = 415, x(0.11) = 579, y(80) = 159.1
+    assert Page(render_html(REPORT)).of_class("whisker")[0]["d"] == "M415.0 155.1v8m0-4H579.0m0-4v8"
+
+
+def test_evaluations_that_failed_are_counted_and_not_drawn():
+    page = Page(render_html(replace(REPORT, points=(*POINTS, Point(NAN, 0.08, False), Point(70, math.inf, False)))))
+    assert "2 evaluations failed and are not drawn." in page.text
+    assert page.of_class("cloud")[0]["d"].count("M") == 2
+    assert "failed" not in Page(render_html(REPORT)).text
+
+
+def test_every_measured_network_is_listed_with_what_was_measured():
+    rows = re.findall(r"<tr[^>]*><td>.*?</tr>", section(render_html(REPORT), "networks"))
+    cells = [[" ".join(Page(cell).text.split()) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in rows]
+    same = ["80.0", "81.2 79.9 to 82.5", "0.0980"]
+    costs = ["0.0900 to 0.110", "48"]
+    assert cells == [
+        ["candidate 1", *same, "0.0954", "0.0978", *costs, "within", "1.48 M", "75.3 k"],
+        ["candidate 2 chosen", *same, "0.0954", "0.0978", *costs, "within", "1.48 M", "75.3 k"],
+        ["random", *same, "0.0961", "0.0978", *costs, "within", "1.48 M", "75.3 k"],
+        ["uniform", *same, "0.0954", "–", *costs, "inconclusive", "1.48 M", "75.3 k"],
+    ]
+
+
+def test_predictions_are_shown_with_their_error_relative_to_the_measurement():
+    report = replace(REPORT, measured=(network(predicted_ms=0.0992, measured_ms=0.08), network("largest", predicted_ms=0.3, measured_ms=0.0)))
+    assert report.measured[0].relative_error == pytest.approx(0.24)
+    text = Page(render_html(report)).text
+    assert "candidate 0.0992 0.0800 +24.0 %" in text and "largest 0.300 0 –" in text
+
+
+def test_points_on_the_diagonal_lie_on_the_diagonal():
+    report = replace(REPORT, measured=(network(predicted_ms=0.1, measured_ms=0.1), network(predicted_ms=0.09, measured_ms=0.09)))
+    # p10 0.09 to p90 0.11 on both axes, so 0.089 to 0.111: 0.1 is the middle of 46 .. 328 and of 278 .. 26, 0.09 a 22nd
+    marks = [(mark["data-x"], mark["data-y"]) for _, mark in Page(section(render_html(report), "predictions")).tags if "data-x" in mark]
+    assert marks == [("187.0", "152.0"), ("58.8", "266.5")]
+
+
+def test_simulated_latencies_are_never_called_measured():
+    for report in (SIMULATED, replace(SIMULATED, measured=()), replace(SIMULATED, certificate=None)):
+        for text in (Page(render_html(report)).text, terminal(report)):
+            assert not re.search(r"\b[Mm]easured\b", text)
+            assert "Latencies of this run are simulated: they say nothing certain about a device." in text
+    assert "at 0.0954 ms p50 simulated" in headline(SIMULATED)
+    assert "predicted (simulated)" in Page(render_html(SIMULATED)).text
+
+
+def test_what_the_certificate_says_of_its_origin_counts():
+    report = replace(SIMULATED, certificate={"verdict": "within", "origin": "measured"})
+    assert "p50 measured" in headline(report) and report.prediction_origin == "simulated"
+    assert replace(REPORT, certificate={"origin": "predicted"}).measurement_origin == "measured"
+    assert "simulated" not in Page(render_html(REPORT)).text
+
+
+def test_the_certificate_is_shown_key_by_key_as_given():
+    assert flat({"a": 0.109001, "b": {"c": None, "d": {"e": [1, "x"]}}, "f": {}, "g": True}) == [
+        ("a", "0.109001"),
+        ("b.c", "null"),
+        ("b.d.e", '[1, "x"]'),
+        ("f", "{}"),
+        ("g", "true"),
+    ]
+    text = Page(render_html(REPORT)).text
+    assert "verdict within confidence 0.99 visits 48 system.governor performance system.cores [0, 1]" in text
+    assert "There is no certificate: no network is proven to keep the budget." in Page(render_html(replace(REPORT, certificate=None))).text
+
+
+def test_layers_show_their_share_and_a_bar_in_proportion_to_the_greatest():
+    page = Page(render_html(REPORT))
+    assert [attributes["width"] for tag, attributes in page.tags if tag == "rect" and attributes["height"] == "100%"] == ["100.0%", "0.0%", "50.0%"]
+    assert "1x8x20x20: expand 32, depthwise 32 k5 s2, project 8" in page.text and BLOCK in page.text
+    assert "all layers 1.00 k 100 0.0900 90.0 %" in page.text
+    assert "constant of the calibration" in page.text
+    whole = replace(REPORT, layers=(LayerShare("stem", BLOCK, 900, 80, 0.06, 1.0),))
+    assert "constant of the calibration" not in Page(render_html(whole)).text
+
+
+def test_choices_are_grouped_by_layer_and_skipped_layers_marked():
+    assert "network resolution 40 stem kernel 5 expand 3 head, skipped kernel 3" in Page(render_html(REPORT)).text
+
+
+def test_the_page_tells_how_to_reproduce_the_run():
+    text = Page(render_html(REPORT)).text
+    assert "hwnas search runs/digits --latency '<= 0.1 ms p50' hwnas verify runs/digits" in text
+    assert "train 4 min 32 s verify 1 min 00 s" in text and "hwnas 0.1.0, torch 2.15.0" in text
+
+
+def test_sections_come_in_the_order_of_the_questions():
+    order = ["front", "predictions", "certificate", "networks", "comparisons", "layers", "architecture", "quality", "reproduce"]
+    for report in (REPORT, NOTHING):
+        assert [attributes["id"] for tag, attributes in Page(render_html(report)).tags if tag == "section"] == order
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        NOTHING,
+        replace(NOTHING, points=(Point(70, 0.1, True),)),
+        replace(NOTHING, points=(Point(70, 0.1, False),) * 3, budget_ms=0.1),
+        replace(NOTHING, points=(Point(NAN, NAN, False),)),
+        replace(NOTHING, measured=(network(p10_ms=NAN, p90_ms=NAN),)),
+        replace(NOTHING, measured=(network(measured_ms=NAN, upper_bound_ms=None, predicted_ms=NAN, validation_accuracy_pct=NAN, test_accuracy_pct=None),)),
+        replace(NOTHING, layers=(LayerShare("only", "absent", 0, 0, NAN, NAN),)),
+        replace(NOTHING, comparisons=(comparison(0.0, 0.0, 0.0),)),
+        replace(NOTHING, quality={"calibrated": {}}, space_max_ms=0.0),
+    ],
+)
+def test_what_is_missing_is_left_out_and_never_shown_as_a_number(report):
+    page = Page(render_html(report))
+    for text in (page.text, terminal(report), str([value for _, attributes in page.tags for value in attributes.values() if value])):
+        assert not re.search(r"\bnan\b|\binf\b|None|Undefined", text)
+    assert "No candidate was certified" in page.text
+
+
+def test_quality_shows_what_there_is():
+    headings, rows = quality_rows({**QUALITY, "odd <i>": {"mape": None, "new_figure": 0.51234, "kendall": "?"}})
+    assert headings == ["prediction", "networks", "mean error", "within 5 %", "Kendall τ", "new_figure"]
+    assert rows == [
+        ["calibrated table", "24", "2.1 %", "95.8 %", "0.931", "–"],
+        ["line through MACs", "24", "11.2 %", "–", "–", "–"],
+        ["odd <i>", "–", "–", "–", "?", "0.512"],
+    ]
+    assert quality_rows({"networks": 8, "mape": NAN}) == (["prediction", "networks", "mean error"], [["latency", "8", "–"]])
+    assert quality_rows({}) == (["prediction"], [])
+
+
+def test_the_terminal_report_fits_100_columns_and_loses_no_figure():
+    long = replace(network("a role with a long name", verdict="inconclusive", predicted_ms=1234.5, measured_ms=1234.5, upper_bound_ms=1234.5), visits=12345)
+    text = terminal(replace(REPORT, measured=(*REPORT.measured, long, long)))
+    assert max(map(len, text.splitlines())) <= 100
+    for figures in ("0.0980  0.0954   0.0978", "1,234  1,234"):
+        assert figures.replace(" ", "") in text.replace(" ", "")
+    assert "12345  1.48 M  75.3 k  inconclusive" in text
+    assert "evaluated 5, on the front 3: 70.0 % at 0.0500 ms … 90.0 % at 0.120 ms (validation accuracy, latency" in text
+    assert "stem" in text and "60.0 %" in text and "████████████████" in text
+    assert "calibrated table" in text and "95.8 %" in text
+
+
+def test_a_thousand_points_on_one_pixel_are_drawn_once():
+    one = render_html(replace(REPORT, points=(*POINTS, Point(65, 0.08, False))))
+    many = render_html(replace(REPORT, points=(*POINTS, *[Point(65, 0.08, False)] * 1000)))
+    assert len(many) - len(one) < 50
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (significant(0.1196), "0.120"),
+        (significant(0.12), "0.120"),
+        (significant(0.00951), "0.00951"),
+        (significant(9.999), "10.0"),
+        (significant(1234.5), "1,234"),
+        (significant(-0.5), "−0.500"),
+        (significant(0.0), "0"),
+        (significant(None), "–"),
+        (significant(0.10004, 5), "0.10004"),
+        (count(1_484_112), "1.48 M"),
+        (count(999_960), "1.00 M"),
+        (count(75_312), "75.3 k"),
+        (count(812), "812"),
+        (count(566.2e6), "566 M"),
+        (count(0), "0"),
+        (percent(89.06), "89.1"),
+        (share(0.1234), "12.3 %"),
+        (signed(1.94), "+1.9"),
+        (signed(-0.04), "−0.04"),
+        (signed(0.0), "+0.0"),
+        (duration(0.42), "0.420 s"),
+        (duration(12.34), "12.3 s"),
+        (duration(59.97), "1 min 00 s"),
+        (duration(272.4), "4 min 32 s"),
+        (duration(7500), "2 h 05 min"),
+        (confidence(0.99), "99 %"),
+        (confidence(1 - 0.01 / 3), "99.67 %"),
+        (confidence("0.99"), "–"),
+        (plain("a\tb\x1b[31m\u202ec"), "a b\ufffd[31m\ufffdc"),
+        (short_block("identity"), "skipped"),
+        (short_block("x" * 200), "x" * 159 + "…"),
+    ],
+)
+def test_numbers_and_names_are_written_with_sensible_digits(written, expected):
+    assert written == expected
+
+
+def test_networks_are_numbered_where_a_role_occurs_twice():
+    assert labels([network(), network("random"), network()]) == ("candidate 1", "random", "candidate 2")
+
+
+def test_ticks_are_round_and_inside_the_scale():
+    assert [tick.text for tick in Scale(0.045, 0.155, 46, 948).ticks(80)] == [f"{hundredth / 100:.2f}" for hundredth in range(5, 16)]
+    assert [tick.text for tick in Scale(0.045, 0.155, 46, 328).ticks(80)] == ["0.05", "0.10", "0.15"]
+    assert [tick.text for tick in Scale(58.5, 91.5, 408, 26).ticks(44)] == ["60", "65", "70", "75", "80", "85", "90"]
+    assert [tick.px for tick in Scale(0, 10, 0, 100).ticks(40)] == [0, 50, 100]
+    assert Scale.over([3.0], 0, 10)(3.0) == 5 and Scale.over([0.0], 0, 10)(0.0) == 5 and Scale.over([1.0, NAN, 2.0], 0, 11)(2.0) == 10.5
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed, so the page cannot be rendered")
+def test_a_browser_draws_the_page_and_runs_its_script(tmp_path):
+    page, picture = tmp_path / "report.html", tmp_path / "page.png"
+    page.write_text(render_html(REPORT), encoding="utf-8")
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--window-size=900,1200"]
+    command = ["chromium", *options, f"--user-data-dir={tmp_path / 'profile'}"]
+    drawn = subprocess.run([*command, f"--screenshot={picture}", page.as_uri()], capture_output=True, timeout=120, check=False)
+    if not picture.is_file():
+        pytest.skip(f"chromium cannot draw here: {drawn.stderr.decode(errors='replace')[-300:]}")
+    from PIL import Image
+
+    image = Image.open(picture).convert("RGB")
+    colours = {colour: number for number, colour in image.getcolors(image.width * image.height)}
+    assert len(colours) > 50 and max(colours.values()) < 0.95 * image.width * image.height
+    assert {(0x24, 0x66, 0xAD), (0xB3, 0x53, 0x0B), (0xA8, 0x26, 0x2F)} <= colours.keys()  # front, networks, budget
+    tree = subprocess.run([*command, "--dump-dom", page.as_uri()], capture_output=True, timeout=120, check=True).stdout.decode()
+    # The script, allowed by its hash, takes the marks' titles for its own tips.
+    assert "<title>runs/digits</title>" in tree and tree.count("<title>") == 1 < render_html(REPORT).count("<title>")
+
+
+def test_the_template_is_part_of_the_package():
+    assert (files("hwnas") / "report.html.jinja").is_file()
