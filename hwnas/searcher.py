@@ -88,12 +88,12 @@ Search: TypeAlias = Generator[Request, Any, None]
 
 
 class Searcher(Protocol):
-    """A generator function of a problem. The keyword-only parameters besides `rng` and `state` are its options."""
+    """A generator function `(problem, *, rng, ...)`. Its keyword-only parameters besides `rng` and `state` are its options."""
 
     @property
     def __name__(self) -> str: ...
 
-    def __call__(self, problem: Problem, *, rng: np.random.Generator, **options: Any) -> Search: ...
+    def __call__(self, problem: Problem, *args: Any, **options: Any) -> Search: ...
 
 
 class Trainer(Protocol):

@@ -14,7 +14,7 @@ from hwnas.errors import CheckFailed, InputError
 from hwnas.index import BlockIndex
 from hwnas.predictor import Additive
 from hwnas.problem import Objective, Problem
-from hwnas.searcher import Ask, Told
+from hwnas.searcher import Ask, Told, options_of
 from hwnas.searchers.random_search import random_search
 from hwnas.searchers.regularized_evolution import regularized_evolution
 from hwnas.spaces.nas_bench_macro import nas_bench_macro
@@ -206,3 +206,34 @@ def test_evolution_beats_random_search_on_trained_networks_under_a_budget(traine
     pairs = [(best(regularized_evolution, seed), best(random_search, seed)) for seed in range(20)]
     wins, losses = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
     assert wins >= 14 and losses <= 4, (wins, losses)  # 14 of 18 and better: p = 0.015
+
+
+# -- documentation ------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_searcher_of_the_documentation_keeps_the_contract(tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "add_a_searcher.md").read_text()
+    (tmp_path / "hill_climbing.py").write_text(page.split("```python\n")[1].split("```")[0])
+    check_searcher(f"{tmp_path / 'hill_climbing.py'}:hill_climbing")
+
+
+@pytest.mark.parametrize("name", ["random_search", "regularized_evolution"])
+def test_the_page_of_a_searcher_lists_its_options_with_their_defaults(name):
+    page = (Path(__file__).parents[1] / "docs" / f"{name}.md").read_text()
+    listed = [[cell.strip(" `") for cell in line.split("|")[1:3]] for line in page.splitlines() if line.startswith("| `")]
+    assert listed == [[spec.name, str(spec.default)] for spec in options_of(registry.load("searchers", name)).values()]
+
+
+def test_the_example_of_the_page_on_search_runs(tmp_path, monkeypatch):
+    class Accuracy:
+        name, unit, origin, expensive = "accuracy", "%", "simulated", True
+
+        def __call__(self, codes):
+            return codes.sum(axis=1).astype(float)
+
+    page = (Path(__file__).parents[1] / "docs" / "search.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    names = {"accuracy": Accuracy()}
+    exec(page.split("```python\n")[1].split("```")[0], names)
+    assert names["result"].evaluations == 100 and names["cost"](names["best"][None])[0] <= names["problem"].budgets[0][0].limit
+    assert (tmp_path / "runs" / "first" / "run.sqlite").is_file()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from hwnas.errors import InputError
@@ -15,3 +17,9 @@ def random_search(problem: Problem, *, rng: np.random.Generator, batch: int = 16
         raise InputError(f"random_search needs batch >= 1 and pending >= 0, got {batch} and {pending}")
     while True:
         yield Ask(problem.sample_feasible(rng, batch), pending=pending)
+
+
+if TYPE_CHECKING:
+    from hwnas.searcher import Searcher
+
+    _is_a_searcher: Searcher = random_search

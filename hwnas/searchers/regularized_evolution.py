@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from hwnas.errors import InputError
@@ -81,3 +83,9 @@ def regularized_evolution(
         told = yield Ask(offspring(children), pending=pending)
         pool = np.concatenate([pool, told.codes])[-population:]
         rewards = np.concatenate([rewards, problem.reward(told.scores)])[-population:]
+
+
+if TYPE_CHECKING:
+    from hwnas.searcher import Searcher
+
+    _is_a_searcher: Searcher = regularized_evolution
