@@ -82,7 +82,8 @@ def drive(
 
     Where the problem has expensive metrics, an evaluation is a distinct subnet (asking again is free), else any candidate. With
     `run`, each is recorded under `stage` as it completes, and a run that was interrupted continues. Ctrl-C finishes the evaluation
-    in progress, a second one does not. progress: called with what is spent and the best value of a single objective so far.
+    in progress, a second one does not. progress: called with the evaluations that are done and the best
+    feasible value of a single objective so far.
 
     Raises InputError where the run was written by another searcher, seed or version, or where a searcher that trains has no trainer.
     """
@@ -100,7 +101,7 @@ class _Flight:
 
     code: Codes  # (1, choices)
     fidelity: float
-    key: tuple[int, float, bytes]
+    key: tuple[float, bytes]
 
 
 class _Driver:
@@ -120,13 +121,13 @@ class _Driver:
         progress: Callable[[float, float | None], None] | None,
     ):
         self.problem, self.run, self.stage, self.trainer, self.executor, self.progress = problem, run, stage, trainer, executor, progress
-        self.evaluations, self.spent, self.full, self.idle, self.asked, self.weights = evaluations, 0.0, False, 0, 0, 0
+        self.evaluations, self.spent, self.landed, self.full, self.idle, self.asked = evaluations, 0.0, 0.0, False, 0, 0
         self.digest = ""  # of everything asked so far
         self.rng, self.state = np.random.default_rng(seed), dict[str, Any]()
-        self.known: dict[tuple[int, float, bytes], FloatArray] = {}
+        self.known: dict[tuple[float, bytes], FloatArray] = {}
         self.flying: dict[int, _Flight] = {}
         self.submitted: set[int] = set()
-        self.again: dict[tuple[int, float, bytes], list[tuple[int, Codes]]] = {}  # asked again while in flight
+        self.again: dict[tuple[float, bytes], list[tuple[int, Codes]]] = {}  # asked again while in flight
         self.untold: list[tuple[int, Codes, FloatArray]] = []
         self.results: list[tuple[Codes, FloatArray, FloatArray]] = []  # codes, expensive values, fidelity
         self.best: tuple[float, float | None] = (-math.inf, None)  # reward, objective
@@ -147,6 +148,8 @@ class _Driver:
                     request = self.search.send(answer)
                 except StopIteration:
                     self._land_until(0)
+                    if self.recorded or self.saved is not None:  # by then it had asked for more
+                        raise self._another() from None
                     break
                 if self.saved is not None and not isinstance(request, Train):
                     raise self._another()
@@ -170,12 +173,12 @@ class _Driver:
         """The answer, None where the search is over."""
         if not 0 < request.fidelity <= 1 or request.pending < 0:
             raise InputError(f"the searcher asked with fidelity {request.fidelity} and pending {request.pending}; they are in (0, 1] and at least 0")
-        codes = self.problem.space.check(request.codes).copy(order="F")  # the searcher may reuse its array
+        codes = self.problem.space.check(np.asarray(request.codes)).copy(order="F")  # the searcher may reuse its array
         if len(codes) == 0 and not self.flying and not self.untold:
             raise InputError("the searcher asked for nothing while nothing is unscored; it would wait for ever")
         first = self.asked
         self.asked += len(codes)
-        if self.run is not None:
+        if self.run is not None and len(codes):
             self._chain(codes, request)
         told = self._ask_expensive(codes, first, request) if self.problem.expensive else self._ask_cheap(codes, first, request)
         return None if self._is_over else told
@@ -190,6 +193,7 @@ class _Driver:
         codes = codes[:room]
         self.spent += len(codes) * request.fidelity
         known = np.empty((len(codes), 0))
+        self.landed = self.spent
         scores = self.problem.scores(codes, known)
         self.results.append((codes, known, np.full(len(codes), request.fidelity)))
         self._report(scores)
@@ -197,7 +201,7 @@ class _Driver:
 
     def _ask_expensive(self, codes: Codes, first: int, request: Ask) -> Told:
         for row, subnet in enumerate(self.problem.index.ids(codes)):
-            number, code, key = first + row, codes[row : row + 1], (self.weights, request.fidelity, subnet.tobytes())
+            number, code, key = first + row, codes[row : row + 1], (request.fidelity, subnet.tobytes())
             if key in self.known:
                 self.untold.append((number, code, self.known[key]))
                 self.idle += 1
@@ -228,6 +232,7 @@ class _Driver:
             values = np.full(len(self.problem.expensive), np.nan) if completion.values is None else completion.values
             self.known[flight.key] = values
             self.untold += [(completion.number, flight.code, values), *((number, code, values) for number, code in self.again.pop(flight.key))]
+            self.landed += flight.fidelity
             self.results.append((flight.code, values[None], np.array([flight.fidelity])))
             if self.progress is not None:
                 self._report(self.problem.scores(flight.code, values[None]))
@@ -270,7 +275,7 @@ class _Driver:
             row = int(np.argmax(reward))
             if reward[row] > self.best[0]:
                 self.best = (float(reward[row]), float(scores.values[row, 0]))
-        self.progress(self.spent, self.best[1])
+        self.progress(self.landed, self.best[1])
 
     # -- Train ----------------------------------------------------------------------------------------------------------------
 
@@ -293,15 +298,9 @@ class _Driver:
         before = {"steps": request.steps, "state": pack(self.state), "rng": self.rng.bit_generator.state, "asked": self.asked, "idle": self.idle}
         with _interrupt_deferred():
             loss = float(trainer.train(request.sampler, request.steps))
-            self.weights += 1
             self.known.clear()  # the shared weights have changed
             if self.run is not None:
-                superseded = self.run.events(self.stage, "trained")
-                kept = self.run.keep_files(trainer.save)
-                body = {**before, "weights": self.weights, "digest": self.digest, "spent": self.spent, "loss": loss, "files": kept}
-                self.run.append(self.stage, "trained", body)
-                for event in superseded:
-                    self.run.store.drop_blobs(set(event.body["files"].values()) - set(kept.values()))
+                self.run.checkpoint(self.stage, "trained", trainer.save, {**before, "digest": self.digest, "spent": self.spent, "loss": loss})
         return loss
 
     # -- the record -----------------------------------------------------------------------------------------------------------
@@ -335,8 +334,8 @@ class _Driver:
                 last = self.saved = trained[-1].body
                 self.state.update(unpack(last["state"]))
                 self.rng.bit_generator.state = last["rng"]
-                self.asked, self.idle, self.weights = int(last["asked"]), int(last["idle"]), int(last["weights"])
-                self.digest, self.spent = str(last["digest"]), float(last["spent"])
+                self.asked, self.idle, self.digest = int(last["asked"]), int(last["idle"]), str(last["digest"])
+                self.spent = self.landed = float(last["spent"])
                 run.load_files(last["files"], self._trainer().load)
                 for event in evaluated:
                     if event.id < trained[-1].id:

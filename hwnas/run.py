@@ -90,6 +90,15 @@ class RunDirectory:
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             return {path.relative_to(folder).as_posix(): self.store.add_blob(path.read_bytes()) for path in files}
 
+    def checkpoint(self, stage: str, kind: str, save: Callable[[Path], None], body: Mapping[str, Any]) -> None:
+        """Record an event with the files of `save` (its key `files`), then drop those of earlier events of that kind that no event needs."""
+        superseded = self.events(stage, kind)
+        files = self.keep_files(save)
+        self.append(stage, kind, {**body, "files": files})
+        needed = {digest for event in self.store.events() if event.kind != f"{stage}/{kind}" for digest in _files(event)}
+        for event in superseded:
+            self.store.drop_blobs(set(_files(event)) - set(files.values()) - needed)
+
     def load_files(self, files: Mapping[str, str], load: Callable[[Path], None]) -> None:
         """Call `load(folder)` on a folder with the files that `keep_files` kept. Raises DamagedFile."""
         with tempfile.TemporaryDirectory() as temporary:
@@ -111,6 +120,12 @@ class RunDirectory:
     def _last(self, stage: str, kind: str) -> dict[str, Any] | None:
         events = self.events(stage, kind)
         return events[-1].body if events else None
+
+
+def _files(event: Event) -> list[str]:
+    """The blobs that an event names under `files`."""
+    files = event.body.get("files") if isinstance(event.body, dict) else None
+    return [each for each in files.values() if isinstance(each, str)] if isinstance(files, dict) else []
 
 
 def _without_none(value: Any) -> Any:

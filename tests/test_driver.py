@@ -179,8 +179,14 @@ def test_progress_tells_what_is_spent_and_the_best_within_the_budget():
         for code in ([0, 0, 0, 0, 0, 0], [0, 2, 2, 2, 2, 0], [0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]):
             yield Ask(codes(code))
 
-    drive(climbing, problem(budget=1_000.0), seed=0, evaluations=9, progress=lambda spent, best: seen.append((spent, best)))
+    drive(climbing, problem(budget=1_000.0), seed=0, evaluations=9, progress=lambda done, best: seen.append((done, best)))
     assert seen == [(1, 0.0), (2, 0.0), (3, 1.0)]  # the second is over the budget, the fourth known
+
+
+def test_progress_within_a_batch_counts_what_is_done():
+    seen = []
+    drive(random_search, problem(), seed=0, evaluations=20, options={"batch": 8}, progress=lambda done, best: seen.append(done))
+    assert seen == list(range(1, 21))
 
 
 # -- results ----------------------------------------------------------------------------------------------------------------------
@@ -334,6 +340,19 @@ def test_another_version_is_found_in_a_search_that_records_no_evaluations(folder
     assert len(bodies(folder)) == 5
 
 
+def test_a_searcher_that_asks_for_less_than_is_recorded_is_another_version(folder):
+    def searcher(problem, *, rng):
+        for _ in range(count[0]):
+            yield Ask(problem.space.sample(rng, 3))
+
+    count = [4]
+    with RunDirectory(folder) as run:
+        drive(searcher, problem(), run, seed=7, evaluations=100)
+        count[0] = 2
+        with pytest.raises(InputError, match="another searcher, seed or version"):
+            drive(searcher, problem(), run, seed=7, evaluations=100)
+
+
 def test_a_record_that_is_not_ours_is_named_as_damage(folder):
     with RunDirectory(folder) as run:
         drive(random_search, problem(), run, seed=7, evaluations=2)
@@ -455,6 +474,9 @@ def test_the_recorded_order_of_completion_is_replayed_whatever_the_workers_do_no
     with RunDirectory(folder) as run:
         drive(one_by_one, problem(), run, seed=0, evaluations=99)  # first come, first served
     assert completed == [2, 3, 4, 5, 6, 0, 1, 7, 8, 9, 10, 11]
+    with RunDirectory(folder) as run:
+        drive(one_by_one, problem(Paid({1: pytest.fail})), run, seed=0, evaluations=99)
+    assert completed == 2 * [2, 3, 4, 5, 6, 0, 1, 7, 8, 9, 10, 11]
 
 
 def test_a_subnet_asked_again_while_it_is_in_flight_is_told_with_it():

@@ -123,6 +123,24 @@ def test_files_come_back_as_they_were_kept(folder):
     assert seen == {"optimiser.bin": b"b", "weights/a.bin": b"a" * 1000}
 
 
+def test_a_checkpoint_replaces_the_one_before_and_spares_what_other_events_name(folder):
+    def saves(**contents):
+        def save(place):
+            for name, content in contents.items():
+                (place / name).write_text(content)
+
+        return save
+
+    with RunDirectory(folder) as run:
+        run.finish("other", {"files": run.keep_files(saves(shared="teacher"))})
+        run.checkpoint("train", "checkpoint", saves(weights="1", same="s", teacher="teacher"), {"step": 1})
+        run.checkpoint("train", "checkpoint", saves(weights="2", same="s"), {"step": 2})
+        event = run.events("train", "checkpoint")[-1].body
+        assert event["step"] == 2 and sorted(event["files"]) == ["same", "weights"]
+        kept = sorted(run.store.blob(path.name).decode() for path in run.store.blobs.iterdir())
+    assert kept == ["2", "s", "teacher"]
+
+
 @pytest.mark.parametrize("name", ["../escaped", "/tmp/hwnas-escaped", "a/../../escaped", "c:\\escaped", "a\\..\\..\\escaped"])
 def test_a_kept_file_cannot_be_written_outside_its_folder(folder, name):
     with RunDirectory(folder) as run:

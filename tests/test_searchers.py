@@ -149,6 +149,15 @@ def test_children_come_in_rounds_of_the_size_asked_for():
     assert sizes == [10, 7, 7]
 
 
+def test_evolution_ends_when_it_has_seen_all_that_fits():
+    toy = toy_problem()
+    cost = toy.budgets[0][1]
+    everything = np.asfortranarray(np.indices((4,) * 6).reshape(6, -1).T, np.int16)
+    few = np.sort(cost(everything))[29]  # thirty networks
+    result = drive(regularized_evolution, Problem(toy.index, toy.objectives, [(Budget("macs", float(few)), cost)]), seed=0, evaluations=500)
+    assert result.evaluations == len(result.codes) == (cost(everything) <= few).sum()
+
+
 @pytest.mark.parametrize(
     ("option", "value"), [("population", 0), ("tournament", 25), ("tournament", 0), ("mutation", 1.5), ("crossover", -0.1), ("children", 0), ("pending", -1)]
 )

@@ -12,7 +12,8 @@ from hwnas.problem import Problem
 from hwnas.searcher import Ask, Search
 from hwnas.space import Codes
 
-_ROUNDS = 16  # proposals for each child; the first that is within the budget and new is taken
+_PROPOSALS = 16  # for each child; the first that is within the budget and new is taken
+_BARREN = 20  # rounds in a row without a new subnet, after which there is next to nothing left to find
 
 
 def regularized_evolution(
@@ -30,7 +31,8 @@ def regularized_evolution(
 
     mutation: chance of each gene to change, at least one does. crossover: share of children that take each gene from one of two
     winners before they mutate, as Once-for-All's search does; 0 is the paper's algorithm. Every candidate is within the cheap
-    budgets; subnets asked before are avoided with bounded effort. The defaults are for a hundred or two evaluations.
+    budgets; subnets asked before are avoided with bounded effort, and the search ends when 20 rounds brought no new one. The
+    defaults are for a hundred or two evaluations.
     """
     if population < 1 or not 1 <= tournament <= population or children < 1 or pending < 0 or not 0 <= mutation <= 1 or not 0 <= crossover <= 1:
         raise InputError(
@@ -61,26 +63,30 @@ def regularized_evolution(
             parents[crossed] = space.crossover(parents[crossed], winners(int(crossed.sum())), rng)
         return space.mutate(parents, rng, mutation)
 
-    def offspring(n: int) -> Codes:
+    def offspring(n: int) -> tuple[Codes, bool]:
+        """n children, and whether at least one is new."""
         found = np.empty((n, len(space.choices)), np.int16, order="F")
         missing = np.arange(n)
-        for _ in range(_ROUNDS):
+        for _ in range(_PROPOSALS):
             proposed = born(len(missing))
             new = is_new(proposed, problem.within(proposed))
             found[missing[new]] = proposed[new]
             missing = missing[~new]
             if len(missing) == 0:
-                return found
-        found[missing] = problem.sample_feasible(rng, len(missing))  # immigrants: all that was proposed was over budget or known
-        is_new(found, np.ones(n, np.bool_))
-        return found
+                return found, True
+        immigrants = problem.sample_feasible(rng, len(missing))  # for children whose proposals were all over budget or known
+        found[missing] = immigrants
+        return found, bool(is_new(immigrants, np.ones(len(missing), np.bool_)).any()) or len(missing) < n
 
     initial = problem.index.distinct(problem.sample_feasible(rng, 4 * population))[:population]
     is_new(initial, np.ones(len(initial), np.bool_))
     told = yield Ask(np.asfortranarray(initial))
     pool, rewards = told.codes, problem.reward(told.scores)
-    while True:
-        told = yield Ask(offspring(children), pending=pending)
+    barren = 0
+    while barren < _BARREN:
+        codes, fruitful = offspring(children)
+        barren = 0 if fruitful else barren + 1
+        told = yield Ask(codes, pending=pending)
         pool = np.concatenate([pool, told.codes])[-population:]
         rewards = np.concatenate([rewards, problem.reward(told.scores)])[-population:]
 

@@ -103,11 +103,7 @@ def check_fits(index: BlockIndex, images: Any) -> None:
 
 
 def _checkpoint(directory: RunDirectory, trainer: Any, seconds: float, curve: list[dict[str, Any]]) -> None:
-    superseded = directory.events("train", "checkpoint")[-1:]
-    files = directory.keep_files(trainer.save)
-    directory.append("train", "checkpoint", {"files": files, "seconds": seconds, "curve": curve})
-    for event in superseded:
-        directory.store.drop_blobs(set(event.body["files"].values()) - set(files.values()))
+    directory.checkpoint("train", "checkpoint", trainer.save, {"seconds": seconds, "curve": curve})
 
 
 def _restore(directory: RunDirectory, trainer: Any) -> tuple[float, list[dict[str, Any]]]:
