@@ -83,9 +83,9 @@ def space_show(name: Annotated[str, typer.Argument(help="Name, name(key=value), 
         {"choice": "left", "how many": "right", "values": "left"},
         [[role, str(n), values] for (role, values), n in roles.items()],
     )
-    bound = lambda exact: "" if exact else "at most "  # noqa: E731
-    typer.echo(f"encodings   {bound(facts['encodings_exact'])}{facts['encodings']:.4g} (skipped layers collapsed, resolution excluded)")
-    typer.echo(f"subnets     {bound(facts['subnets_exact'])}{facts['subnets']:.4g}")
+    bound = {key: "" if facts[f"{key}_exact"] else "at most " for key in ("encodings", "subnets")}
+    typer.echo(f"encodings   {bound['encodings']}{facts['encodings']:.4g} (skipped layers collapsed, resolution excluded)")
+    typer.echo(f"subnets     {bound['subnets']}{facts['subnets']:.4g}")
     typer.echo(f"MACs        {facts['macs']['min'] / 1e6:.4g} M to {facts['macs']['max'] / 1e6:.4g} M{at}")
     typer.echo(f"parameters  {facts['params']['min'] / 1e6:.3g} M to {facts['params']['max'] / 1e6:.3g} M (batch norm counted)")
     typer.echo(f"next: hwnas profile localhost --space '{name}' --to DIR")
@@ -112,7 +112,7 @@ def profile(
     space: Annotated[str, typer.Option(help="Search space whose blocks are measured.")] = ...,  # type: ignore[assignment]
     to: Annotated[Path, typer.Option(help="Folder of the table.")] = ...,  # type: ignore[assignment]
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime; the device's by default.")] = None,
-    visits: Annotated[int, typer.Option(help="Visits of each block.", min=1)] = 8,
+    visits: Annotated[int, typer.Option(help="Visits of each block.", min=1)] = 16,
     networks: Annotated[int, typer.Option(help="Whole networks that calibrate the sum.", min=0)] = 24,
     seed: Seed = 0,
     as_json: Json = False,
@@ -193,7 +193,7 @@ def search(
     table: Annotated[Path, typer.Option(help="Folder of the latency table.")] = ...,  # type: ignore[assignment]
     latency: Annotated[str, typer.Option(help="Budget: '<= 12ms p50', or '<= 60% p50' of the largest subnet.")] = ...,  # type: ignore[assignment]
     searcher: Annotated[str, typer.Option(help="Search algorithm.")] = "regularized_evolution",
-    evaluations: Annotated[int, typer.Option(help="Subnets to evaluate.")] = 100,
+    evaluations: Annotated[int, typer.Option(help="Subnets to evaluate.")] = 150,
     options: Annotated[list[str] | None, typer.Option("--set", help="Option of the searcher, name=value.")] = None,
     baselines: Annotated[bool, typer.Option(help="Also random search at equal cost, and uniform scaling.")] = True,
     seed: Seed = 0,

@@ -18,7 +18,7 @@ def profile(
     space: str,
     to: Path,
     threads: int | None = None,
-    visits: int = 8,
+    visits: int = 16,
     networks: int = 24,
     seed: int = 0,
     progress: Progress = silent,

@@ -32,7 +32,7 @@ def search(
     table: Path,
     latency: str,
     searcher: str = "regularized_evolution",
-    evaluations: int = 100,
+    evaluations: int = 150,
     options: Sequence[str] = (),
     baselines: bool = True,
     seed: int = 0,
