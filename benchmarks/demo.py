@@ -91,7 +91,7 @@ def train_and_search(out: Path, seed: int, length: float) -> None:
             "smallest": space.smallest()[0],
             "largest": space.largest()[0],
             "chosen": np.array(found["points"][0]["code"], np.int16),
-            "uniform": np.array(found["baselines"]["uniform"]["best"]["code"], np.int16),
+            "uniform": np.array(found["baselines"]["uniform"]["points"][0]["code"], np.int16),
         }
         images, test = job.images("train"), job.images("test")
         rows: dict[str, Any] = {"sources": test.sources.tolist(), "steps": steps}
@@ -112,13 +112,15 @@ def measure(out: Path, seed: int, seconds: float) -> dict[str, Any]:
     """Verify and report one seed's run; hits on the test images of every network."""
     from hwnas.run import RunDirectory
     from hwnas.verbs.report import report
-    from hwnas.verbs.verify import verify
+    from hwnas.verbs.search import BASELINES
+    from hwnas.verbs.verify import equal, verify
 
     run = out / f"seed{seed}"
     verified = verify(run, seconds=seconds, seed=seed, progress=_line)
     report(run, progress=_line)
     with RunDirectory(run, write=False) as directory:
         tested = directory.result("report")
+        found = directory.result("search")
         times = {stage: directory.result(stage)["seconds"] for stage in ("train", "search")}
     assert tested is not None
     n = tested["images"]
@@ -127,9 +129,11 @@ def measure(out: Path, seed: int, seconds: float) -> dict[str, Any]:
     steps = rows.pop("steps")
     hits = {name: _unpacked(each, n) for name, each in rows.items()}
     measured = {}
+    chosen = next((each for each in verified["measured"] if each.get("chosen")), None)
+    equals = {name: equal(found, name, chosen["latency_ms"]) for name in BASELINES} if chosen else {}
     for each, right in zip(verified["measured"], tested["correct"], strict=True):
-        role = "chosen" if each.get("chosen") else each["role"]
-        if role != "candidate" and role not in measured:
+        role = "chosen" if each is chosen else each["role"]
+        if chosen and each["round"] == chosen["round"] and (role in ("chosen", "largest") or (equals.get(role) or {}).get("code") == each["code"]):
             measured[role] = each
             hits[f"{role} file"] = _unpacked(right, n)
     return {"seed": seed, "hits": hits, "sources": sources, "measured": measured, "certificate": verified["certificate"], "seconds": times, "steps": steps}

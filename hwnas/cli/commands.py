@@ -225,7 +225,7 @@ def search(
         f"budget {result['budget_ms']:.4g} ms, {100 * result['feasible_share']:.0f} % of the space within it"
     )
     best = [("search", result["points"][0] if result["points"] else None, result["evaluations"])]
-    best += [(name, each["best"], each["evaluations"]) for name, each in result.get("baselines", {}).items()]
+    best += [(name, each["points"][0] if each["points"] else None, each["evaluations"]) for name, each in result.get("baselines", {}).items()]
     rows = [[name, f"{n:.0f}", f"{p['accuracy_pct']:.2f} %", f"{p['latency_ms']:.4g} ms", f"{p['macs'] / 1e6:.2f} M"] for name, p, n in best if p]
     columns = {"by": "left", "evaluations": "right", "validation accuracy (measured)": "right", "latency (predicted)": "right", "MACs": "right"}
     show.table("best within the budget", columns, rows)

@@ -30,15 +30,25 @@ def silent(stage: str, done: int, total: int) -> None:
     """Progress that is not shown."""
 
 
-class Job:
-    """The parts of a run, each made once when it is first asked for, from the options that the run recorded."""
+def existing(run: Path) -> RunDirectory:
+    """A run that was begun. Raises InputError naming the command that begins one."""
+    if not (Path(run) / "run.sqlite").is_file():
+        raise InputError(f"{run} is no run; begin one with: hwnas train {run} --space SPACE --data DATA")
+    return RunDirectory(Path(run))
 
-    def __init__(self, run: RunDirectory):
-        self.run = run
+
+class Job:
+    """The parts of a run, each made once when it is first asked for, from the options that the run recorded.
+
+    given: options of stages that are not recorded yet, because they are being checked.
+    """
+
+    def __init__(self, run: RunDirectory, given: Mapping[str, Mapping[str, Any]] | None = None):
+        self.run, self.given = run, given or {}
 
     def options(self, stage: str) -> Mapping[str, Any]:
         """What a stage was called with. Raises InputError naming the command to run first."""
-        options = self.run.recorded_options(stage)
+        options = self.given.get(stage) or self.run.recorded_options(stage)
         if options is None:
             raise InputError(f"{self.run.folder} has no {stage} yet; first run: hwnas {stage} {self.run.folder}")
         return options

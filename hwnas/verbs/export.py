@@ -19,8 +19,7 @@ from hwnas.exporter import Parity, parity
 from hwnas.files import write_json, write_whole
 from hwnas.kit import copy_kit
 from hwnas.manifest import ExpectedLatency, Preprocessing, write_manifest
-from hwnas.run import RunDirectory
-from hwnas.verbs.common import Job, Progress, silent
+from hwnas.verbs.common import Job, Progress, existing, silent
 from hwnas.weights import Array
 
 PARITY_INPUTS = 64
@@ -33,7 +32,7 @@ def export(run: Path, *, to: Path, kit: str = KIT, progress: Progress = silent) 
     The file is the one that was measured, byte for byte. Its logits are compared with the PyTorch subnet's on random inputs and on
     validation images first. The folder appears complete or not at all. Returns the stage's result. Raises HwnasError.
     """
-    with RunDirectory(Path(run)) as directory:
+    with existing(run) as directory:
         job, target = Job(directory), Path(to)
         certificate = job.result("verify")["certificate"]
         if certificate is None:

@@ -18,9 +18,9 @@ from hwnas.graph import block_text
 from hwnas.latency_table import Conditions
 from hwnas.predictors.calibrated import assess
 from hwnas.report import Comparison, Interval, LayerShare, Measured, Point, Report
-from hwnas.run import RunDirectory
-from hwnas.verbs.common import Job, Progress, silent
+from hwnas.verbs.common import Job, Progress, existing, silent
 from hwnas.verbs.search import BASELINES
+from hwnas.verbs.verify import equal
 
 CONFIDENCE = 0.95
 RESAMPLES = 2_000
@@ -33,7 +33,7 @@ def report(run: Path, *, to: Path | None = None, progress: Progress = silent) ->
     """
     from hwnas.report_html import render_html
 
-    with RunDirectory(Path(run)) as directory:
+    with existing(run) as directory:
         job = Job(directory)
         job.result("verify")
         made = _report(job, _tested(job, progress))
@@ -125,7 +125,9 @@ def _comparisons(
 ) -> list[Comparison]:
     made = []
     for name in BASELINES:
-        row = next((i for i, each in enumerate(networks) if each["role"] == name), None)
+        match = equal(search, name, networks[chosen]["latency_ms"])
+        wanted = None if match is None else (name, match["code"], networks[chosen]["round"])
+        row = next((i for i, each in enumerate(networks) if (each["role"], each["code"], each["round"]) == wanted), None)
         if row is not None:
             difference = bootstrap(hits[chosen] - hits[row], sources)
             evaluations = round(search["baselines"][name]["evaluations"])

@@ -17,10 +17,9 @@ from hwnas.driver import SearchResult, drive
 from hwnas.errors import InputError
 from hwnas.files import write_whole
 from hwnas.predictor import Additive
-from hwnas.run import RunDirectory
 from hwnas.searcher import Option, parse_options
 from hwnas.space import Codes, FloatArray
-from hwnas.verbs.common import Job, Progress, silent, use_threads
+from hwnas.verbs.common import Job, Progress, existing, silent, use_threads
 
 #: Stage of the run -> searcher: what every search is compared with.
 BASELINES = {"random": "random_search", "uniform": "uniform_scaling"}
@@ -50,11 +49,14 @@ def search(
     factory = registry.load("searchers", searcher)
     chosen = parse_options(factory, options)
     table = Path(table).resolve()
-    recorded = {"table": str(table), "latency": latency, "searcher": searcher, "evaluations": evaluations, "seed": seed, "baselines": baselines}
-    with RunDirectory(Path(run)) as directory:
-        job = Job(directory)
+    recorded: dict[str, Any] = {"table": str(table), "latency": latency, "searcher": searcher, "evaluations": evaluations, "seed": seed, "baselines": baselines}
+    recorded["options"] = chosen
+    with existing(run) as directory:
+        job = Job(directory, {"search": recorded})
         job.result("train")
-        directory.options("search", {**recorded, "options": chosen})
+        if directory.recorded_options("search") is None:
+            job.problem.within(job.index.space.smallest())  # raises before anything is recorded
+        directory.options("search", recorded)
         result = directory.result("search")
         return _search(job, factory, chosen, threads, progress) if result is None else result
 
@@ -81,8 +83,7 @@ def _search(job: Job, factory: Any, chosen: Mapping[str, Option], threads: int |
         result["baselines"] = {}
         for name, searcher in BASELINES.items():
             other = _drive(job, name, registry.load("searchers", searcher), {}, progress)
-            points = _points(job, other)
-            result["baselines"][name] = {"evaluations": other.evaluations, "best": points[0] if points else None}
+            result["baselines"][name] = {"evaluations": other.evaluations, "points": _points(job, other)}
     _write_front(job.run.folder / "front.csv", result["points"])
     job.run.finish("search", result)
     return result

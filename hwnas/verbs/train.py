@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,11 @@ import numpy as np
 from hwnas import registry
 from hwnas.errors import InputError
 from hwnas.files import write_whole
+from hwnas.images import Images, load_images
 from hwnas.index import BlockIndex
 from hwnas.run import RunDirectory
+from hwnas.training.schedule import Phase
+from hwnas.training.schedule import schedule as phases_of
 from hwnas.verbs.common import Progress, silent, use_threads
 
 
@@ -38,25 +41,25 @@ def train(
         raise InputError(f"--batch must be at least 2 and --length positive, got {batch} and {length:g}")
     options = {"space": space, "data": data, "schedule": schedule, "length": length, "batch": batch, "seed": seed}
     index = BlockIndex(registry.create("spaces", space))
+    phases, used_threads = phases_of(schedule), use_threads(threads)
+    images = load_images(data, "train")
+    check_fits(index, images)
     with RunDirectory(Path(run)) as directory:
         directory.options("train", options)
         result = directory.result("train")
-        return _train(directory, index, options, threads, progress) if result is None else result
+        return _train(directory, index, images, phases, {**options, "threads": used_threads}, progress) if result is None else result
 
 
-def _train(directory: RunDirectory, index: BlockIndex, options: Mapping[str, Any], threads: int | None, progress: Progress) -> Mapping[str, Any]:
+def _train(
+    directory: RunDirectory, index: BlockIndex, images: Images, phases: Sequence[Phase], options: Mapping[str, Any], progress: Progress
+) -> Mapping[str, Any]:
     from safetensors.torch import save
 
-    from hwnas.images import load_images
     from hwnas.supernet.supernet import Supernet
     from hwnas.training.evaluate import SupernetAccuracy
-    from hwnas.training.schedule import schedule
     from hwnas.training.trainer import SupernetTrainer, rate_at, steps_per_epoch
 
-    started, used_threads = time.monotonic(), use_threads(threads)
-    phases = schedule(options["schedule"])
-    images = load_images(options["data"], "train")
-    check_fits(index, images)
+    started = time.monotonic()
     trainer = SupernetTrainer(Supernet(index, seed=options["seed"]), images, batch=options["batch"], seed=options["seed"])
     per_epoch = steps_per_epoch(images, options["batch"])
     lengths = [max(1, round(phase.epochs * options["length"] * per_epoch)) for phase in phases]
@@ -83,7 +86,7 @@ def _train(directory: RunDirectory, index: BlockIndex, options: Mapping[str, Any
         "fingerprint": trainer.supernet.fingerprint,
         "steps": trainer.steps,
         "seconds": seconds_before + time.monotonic() - started,
-        "threads": used_threads,
+        "threads": options["threads"],
         "validation_accuracy_pct": ends,
         "curve": curve,
     }
@@ -91,7 +94,7 @@ def _train(directory: RunDirectory, index: BlockIndex, options: Mapping[str, Any
     return result
 
 
-def check_fits(index: BlockIndex, images: Any) -> None:
+def check_fits(index: BlockIndex, images: Images) -> None:
     """Raises InputError where the networks of the space do not take these images or have too few outputs for their classes."""
     graph = index.space.lower(index.space.largest())
     channels, classes = images.pixels.shape[1], len(images.classes)

@@ -22,8 +22,7 @@ from hwnas.errors import InputError
 from hwnas.files import write_json
 from hwnas.predictors.calibrated import assess
 from hwnas.profiling.window import Window, WindowRow, measure_window, verdict
-from hwnas.run import RunDirectory
-from hwnas.verbs.common import Job, Progress, silent
+from hwnas.verbs.common import Job, Progress, existing, silent
 from hwnas.verbs.search import BASELINES, records
 
 LEVEL = 0.01
@@ -33,6 +32,7 @@ _STATED = (
     *("runs", "visits", "independent_visits", "dropped_share", "verdict", "model_sha256"),
 )
 MAX_ROUNDS = 3
+MAX_SECONDS = 86_400
 MIN_MARGIN = 0.02  # two measurements of one network some minutes apart differ so much on a shared machine, however good the table
 
 
@@ -47,16 +47,20 @@ def verify(
 ) -> Mapping[str, Any]:
     """Measure the `top` candidates of the search as ONNX files on the table's device and certify the most accurate that fits.
 
-    Beside them the best of each baseline and the largest subnet are measured, in the same window of `seconds`. Where no candidate
+    Beside each is measured the most accurate network of each baseline that is predicted to be no slower, and the largest subnet,
+    all in the same window of `seconds`: so the one that is chosen has its equals at equal latency. Where no candidate
     fits, the prediction is corrected by what was measured and others are tried, twice at most. `certificate.json` is in the
     run's folder where one fits; the same call again returns it, or tries again where none did. Returns the stage's result.
     Raises HwnasError.
     """
     if top < 1:
         raise InputError(f"--top is {top}, it must be at least 1")
-    with RunDirectory(Path(run)) as directory:
+    if not 0 < seconds <= MAX_SECONDS:
+        raise InputError(f"--seconds is {seconds:g}, it must be above 0 and at most {MAX_SECONDS:,}")
+    with existing(run) as directory:
         job = Job(directory)
         job.result("search")
+        load_device(device or job.table.conditions.device)
         directory.options("verify", {"top": top, "seconds": seconds, "device": device or job.table.conditions.device, "seed": seed})
         result = directory.result("verify")
         return result if result is not None and result["certificate"] else _verify(job, progress)
@@ -68,13 +72,13 @@ def _verify(job: Job, progress: Progress) -> Mapping[str, Any]:
     margin = max(MIN_MARGIN, float(assess(job.table, job.index, job.budget.quantile)["calibrated"]["mape"]))
     limit_ms, correction, level = job.budget_ms, 1.0, LEVEL / 2
     measured: list[dict[str, Any]] = []
-    others = _others(job, search)
     for attempt in range(MAX_ROUNDS):
         known = {tuple(each["code"]) for each in measured if each["role"] == "candidate"}
         candidates = pick([point for point in search["points"] if tuple(point["code"]) not in known], options["top"], limit_ms / correction, margin)
         if not candidates:
             break
-        models = [{**point, "role": "candidate", "round": attempt} for point in candidates] + others
+        models = [{**point, "role": "candidate", "round": attempt} for point in candidates]
+        models += [{**other, "round": attempt} for other in _others(job, search, models)]
         for model in models:
             model["model_sha256"] = job.run.store.add_blob(_onnx(job, model["code"]))
         window = measure_window(
@@ -99,7 +103,7 @@ def _verify(job: Job, progress: Progress) -> Mapping[str, Any]:
         latest = [each for each in measured if each["role"] == "candidate" and each["round"] == attempt]
         key = "measured_ms" if attempt == 0 else "upper_bound_ms"
         correction = max(correction, *((each[key] or each["measured_ms"]) / each["latency_ms"] for each in latest))
-        level, others = level / 2, []
+        level /= 2
     result = {"limit_ms": limit_ms, "measured": measured, "certificate": certificate if any(each.get("chosen") for each in measured) else None}
     job.run.finish("verify", result)
     return result
@@ -119,12 +123,21 @@ def pick(points: Sequence[Mapping[str, Any]], top: int, limit_ms: float, margin:
     return chosen or sorted(points, key=lambda point: point["latency_ms"])[:1]
 
 
-def _others(job: Job, search: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What is measured beside the candidates: the best of each baseline, and the largest subnet, to tell whether the budget binds."""
-    found = [{**search["baselines"][name]["best"], "role": name} for name in BASELINES if search.get("baselines", {}).get(name, {}).get("best")]
-    largest = job.index.space.largest()
+def equal(search: Mapping[str, Any], baseline: str, latency_ms: float) -> Mapping[str, Any] | None:
+    """The most accurate network of a baseline that is predicted to take at most so long; None where there is none."""
+    points = search.get("baselines", {}).get(baseline, {}).get("points", [])
+    return next((point for point in points if point["latency_ms"] <= latency_ms * (1 + 1e-9)), None)  # points are sorted by accuracy
+
+
+def _others(job: Job, search: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What is measured beside the candidates: their equals of each baseline, and the largest subnet, to tell whether the budget binds."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for name in BASELINES:
+        for candidate in candidates:
+            if point := equal(search, name, candidate["latency_ms"]):
+                found[name, tuple(point["code"])] = {**point, "role": name}
     accuracy = [job.result("train")["validation_accuracy_pct"]["largest"]]
-    return [*found, {**records(job, largest, accuracy)[0], "role": "largest"}]
+    return [*found.values(), {**records(job, job.index.space.largest(), accuracy)[0], "role": "largest"}]
 
 
 def _onnx(job: Job, code: Sequence[int]) -> bytes:
@@ -152,7 +165,7 @@ def _measured(row: WindowRow, limit_ms: float) -> dict[str, Any]:
 
 def _certificate(job: Job, chosen: Mapping[str, Any], measured: Sequence[Mapping[str, Any]], window: Window, limit_ms: float) -> dict[str, Any]:
     """What was measured, of which file, under which conditions; and how far the statement reaches."""
-    largest = next(each for each in measured if each["role"] == "largest")
+    largest = next(each for each in measured if each["role"] == "largest" and each["round"] == chosen["round"])
     return {
         "format": "hwnas.certificate/1",
         "origin": "measured",

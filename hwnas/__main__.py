@@ -1,0 +1,5 @@
+"""`python -m hwnas`."""
+
+from hwnas.cli import main
+
+main()

@@ -1,0 +1,189 @@
+"""The main job through the command line, in small: real measurements, real training, real files."""
+
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hwnas import cli
+from hwnas.manifest import read_manifest
+
+pytest.importorskip("sklearn", reason="the data set cluttered_digits comes with scikit-learn, extra 'demo'")
+
+EVOLUTION = ("--set", "population=4", "--set", "tournament=2")
+SPACE = "ofa_mini(resolutions=(24,))"
+
+
+def hwnas(*arguments):
+    """Exit code, standard output and error of a command."""
+    done = subprocess.run([sys.executable, "-m", "hwnas", *map(str, arguments)], capture_output=True, text=True, timeout=600)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def in_process(monkeypatch, capsys, *arguments):
+    """The same without a new process, for commands that end early."""
+    monkeypatch.setattr(sys, "argv", ["hwnas", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    captured = capsys.readouterr()
+    return ended.value.code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A whole run: the budget is wide, so that the outcome does not hang on how busy this machine is."""
+    folder = tmp_path_factory.mktemp("job")
+    steps = [
+        ("profile", "localhost", "--space", SPACE, "--to", folder / "table", "--visits", 2, "--networks", 8),
+        ("train", folder / "run", "--space", SPACE, "--data", "cluttered_digits", "--length", 0.02, "--threads", 1),
+        ("search", folder / "run", "--table", folder / "table", "--latency", "<= 900ms", "--evaluations", 6, "--threads", 1, *EVOLUTION),
+    ]
+    for step in steps:
+        code, out, error = hwnas(*step, "--json")
+        assert code == 0, error
+        (folder / f"{step[0]}.json").write_text(out)
+    for _ in range(3):
+        code, out, error = hwnas("verify", folder / "run", "--top", 2, "--seconds", 6, "--json")
+        if code == 0:
+            break
+    else:
+        pytest.skip(f"this machine is too busy to measure on: {error}")
+    (folder / "verify.json").write_text(out)
+    for step in (("export", folder / "run", "--to", folder / "export"), ("report", folder / "run", "--to", folder / "report.html")):
+        code, out, error = hwnas(*step, "--json")
+        assert code == 0, error
+        (folder / f"{step[0]}.json").write_text(out)
+    return folder
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text())
+
+
+def test_every_distinct_block_was_measured(folder):
+    facts = read(folder, "profile.json")
+    assert facts["origin"] == "measured" and facts["networks"] == 8 and facts["failed"] == 0
+    assert facts["entries"] == len((folder / "table" / "entries.csv").read_text().splitlines()) - 1
+
+
+def test_training_went_through_all_phases(folder):
+    result = read(folder, "train.json")
+    assert [point["phase"] for point in result["curve"]][-1] == "expand" and {point["phase"] for point in result["curve"]} >= {"largest", "kernel and depth"}
+    assert result["steps"] == result["curve"][-1]["step"]
+
+
+def test_search_and_random_search_cost_the_same(folder):
+    result = read(folder, "search.json")
+    assert result["evaluations"] == result["baselines"]["random"]["evaluations"] == 6
+    assert len(result["points"]) == 6 and result["latency_origin"] == "predicted"
+    accuracies = [point["accuracy_pct"] for point in result["points"]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    front = list(csv.DictReader((folder / "run" / "front.csv").open()))
+    assert len(front) == sum(point["on_front"] for point in result["points"]) and "latency_ms_predicted" in front[0]
+
+
+def test_uniform_scaling_varies_all_layers_together(folder):
+    for point in read(folder, "search.json")["baselines"]["uniform"]["points"]:
+        for role in ("kernel", "expand", "depth"):
+            assert len({value for name, value in point["values"].items() if name.endswith(role)}) == 1
+
+
+def test_the_certificate_says_what_was_measured(folder):
+    certificate = read(folder / "export", "certificate.json")
+    assert certificate == read(folder, "verify.json")["certificate"]
+    assert certificate["verdict"] == "within" and certificate["origin"] == "measured" and certificate["statistic"] == "p50"
+    assert certificate["measured_ms"] <= certificate["upper_bound_ms"] <= certificate["budget_ms"] == 900
+    assert certificate["visits"] >= 9 and certificate["runs"] >= certificate["visits"] and certificate["confidence"] > 0.99
+    assert certificate["space_max_ms"] > 0 and not certificate["budget_binds"]
+    digest = hashlib.sha256((folder / "export" / "model.onnx").read_bytes()).hexdigest()
+    assert digest == certificate["model_sha256"]
+
+
+def test_baselines_are_measured_at_equal_predicted_latency(folder):
+    measured = read(folder, "verify.json")["measured"]
+    chosen = next(each for each in measured if each.get("chosen"))
+    for role in ("random", "uniform"):
+        assert min(each["latency_ms"] for each in measured if each["role"] == role) <= chosen["latency_ms"]
+    assert any(each["role"] == "largest" for each in measured)
+
+
+def test_the_exported_folder_proves_itself_without_hwnas(folder):
+    export = folder / "export"
+    manifest = read_manifest(export)
+    assert manifest["labels"] == list("0123456789") and manifest["input"]["shape"] == [1, 1, 24, 24]
+    assert all(check["passed"] for check in read(folder, "export.json")["parity"].values())
+    kit = [sys.executable, "-I", str(export / "onnxruntime_python" / "infer.py"), "--runs", "3"]
+    image = folder / "digit.npy"
+    np.save(image, np.zeros((48, 48), np.uint8))
+    done = subprocess.run([*kit, str(image)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout.strip().endswith("ok"), done.stderr
+
+
+def test_the_report_says_whether_the_search_won(folder):
+    page = (folder / "report.html").read_text()
+    shown = read(folder, "report.json")
+    assert {each["baseline"] for each in shown["comparisons"]} == {"random", "uniform"}
+    won = all(each["difference_points"]["low"] > 0 for each in shown["comparisons"])
+    assert ("did not win" in page) == (not won)
+    assert "src=\"http" not in page and "href=\"http" not in page
+    assert abs(sum(layer["share"] for layer in shown["layers"]) - 1) < 1e-6
+    assert all(0 <= each["test_accuracy_pct"]["low"] <= each["test_accuracy_pct"]["high"] <= 100 for each in shown["measured"])
+
+
+def test_the_same_command_again_returns_what_is_recorded(folder):
+    for verb, more in (("verify", ("--top", 2, "--seconds", 6)), ("train", ("--space", SPACE, "--data", "cluttered_digits", "--length", 0.02))):
+        code, out, error = hwnas(verb, folder / "run", *more, "--json")
+        assert code == 0, error
+        assert json.loads(out) == read(folder, f"{verb}.json")
+
+
+def test_other_options_than_recorded_are_refused(folder, monkeypatch, capsys):
+    code, _, error = in_process(monkeypatch, capsys, "train", folder / "run", "--space", SPACE, "--data", "cluttered_digits", "--seed", 3)
+    assert code == 2 and "name another folder" in error
+
+
+def test_a_budget_below_the_space_is_answered_with_the_least_latency(folder, monkeypatch, capsys, tmp_path):
+    import shutil
+
+    shutil.copytree(folder / "run", tmp_path / "run", ignore=shutil.ignore_patterns("*.lock"))
+    code, _, error = in_process(monkeypatch, capsys, "search", tmp_path / "run", "--table", folder / "table", "--latency", "<= 0.001ms", "--evaluations", 6)
+    assert code == 2 and "latency" in error  # this run was begun with another budget
+    fresh = tmp_path / "fresh"
+    trained = ("--space", SPACE, "--data", "cluttered_digits", "--length", 0.001, "--threads", 1)
+    assert hwnas("train", fresh, *trained)[0] == 0
+    code, _, error = in_process(monkeypatch, capsys, "search", fresh, "--table", folder / "table", "--latency", "<= 0.001ms", "--evaluations", 6)
+    assert "latency" not in (fresh / "run.toml").read_text()  # an impossible budget is not recorded: another one may follow
+    assert code == 1 and "cannot be met" in error and "the smallest architecture" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("space", "show", "ofa_mobilnet_v3"), 2, "did you mean 'ofa_mobilenet_v3'"),
+        (("space", "show", "ofa_mini(widht=2)"), 2, "widht"),
+        (("space", "show", "ofa_mini(resolutions=())"), 2, "resolutions must be"),
+        (("space", "show", "missing.py:space"), 2, "no such file"),
+        (("profile", "pixel9", "--space", "ofa_mini", "--to", "x"), 2, "no device named 'pixel9'"),
+        (("train", "x", "--space", "ofa_mini", "--data", "imagenet"), 2, "no data set named 'imagenet'"),
+        (("train", "x", "--space", "ofa_mobilenet_v3", "--data", "cluttered_digits"), 2, "channels=1, classes=10"),
+        (("train", "x", "--space", "ofa_mini", "--data", "cluttered_digits", "--schedule", "smal"), 2, "did you mean 'small'"),
+        (("train", "x", "--space", "ofa_mini", "--data", "cluttered_digits", "--length", "-1"), 2, "--length"),
+        (("search", "x", "--table", "t", "--latency", "<= 5ms"), 2, "begin one with: hwnas train"),
+        (("search", "x", "--table", "t", "--latency", "<= 5ms", "--searcher", "nsga9"), 2, "no searcher named 'nsga9'"),
+        (("search", "x", "--table", "t", "--latency", "<= 5ms", "--set", "populaton=3"), 2, "did you mean 'population'"),
+        (("verify", "x"), 2, "hwnas train"),
+        (("export", "x", "--to", "y"), 2, "hwnas"),
+        (("report", "x"), 2, "hwnas"),
+        (("serach",), 2, "serach"),
+    ],
+)
+def test_wrong_input_is_one_sentence(arguments, code, words, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    got, out, error = in_process(monkeypatch, capsys, *arguments)
+    assert got == code and words in error and out == ""
+    assert "Traceback" not in error and not list(tmp_path.iterdir())  # nothing was written
