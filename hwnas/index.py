@@ -93,6 +93,10 @@ class BlockIndex:
         """codes (n, choices) -> block ids (n, layers); equal rows are the same subnet."""
         return np.stack([table[self.cells(codes, i)] for i, table in enumerate(self.tables)], axis=1)
 
+    def resolutions(self, codes: Codes) -> list[int]:
+        """Side of the input image of each network, (n,), read from its first block."""
+        return [self.blocks[i][0].op.input[-1] for i in self.tables[0][self.cells(codes, 0)]]
+
     def distinct(self, codes: Codes) -> Codes:
         """The same codes with repeated subnets dropped, first occurrences kept in order."""
         _, first = np.unique(self.ids(codes), axis=0, return_index=True)

@@ -5,7 +5,7 @@ A static network owns its tensors; a subnet of a supernet is the same module ove
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -31,21 +31,37 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+#: One operator at work: the network (for its mode) and the inputs' values -> the output's.
+Step: TypeAlias = Callable[..., Tensor]
+
+
 class Network(nn.Module):
     """A graph over named tensors; the batch size comes from the data, every other size from the graph.
 
-    `sources` computes tensors anew at each forward pass (kernel transforms); it wins over `tensors`.
+    `sources` computes tensors anew at each forward pass (kernel transforms); it wins over `tensors`. `steps` are those of the
+    graph's nodes, with the positions of their inputs (0 is the network's), where somebody has them already; then the graph may be
+    a function that makes it when it is asked for.
     """
 
-    def __init__(self, graph: Graph, tensors: Mapping[str, Tensor], sources: Mapping[str, Source] | None = None):
+    def __init__(
+        self,
+        graph: Graph | Callable[[], Graph],
+        tensors: Mapping[str, Tensor],
+        sources: Mapping[str, Source] | None = None,
+        steps: Sequence[tuple[Step, tuple[int, ...]]] | None = None,
+    ):
         super().__init__()
-        self.graph = graph
+        self._graph = graph
         self.tensors = dict(tensors)
         self.sources = dict(sources or {})
         self.momentum = BN_MOMENTUM
-        slot = {"input": 0} | {each.name: i for i, each in enumerate(graph.nodes, start=1)}
-        self._steps = [(self._step(each), tuple(slot[name] for name in each.inputs)) for each in graph.nodes]
-        self._output = slot[graph.output_name]
+        self._steps = graph_steps(self.graph, self.tensors, self.sources) if steps is None else steps
+
+    @property
+    def graph(self) -> Graph:
+        if not isinstance(self._graph, Graph):
+            self._graph = self._graph()
+        return self._graph
 
     def weights(self) -> dict[str, Array]:
         """Copies of all tensors, computed ones included, by the names of hwnas.weights."""
@@ -60,38 +76,45 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         values = [_channels_last(x) if x.dim() == 4 else x]
         for step, inputs in self._steps:
-            values.append(step(*[values[i] for i in inputs]))
-        return values[self._output]
+            values.append(step(self, *[values[i] for i in inputs]))
+        return values[-1]
 
-    def _step(self, each: GraphNode) -> Callable[..., Tensor]:
-        op, prefix = each.op, each.name
-        if isinstance(op, Add):
-            return th.add
-        if isinstance(op, Mul):
-            return th.mul
-        if isinstance(op, Flatten):
-            return lambda x: x.flatten(1)
-        if isinstance(op, GlobalPool):
-            return lambda x: x.mean((2, 3), keepdim=True)
-        assert isinstance(op, Conv2d | Linear)  # the vocabulary is closed
-        act = _ACTIVATIONS.get(op.act)
-        norm = self._norm(prefix, each.node.norm) if each.node.norm is not None else None
-        bias = self.tensors.get(f"{prefix}.bias") if norm is None else None
-        weight = self.sources.get(f"{prefix}.weight") or partial(_given, self.tensors.get(f"{prefix}.weight"))
 
-        if isinstance(op, Linear):
-            apply: Callable[[Tensor], Tensor] = lambda x: F.linear(x, weight(), bias)  # noqa: E731
-        else:
-            stride, padding, groups = op.stride, op.kernel // 2, op.groups
-            apply = lambda x: F.conv2d(x, weight(), bias, stride, padding, 1, groups)  # noqa: E731
-        if norm is None:
-            return apply if act is None else lambda x: act(apply(x))
-        return (lambda x: norm(apply(x))) if act is None else lambda x: act(norm(apply(x)))
+def graph_steps(graph: Graph, tensors: Mapping[str, Tensor], sources: Mapping[str, Source]) -> list[tuple[Step, tuple[int, ...]]]:
+    """The step of each node in order, with the positions of its inputs among the values: 0 is the network's input."""
+    slot = {"input": 0} | {each.name: i for i, each in enumerate(graph.nodes, start=1)}
+    return [(_step(each, tensors, sources), tuple(slot[name] for name in each.inputs)) for each in graph.nodes]
 
-    def _norm(self, prefix: str, eps: float) -> Callable[[Tensor], Tensor]:
-        mean, var = self.tensors[f"{prefix}.norm.mean"], self.tensors[f"{prefix}.norm.var"]
-        weight, bias = self.tensors[f"{prefix}.norm.weight"], self.tensors[f"{prefix}.norm.bias"]
-        return lambda x: F.batch_norm(x, mean, var, weight, bias, self.training, self.momentum, eps)
+
+def _step(each: GraphNode, tensors: Mapping[str, Tensor], sources: Mapping[str, Source]) -> Step:
+    op, prefix = each.op, each.name
+    if isinstance(op, Add):
+        return lambda net, x, y: x + y
+    if isinstance(op, Mul):
+        return lambda net, x, y: x * y
+    if isinstance(op, Flatten):
+        return lambda net, x: x.flatten(1)
+    if isinstance(op, GlobalPool):
+        return lambda net, x: x.mean((2, 3), keepdim=True)
+    assert isinstance(op, Conv2d | Linear)  # the vocabulary is closed
+    act = _ACTIVATIONS.get(op.act)
+    norm = _norm(prefix, each.node.norm, tensors) if each.node.norm is not None else None
+    bias = tensors.get(f"{prefix}.bias") if norm is None else None
+    weight = sources.get(f"{prefix}.weight") or partial(_given, tensors.get(f"{prefix}.weight"))
+    if isinstance(op, Linear):
+        apply: Callable[[Tensor], Tensor] = lambda x: F.linear(x, weight(), bias)  # noqa: E731
+    else:
+        stride, padding, groups = op.stride, op.kernel // 2, op.groups
+        apply = lambda x: F.conv2d(x, weight(), bias, stride, padding, 1, groups)  # noqa: E731
+    if norm is None:
+        return (lambda net, x: apply(x)) if act is None else lambda net, x: act(apply(x))
+    return (lambda net, x: norm(net, apply(x))) if act is None else lambda net, x: act(norm(net, apply(x)))
+
+
+def _norm(prefix: str, eps: float, tensors: Mapping[str, Tensor]) -> Callable[[Network, Tensor], Tensor]:
+    mean, var = tensors[f"{prefix}.norm.mean"], tensors[f"{prefix}.norm.var"]
+    weight, bias = tensors[f"{prefix}.norm.weight"], tensors[f"{prefix}.norm.bias"]
+    return lambda net, x: F.batch_norm(x, mean, var, weight, bias, net.training, net.momentum, eps)
 
 
 def _given(tensor: Tensor | None) -> Tensor:

@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hwnas.backends.torch import Network, Source, initial_weights
+from hwnas.backends.torch import Network, Source, Step, graph_steps, initial_weights
 from hwnas.errors import DamagedFile
+from hwnas.graph import Graph
 from hwnas.index import BlockIndex
 from hwnas.ops import Conv2d, Shape
 from hwnas.space import Codes
 from hwnas.supernet.sharing import identity, transform_names, transformed, window
 from hwnas.weights import Array, Weights
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A layer that runs one of its blocks; steps count positions from the layer's input."""
+
+    tensors: dict[str, Tensor]
+    sources: dict[str, Source]
+    steps: list[tuple[Step, tuple[int, ...]]]
 
 
 class Supernet:
@@ -43,6 +54,7 @@ class Supernet:
         for name in self.trained:
             self.tensors[name].requires_grad_(True)
         self._views: dict[tuple[str, Shape], Tensor] = {}
+        self._pieces: dict[tuple[int, int], _Piece] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -53,8 +65,34 @@ class Supernet:
     # -- subnets --------------------------------------------------------------------------------------------------------------
 
     def subnet(self, code: Codes) -> Network:
-        """The network of one row of codes over views of the supernet's tensors: training it trains the supernet, see `merge`."""
-        graph = self.index.space.lower(code)
+        """The network of one row of codes over views of the supernet's tensors: training it trains the supernet, see `merge`.
+
+        It is put together from one piece per layer, made when a block is first met.
+        """
+        space = self.index.space
+        if any(layer.after is not None for layer in space.layers):
+            graph = space.lower(code)
+            return Network(graph, *self._tensors(graph))
+        tensors: dict[str, Tensor] = {}
+        sources: dict[str, Source] = {}
+        steps: list[tuple[Step, tuple[int, ...]]] = []
+        for layer, block in enumerate(self.index.ids(space.check(np.asarray(code).reshape(1, -1)))[0].tolist()):
+            if self.index.blocks[block]:
+                piece = self._pieces.get((layer, block)) or self._piece(layer, block)
+                tensors.update(piece.tensors)
+                sources.update(piece.sources)
+                start = len(steps)  # the position of the piece's input: the output of the piece before it
+                steps += [(step, tuple([i + start for i in inputs])) for step, inputs in piece.steps]
+        return Network(partial(space.lower, code), tensors, sources, steps)
+
+    def _piece(self, layer: int, block: int) -> _Piece:
+        graph = Graph([(self.index.space.layers[layer].name, self.index.blocks[block], None)])
+        tensors, sources = self._tensors(graph)
+        piece = self._pieces[layer, block] = _Piece(tensors, sources, graph_steps(graph, tensors, sources))
+        return piece
+
+    def _tensors(self, graph: Graph) -> tuple[dict[str, Tensor], dict[str, Source]]:
+        """The tensors of a graph's nodes: views, and sources where a transform makes the kernel."""
         tensors: dict[str, Tensor] = {}
         sources: dict[str, Source] = {}
         for each in graph.nodes:
@@ -69,7 +107,7 @@ class Supernet:
                         tensors[name] = full
                 else:
                     tensors[name] = self._view(name, shape)
-        return Network(graph, tensors, sources)
+        return tensors, sources
 
     def extract(self, code: Codes) -> dict[str, Array]:
         """Weights of a subnet as arrays of its own, kernel transforms applied, by the names of hwnas.weights."""

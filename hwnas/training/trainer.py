@@ -70,9 +70,10 @@ class SupernetTrainer:
         labels = self.images.labels[rows]
         soft: Tensor | None = None
         total = 0.0
-        for code in codes:
+        resolutions = self.supernet.index.resolutions(codes)
+        for code, resolution in zip(codes, resolutions, strict=True):
             network = self.supernet.subnet(code).train()
-            x = self.images.inputs(self.images.pixels[rows], network.graph.input[2])
+            x = self.images.inputs(self.images.pixels[rows], resolution)
             if soft is None and self.teacher is not None and not sandwich:
                 with torch.no_grad():
                     soft = F.softmax(self.teacher(x), dim=1)
