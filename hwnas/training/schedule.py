@@ -61,9 +61,9 @@ OFA = (
 
 #: For data and networks that a CPU trains in minutes: the same order of shrinking, with the sandwich rule. Rates are AdamW's.
 SMALL = (
-    Phase("largest", 2, 8e-3),
-    Phase("kernel and depth", 1, 8e-3, {"kernel": _ALL, "depth": _ALL}, sandwich=True),
-    Phase("expand", 5, 8e-3, {"kernel": _ALL, "depth": _ALL, "expand": _ALL}, sandwich=True),
+    Phase("largest", 1, 8e-3),
+    Phase("kernel and depth", 0.5, 8e-3, {"kernel": _ALL, "depth": _ALL}, sandwich=True),
+    Phase("expand", 6.5, 8e-3, {"kernel": _ALL, "depth": _ALL, "expand": _ALL}, sandwich=True),
 )
 
 SCHEDULES = {"ofa": OFA, "small": SMALL}

@@ -48,9 +48,9 @@ def batch_rows(images: Images, batch: int, seed: int, step: int) -> Tensor:
 class SupernetTrainer:
     """Takes weight steps of a supernet: AdamW, cross-entropy, and distillation from the largest subnet.
 
-    In a sandwich the first network of the step teaches the others (in-place distillation, Yu et al., 2020); otherwise `teacher`
-    does, if set: the largest network as it was after its own phase, in training mode, as in OFA. Loss of a student:
-    cross-entropy with the labels plus cross-entropy with the teacher's probabilities, one to one.
+    In a sandwich the first network of the step learns the labels, and the others its probabilities alone (in-place distillation,
+    Yu et al., 2020). Otherwise `teacher` teaches, if set: the largest network as it was after its own phase, in training mode;
+    then a student's loss is cross-entropy with the labels plus cross-entropy with the teacher's probabilities (OFA's).
     """
 
     def __init__(self, supernet: Supernet, images: Images, *, batch: int = 64, seed: int = 0):
@@ -78,11 +78,14 @@ class SupernetTrainer:
                 with torch.no_grad():
                     soft = F.softmax(self.teacher(x), dim=1)
             logits = network(x)
-            loss = F.cross_entropy(logits, labels)
-            if soft is not None:
-                loss = loss + F.cross_entropy(logits, soft)
-            elif sandwich:
-                soft = F.softmax(logits.detach(), dim=1)
+            if sandwich and soft is not None:
+                loss = F.cross_entropy(logits, soft)
+            else:
+                loss = F.cross_entropy(logits, labels)
+                if soft is not None:
+                    loss = loss + F.cross_entropy(logits, soft)
+                elif sandwich:
+                    soft = F.softmax(logits.detach(), dim=1)
             loss.backward()
             total += float(loss.detach())
         self.supernet.merge()
