@@ -317,7 +317,10 @@ def report(
     with show.progress_bar() as progress:
         made = act(run, to=to, progress=progress)
     if as_json:
-        show.as_json(asdict(made))
+        facts = asdict(made)
+        for each in (*facts["points"], *facts["layers"]):
+            each["origin"] = made.latency_origin
+        show.as_json(facts)
         return
     Console(width=100).print(render_text(made))
     typer.echo(f"page: {to or run / 'report.html'}")

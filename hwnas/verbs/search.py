@@ -123,6 +123,7 @@ def records(job: Job, codes: Codes, accuracy: Sequence[float] | FloatArray) -> l
             "values": job.index.space.decode(code),
             "accuracy_pct": float(accuracy[i]),
             "latency_ms": float(latency[i]),
+            "latency_origin": job.latency.origin,
             "macs": int(costs[0][i]),
             "params": int(costs[1][i]),
         }

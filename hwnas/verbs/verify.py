@@ -2,7 +2,7 @@
 
 The rule (ARCHITECTURE 3.2): hard filter by prediction, then measure. All candidates are measured interleaved, in a window whose
 length is fixed before the first sample; nobody looks at a bound before it ends. The error level holds for the whole command: it
-is divided by the number of models measured together and halved at each re-solve, so that all rounds together stay below LEVEL.
+is divided by the number of candidates measured together and halved at each re-solve, so that all rounds together stay below LEVEL.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _verify(job: Job, progress: Progress) -> Mapping[str, Any]:
             [job.run.store.blob(model["model_sha256"]) for model in models],
             device,
             quantile=job.budget.quantile,
-            level=level,
+            level=level * len(models) / len(candidates),  # only the candidates' bounds are claims
             seconds=options["seconds"],
             threads=job.table.conditions.threads,
             seed=options["seed"] + attempt,
@@ -150,6 +150,7 @@ def _onnx(job: Job, code: Sequence[int]) -> bytes:
 def _measured(row: WindowRow, limit_ms: float) -> dict[str, Any]:
     return {
         "measured_ms": row.estimate_ms,
+        "measured_origin": "measured",
         "upper_bound_ms": row.upper_bound_ms,
         "confidence": row.confidence,
         "p10_ms": row.p10_ms,
