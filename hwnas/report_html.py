@@ -13,7 +13,7 @@ from typing import Any
 
 from hwnas import report_words as words
 from hwnas.graph import IDENTITY, block_text
-from hwnas.report import Comparison, Report
+from hwnas.report_data import Comparison, Report
 from hwnas.report_plot import Scale, error_figure, front_figure
 
 #: Outlines of the marks of measured networks around (0, 0), by role; `other` is for every role not named here.

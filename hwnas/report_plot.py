@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hwnas.report import Measured, Point, Report
+from hwnas.report_data import Measured, Point, Report
 from hwnas.report_words import labels
 
 _BEYOND = 0.05

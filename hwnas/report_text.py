@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from hwnas import report_words as words
-from hwnas.report import LayerShare, Report
+from hwnas.report_data import LayerShare, Report
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType

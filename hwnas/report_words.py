@@ -10,7 +10,7 @@ from typing import Any
 
 from hwnas.errors import InputError
 from hwnas.graph import IDENTITY, block_text, parse_block
-from hwnas.report import Comparison, Measured, Report
+from hwnas.report_data import Comparison, Measured, Report
 
 #: Names of the baselines in a sentence; others are given as they are.
 BASELINES = {"random": "random search", "uniform": "uniform scaling"}

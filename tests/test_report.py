@@ -12,7 +12,7 @@ from importlib.resources import files
 
 import pytest
 
-from hwnas.report import Comparison, Interval, LayerShare, Measured, Point, Report
+from hwnas.report_data import Comparison, Interval, LayerShare, Measured, Point, Report
 from hwnas.report_html import render_html
 from hwnas.report_plot import Scale
 from hwnas.report_text import render_text

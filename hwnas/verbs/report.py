@@ -17,7 +17,7 @@ from hwnas.files import write_whole
 from hwnas.graph import block_text
 from hwnas.latency_table import Conditions
 from hwnas.predictors.calibrated import assess
-from hwnas.report import Comparison, Interval, LayerShare, Measured, Point, Report
+from hwnas.report_data import Comparison, Interval, LayerShare, Measured, Point, Report
 from hwnas.verbs.common import Job, Progress, existing, silent
 from hwnas.verbs.search import BASELINES
 from hwnas.verbs.verify import equal
