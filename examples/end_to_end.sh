@@ -4,7 +4,14 @@
 set -eu
 folder=${1:-runs/demo}
 started=$(date +%s)
-say() { printf '\n$ hwnas %s\n' "$*"; hwnas "$@"; }
+say() {
+    printf '\n$ hwnas'
+    for word in "$@"; do
+        case $word in *[!A-Za-z0-9_./=-]*) printf " '%s'" "$word" ;; *) printf ' %s' "$word" ;; esac
+    done
+    printf '\n'
+    hwnas "$@"
+}
 
 say profile localhost --space ofa_mini --to "$folder/table"
 say train "$folder/run" --space ofa_mini --data cluttered_digits --threads 1
@@ -12,5 +19,5 @@ say search "$folder/run" --table "$folder/table" --latency "<= 55% p50" --thread
 say verify "$folder/run"
 say export "$folder/run" --to "$folder/export"
 say report "$folder/run" --to "$folder/report.html"
-printf '\nthe whole job took %d s; what to ship is in %s\n' $(( $(date +%s) - started )) "$folder/export"
+printf '\nthe whole job took %d s; what to ship is in %s\n' $(($(date +%s) - started)) "$folder/export"
 printf 'next: python %s/export/onnxruntime_python/infer.py\n' "$folder"
