@@ -1,4 +1,11 @@
-"""Hardware-aware neural architecture search: profile a device, search under a latency budget, export what provably fits."""
+"""Hardware-aware neural architecture search: profile a device, search under a latency budget, export what provably fits.
+
+Each command of the shell is a function here: `profile`, `train`, `search`, `verify`, `export`, `report`, `show_space` and `doctor`.
+They, and with them PyTorch and the rest, are imported when they are first asked for; `import hwnas` alone needs numpy.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from hwnas.architecture import Architecture
 from hwnas.errors import HwnasError, Infeasible, InputError, MissingLatency
@@ -6,8 +13,19 @@ from hwnas.graph import Block, Graph, Node
 from hwnas.index import BlockIndex
 from hwnas.space import Choice, Layer, SearchSpace
 
+if TYPE_CHECKING:
+    from hwnas.verbs.doctor import doctor as doctor
+    from hwnas.verbs.export import export as export
+    from hwnas.verbs.profile import profile as profile
+    from hwnas.verbs.report import report as report
+    from hwnas.verbs.search import search as search
+    from hwnas.verbs.space import show_space as show_space
+    from hwnas.verbs.train import train as train
+    from hwnas.verbs.verify import verify as verify
+
 __version__ = "0.1.0"
 
+#: What `from hwnas import *` brings; the verbs are not among it, since naming them imports PyTorch.
 __all__ = [
     "Architecture",
     "Block",
@@ -23,3 +41,27 @@ __all__ = [
     "SearchSpace",
     "__version__",
 ]
+
+#: Verb -> module that defines a function of that name. No module of this package may be named like a verb.
+_VERBS = {
+    "doctor": "hwnas.verbs.doctor",
+    "export": "hwnas.verbs.export",
+    "profile": "hwnas.verbs.profile",
+    "report": "hwnas.verbs.report",
+    "search": "hwnas.verbs.search",
+    "show_space": "hwnas.verbs.space",
+    "train": "hwnas.verbs.train",
+    "verify": "hwnas.verbs.verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _VERBS:
+        raise AttributeError(f"module 'hwnas' has no attribute '{name}'")
+    verb = getattr(importlib.import_module(_VERBS[name]), name)
+    globals()[name] = verb
+    return verb
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_VERBS})

@@ -18,7 +18,8 @@ LAYERS = (
     ("backends", "predictor", "predictors", "quality"),
     ("images", "datasets", "profiling", "supernet", "training", "problem", "rewards", "pareto"),
     ("searcher", "searchers"),
-    ("run", "driver", "executor", "exporter", "exporters", "manifest", "kit", "report", "report_html", "report_plot", "report_text", "report_words", "testing"),
+    ("run", "driver", "executor", "exporter", "exporters", "manifest", "kit", "testing"),
+    ("report_data", "report_html", "report_plot", "report_text", "report_words"),
     ("verbs",),
     ("cli", "__main__"),
 )
@@ -43,6 +44,10 @@ def part(path: Path) -> str:
 PARTS = {part(path) for path in FILES}
 
 
+def asks_type_checker(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
 def imports(tree: ast.AST) -> Iterator[str]:
     """Full names of the modules that a file imports anywhere."""
     for node in ast.walk(tree):
@@ -63,7 +68,7 @@ def imported_at_once(tree: ast.Module) -> Iterator[str]:
         node = pending.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if asks_type_checker(node):
             continue
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield from (name.partition(".")[0] for name in imports(node))
@@ -77,8 +82,10 @@ def test_every_part_of_the_package_has_a_layer():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_down(path):
-    here = part(path)
-    for name in imports(ast.parse(path.read_text())):
+    here, tree = part(path), ast.parse(path.read_text())
+    if here == "hwnas":  # the package itself offers the verbs of a layer above it, by name until they are asked for
+        tree.body = [node for node in tree.body if not asks_type_checker(node)]
+    for name in imports(tree):
         top, _, rest = name.partition(".")
         there = (rest.partition(".")[0] or "hwnas") if top == "hwnas" else top
         assert (here, there) not in FORBIDDEN, f"{path.name}: {here} must not import {there}"

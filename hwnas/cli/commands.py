@@ -65,7 +65,7 @@ def space_list(as_json: Json = False) -> None:
 def space_show(name: Annotated[str, typer.Argument(help="Name, name(key=value), or path.py:name.")], as_json: Json = False) -> None:
     """Choices, size, MACs and parameters of a search space."""
     from hwnas.cli import show
-    from hwnas.verbs.space import show as facts_of
+    from hwnas.verbs.space import show_space as facts_of
 
     facts = facts_of(name)
     if as_json:
@@ -324,3 +324,28 @@ def report(
         return
     Console(width=100).print(render_text(made))
     typer.echo(f"page: {to or run / 'report.html'}")
+
+
+@app.command()
+def doctor(
+    folder: Annotated[Path, typer.Option(help="Where runs are going to be: its free disk is looked at.")] = Path(),
+    as_json: Json = False,
+) -> None:
+    """What works on this machine, and which extra brings what is missing."""
+    from dataclasses import asdict
+
+    from hwnas.cli import show
+    from hwnas.verbs.doctor import doctor as act
+    from hwnas.verbs.doctor import healthy
+
+    findings = act(folder)
+    if as_json:
+        show.as_json([asdict(each) for each in findings])
+    else:
+        columns = {"what": "left", "state": "left", "found": "left", "advice": "left"}
+        show.table(f"hwnas {__version__} on this machine", columns, [[each.what, each.state, each.found, each.advice] for each in findings])
+    if not healthy(findings):
+        typer.echo("error: the main job needs what is missing or broken above", err=True)
+        raise typer.Exit(1)
+    if not as_json:
+        typer.echo("next: hwnas profile localhost --space ofa_mini --to DIR")

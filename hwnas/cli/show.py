@@ -27,7 +27,7 @@ def table(title: str, columns: Mapping[str, str], rows: list[list[str]]) -> None
         made.add_column(heading, justify="right" if justify == "right" else "left", no_wrap=justify == "right")
     for row in rows:
         made.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 140).print(made)
+    Console(width=None if sys.stdout.isatty() else 140, markup=False).print(made)  # cells are text: 'hwnas[demo]' is no style
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from hwnas.predictor import Additive
 from hwnas.space import SearchSpace
 
 
-def show(name: str) -> Mapping[str, Any]:
+def show_space(name: str) -> Mapping[str, Any]:
     """Facts about the space that `name` (or `name(key=value)`, or `path.py:name`) makes.
 
     `encodings`: choices of skipped layers collapsed, resolution excluded. `subnets`: distinct networks, all resolutions. `macs` and
