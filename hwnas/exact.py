@@ -1,0 +1,314 @@
+"""Exact search where everything is additive: the whole Pareto front, or one optimum with its proof.
+
+Two independent ways, tied by test. `pareto_front` is a dynamic programme: layers that share no choice, once the shared ones are
+fixed, have fronts of their own, and the front of a sum lies within the sum of the fronts. `solve` is a mixed-integer linear
+programme for SciPy's HiGHS: it takes several budgets, and layers that hang together in any way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from hwnas.budget import Budget
+from hwnas.errors import Infeasible, InputError
+from hwnas.index import BlockIndex
+from hwnas.milp import Programme
+from hwnas.predictor import Additive
+from hwnas.problem import Problem, describe
+from hwnas.space import Codes, FloatArray
+
+_ENUMERATED = 4_096  # cells: groups of layers up to this size are listed, larger ones are split by fixing a choice
+_MAX_WORK = 50_000_000  # cells listed in all; beyond it the layers do not separate and `solve` is the way
+_PAIRS = 1 << 21  # sums formed at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """Every architecture that none other beats in both metrics, from cheap to costly; of equal ones one."""
+
+    codes: Codes
+    """(n, choices), column-major; choices that no layer reads are 0."""
+    values: FloatArray
+    """The objective of each, (n,)."""
+    costs: FloatArray
+    """The cost of each, (n,), rising."""
+
+    def within(self, limit: float) -> Front:
+        """The part of the front that costs at most `limit`; its last row is the best architecture within that budget."""
+        inside = self.costs <= limit
+        return Front(np.asfortranarray(self.codes[inside]), self.values[inside], self.costs[inside])
+
+    def __len__(self) -> int:
+        return len(self.costs)
+
+
+@dataclass(frozen=True, slots=True)
+class Optimum:
+    """The best architecture, and why no other is better."""
+
+    code: Codes
+    """(1, choices)"""
+    value: float
+    """Its objective."""
+    bound: float
+    """No feasible architecture has an objective beyond this."""
+    proof: str
+    """What the bound rests on, in words."""
+
+    @property
+    def gap(self) -> float:
+        """How much better another architecture could be at most, in the objective's unit."""
+        return abs(self.bound - self.value)
+
+
+# -- the whole front ----------------------------------------------------------------------------------------------------------
+
+
+def pareto_front(objective: Additive, cost: Additive, *, maximize: bool = True) -> Front:
+    """The exact front of all architectures: `objective` maximised (or minimised) against `cost` minimised.
+
+    Points that differ by rounding alone (5e-15 of the largest sum for twenty layers) count as equal; values and costs returned are
+    those of the metrics themselves. Raises InputError where the metrics are not of one index or not
+    finite, and where the layers hang together so much that the front would take too long: `solve` has no such limit.
+    """
+    index = _one_index([objective, cost])
+    work = _work(index, [], range(len(index.columns)))
+    if work > _MAX_WORK:
+        raise InputError(
+            f"the layers of {index.space.name} share too many choices for its whole front: {work:,} combinations remain after splitting, "
+            f"over the limit of {_MAX_WORK:,}; solve it for one budget at a time"
+        )
+    front = _Fronts(index, objective, cost, 1.0 if maximize else -1.0).of([], index.space.smallest()[0], range(len(index.columns)))
+    codes = np.asfortranarray(front.codes)
+    values, costs = objective(codes), cost(codes)
+    order = np.argsort(costs, kind="stable")
+    return Front(np.asfortranarray(codes[order]), values[order], costs[order])
+
+
+@dataclass(frozen=True, slots=True)
+class _Points:
+    """Points that do not dominate each other, cheapest first, with the codes (n, choices) that attain them."""
+
+    values: FloatArray
+    costs: FloatArray
+    codes: Codes
+
+
+class _Fronts:
+    """Fronts of groups of layers under fixed choices. The value is `sign` times the objective, maximised."""
+
+    def __init__(self, index: BlockIndex, objective: Additive, cost: Additive, sign: float):
+        self.index = index
+        self.values = [sign * objective.prices[table] for table in index.tables]  # by layer and cell
+        self.costs = [cost.prices[table] for table in index.tables]
+        self.rounding = _rounding(objective), _rounding(cost)
+
+    def of(self, fixed: Sequence[int], setting: npt.NDArray[np.int16], layers: Iterable[int]) -> _Points:
+        """The front of these layers together; setting: a code (choices,) whose `fixed` columns hold."""
+        parts = [self._group(fixed, setting, columns, group) for columns, group in _groups(self.index, fixed, layers)]
+        while len(parts) > 1:  # the two smallest first: sums of small fronts are small
+            parts.sort(key=lambda part: len(part.costs))
+            parts = [*parts[2:], self._sum(parts[0], parts[1])]
+        return parts[0]
+
+    def _group(self, fixed: Sequence[int], setting: npt.NDArray[np.int16], columns: Sequence[int], layers: Sequence[int]) -> _Points:
+        if _cells(self.index, columns) <= _ENUMERATED:
+            return self._listed(setting, columns, layers)
+        split = _split(self.index, fixed, columns, layers)
+        parts = []
+        for code in range(int(self.index.space.cardinalities[split])):
+            here = setting.copy()
+            here[split] = code
+            parts.append(self.of([*fixed, split], here, layers))
+        return self._undominated(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "costs", "codes")))
+
+    def _listed(self, setting: npt.NDArray[np.int16], columns: Sequence[int], layers: Sequence[int]) -> _Points:
+        shape = [int(self.index.space.cardinalities[c]) for c in columns]
+        codes = np.repeat(setting[None], prod(shape), axis=0)
+        if columns:
+            codes[:, columns] = np.indices(shape).reshape(len(columns), -1).T
+        values, costs = np.zeros(len(codes)), np.zeros(len(codes))
+        for layer in layers:
+            cells = self.index.cells(codes, layer)
+            values += self.values[layer][cells]
+            costs += self.costs[layer][cells]
+        return self._undominated(values, costs, codes)
+
+    def _undominated(self, values: FloatArray, costs: FloatArray, codes: Codes) -> _Points:
+        kept = self._front(values, costs)
+        return _Points(values[kept], costs[kept], codes[kept])
+
+    def _sum(self, first: _Points, second: _Points) -> _Points:
+        """The front of all sums of a point of each. They set different columns; others are equal in both, or 0 in one."""
+        width = len(second.costs)
+        rows = max(1, _PAIRS // width)
+        values, costs, pairs = np.empty(0), np.empty(0), np.empty(0, np.intp)
+        for start in range(0, len(first.costs), rows):
+            stop = min(start + rows, len(first.costs))
+            values = np.concatenate([values, (first.values[start:stop, None] + second.values).ravel()])
+            costs = np.concatenate([costs, (first.costs[start:stop, None] + second.costs).ravel()])
+            pairs = np.concatenate([pairs, np.arange(start * width, stop * width)])
+            kept = self._front(values, costs)
+            values, costs, pairs = values[kept], costs[kept], pairs[kept]
+        left, right = np.divmod(pairs, width)
+        return _Points(values, costs, np.maximum(first.codes[left], second.codes[right]))
+
+    def _front(self, values: FloatArray, costs: FloatArray) -> npt.NDArray[np.intp]:
+        """Rows of the front, cheapest first; of points equal but for rounding one."""
+        order = np.argsort(costs, kind="stable")
+        ranked = values[order]
+        kept = np.ones(len(order), np.bool_)
+        kept[1:] = ranked[1:] > np.maximum.accumulate(ranked)[:-1] + self.rounding[0]  # better than all that are as cheap
+        order = order[kept]
+        last = np.ones(len(order), np.bool_)
+        last[:-1] = np.diff(costs[order]) > self.rounding[1]  # among equally cheap ones, values rise
+        return order[last]
+
+
+def _rounding(metric: Additive) -> float:
+    """By how much two sums over all layers may differ that are equal in real numbers."""
+    n_layers = len(metric.index.columns)
+    largest = float(np.abs(metric.prices).max(initial=0.0)) * n_layers
+    return largest * n_layers * float(np.finfo(np.float64).eps)
+
+
+def _groups(index: BlockIndex, fixed: Sequence[int], layers: Iterable[int]) -> list[tuple[list[int], list[int]]]:
+    """(columns, layers) of the groups that these layers fall into when the fixed columns no longer connect them."""
+    groups: list[tuple[set[int], list[int]]] = []
+    for layer in layers:
+        merged: tuple[set[int], list[int]] = (set(index.columns[layer]) - set(fixed), [layer])
+        for group in [g for g in groups if g[0] & merged[0]]:
+            groups.remove(group)
+            merged = (merged[0] | group[0], group[1] + merged[1])
+        groups.append(merged)
+    return [(sorted(columns), sorted(members)) for columns, members in groups]
+
+
+def _cells(index: BlockIndex, columns: Iterable[int]) -> int:
+    return prod(int(index.space.cardinalities[c]) for c in columns)
+
+
+def _split(index: BlockIndex, fixed: Sequence[int], columns: Sequence[int], layers: Sequence[int]) -> int:
+    """The column of a group to fix so that its largest remaining part is smallest; among equals the one read by most layers."""
+
+    def rank(column: int) -> tuple[int, int]:
+        largest = max(_cells(index, rest) for rest, _ in _groups(index, [*fixed, column], layers))
+        return largest, -sum(column in index.columns[layer] for layer in layers)
+
+    return min(columns, key=rank)
+
+
+def _work(index: BlockIndex, fixed: Sequence[int], layers: Iterable[int]) -> int:
+    """Cells that `_Fronts` will list."""
+    total = 0
+    for columns, group in _groups(index, fixed, layers):
+        size = _cells(index, columns)
+        if size > _ENUMERATED:
+            split = _split(index, fixed, columns, group)
+            size = int(index.space.cardinalities[split]) * _work(index, [*fixed, split], group)
+        total += size
+    return total
+
+
+# -- one optimum --------------------------------------------------------------------------------------------------------------
+
+
+def optimum(problem: Problem) -> Optimum:
+    """The best architecture of a problem with one additive objective and additive budgets.
+
+    From the whole front where there is one budget and the layers separate, else from the integer programme. Raises InputError
+    where something is not additive, Infeasible where nothing meets the budgets.
+    """
+    objective, maximize, budgets = additive_parts(problem)
+    if len(budgets) == 1 and separates(problem.index):
+        ((budget, cost),) = budgets
+        limit = _limit(budget)
+        front = pareto_front(objective, cost, maximize=maximize)
+        inside = front.within(limit)
+        # Of architectures equal but for rounding the front keeps one: where it is over the limit by no more, another may be within.
+        if len(inside) == len(front.within(limit + 4 * _rounding(cost))) > 0:
+            value = float(inside.values[-1])
+            return Optimum(inside.codes[-1:], value, value, f"the whole exact front, {len(front)} architectures, {len(inside)} within the budget")
+    return solve(objective, budgets, maximize=maximize)
+
+
+def additive_parts(problem: Problem) -> tuple[Additive, bool, list[tuple[Budget, Additive]]]:
+    """(objective, whether to maximise it, budgets) of a problem that can be solved exactly. Raises InputError for any other."""
+    if len(problem.objectives) != 1:
+        raise InputError(f"exact search takes one objective, this problem has {len(problem.objectives)}")
+    given = problem.objectives[0]
+    budgets = []
+    for what, metric in [("objective", given.metric), *((f"budget {budget}", metric) for budget, metric in problem.budgets)]:
+        if not isinstance(metric, Additive):
+            raise InputError(
+                f"exact search needs sums over blocks, and the {what} is not one: {metric.name} is of type {type(metric).__name__}; use another searcher"
+            )
+    budgets = [(budget, metric) for budget, metric in problem.budgets if isinstance(metric, Additive)]
+    assert isinstance(given.metric, Additive)
+    return given.metric, given.maximize, budgets
+
+
+def separates(index: BlockIndex) -> bool:
+    """Whether `pareto_front` takes this space."""
+    return _work(index, [], range(len(index.columns))) <= _MAX_WORK
+
+
+def solve(objective: Additive, budgets: Sequence[tuple[Budget, Additive]] = (), *, maximize: bool = True, time_limit_s: float | None = None) -> Optimum:
+    """The architecture with the largest (or smallest) `objective` within all budgets, by mixed-integer linear programming.
+
+    The choice that most layers read is taken value by value: each gets a bound from its linear relaxation, then the programmes are
+    solved best bound first, until no bound left beats the best architecture found. The proof is good to 1e-9 of the objective's
+    spread. After `time_limit_s` the best found so far is returned, and `gap` says what that may have missed.
+
+    Raises Infeasible with the least achievable value and the architecture that reaches it; InputError where the metrics are not
+    of one index or not finite, a limit is not positive, or the time was too short to find any architecture.
+    """
+    index = _one_index([objective, *(metric for _, metric in budgets)])
+    resolved = [(_resolved(budget, metric), metric) for budget, metric in budgets]
+    limits = [(_limit(budget), metric) for budget, metric in resolved]
+    found = Programme(index, objective, limits, maximize).solve(time_limit_s)
+    if found is None:
+        raise _infeasible(index, resolved, limits)
+    proof = f"integer programme (HiGHS): {found.settings} bounded, {found.solved} solved"
+    return Optimum(found.code, found.value, found.bound, proof)
+
+
+def _infeasible(index: BlockIndex, budgets: Sequence[tuple[Budget, Additive]], limits: Sequence[tuple[float, Additive]]) -> Infeasible:
+    """What to say of budgets that no architecture meets: how near one comes."""
+    nearest = Programme(index, None, limits).solve()
+    assert nearest is not None  # without limits every architecture is feasible
+    who = describe(index.space, nearest.code)
+    if len(budgets) == 1:
+        ((budget, metric),) = budgets
+        least = f"every architecture of {index.space.name} takes at least {float(metric(nearest.code)[0]):.6g} {metric.unit} ({metric.origin})"
+        return Infeasible(f"{budget} cannot be met: {least}, reached by {who}")
+    taken = " and ".join(f"{float(metric(nearest.code)[0]):.6g} {metric.unit}" for _, metric in budgets)
+    return Infeasible(
+        f"{' and '.join(str(budget) for budget, _ in budgets)} cannot be met together: every architecture of {index.space.name} takes at least "
+        f"{nearest.value:.6g} times one of the limits; the nearest takes {taken}: {who}"
+    )
+
+
+def _one_index(metrics: Sequence[Additive]) -> BlockIndex:
+    index = metrics[0].index
+    for metric in metrics:
+        if metric.index is not index:
+            raise InputError(f"{metrics[0].name} and {metric.name} are of two indices; build both on one BlockIndex")
+        if not (np.isfinite(metric.prices).all() and np.isfinite(metric.constant)):
+            raise InputError(f"{metric.name} has a price that is not finite; exact search needs all of them")
+    return index
+
+
+def _resolved(budget: Budget, metric: Additive) -> Budget:
+    return budget if budget.limit is not None else budget.resolved(float(metric(metric.index.space.largest())[0]))
+
+
+def _limit(budget: Budget) -> float:
+    if budget.limit is None or not 0 < budget.limit < np.inf:
+        raise InputError(f"the budget {budget} needs a positive limit")
+    return budget.limit

@@ -1,0 +1,203 @@
+"""Additive metrics over a space as a mixed-integer linear programme, for SciPy's HiGHS.
+
+Variables: x, one per value of each choice, binary; y, one per cell of each layer that reads several choices, continuous. Rows: the
+x of a choice sum to 1; the y of a layer that agree with a value sum to its x, which makes y binary where x is; one row per budget.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from hwnas.errors import InputError
+from hwnas.index import BlockIndex
+from hwnas.predictor import Additive
+from hwnas.space import Codes, FloatArray
+
+if TYPE_CHECKING:
+    from scipy.optimize import OptimizeResult
+
+_SCALE = 1e4  # objective and budgets are brought to this size: HiGHS is content with absolute errors of 1e-6
+_TIE = 1e-9  # of the objective's spread: bounds that are closer count as equal
+_OPTIMAL, _INFEASIBLE = 0, 2  # SciPy's codes of how HiGHS ended
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """The best code (1, choices), its value, a bound on all values, and how many settings of the split choice had to be solved."""
+
+    code: Codes
+    value: float
+    bound: float
+    settings: int
+    solved: int
+
+
+class Programme:
+    """Maximises or minimises the objective within the limits; without one, minimises the largest share that any budget takes of its limit.
+
+    The choice that most layers read is split: each of its values is a programme of its own, with a bound of its own.
+    """
+
+    def __init__(self, index: BlockIndex, objective: Additive | None, budgets: Sequence[tuple[float, Additive]], maximize: bool = False):
+        """budgets: (limit, metric), limits positive."""
+        self.index, self.objective, self.budgets = index, objective, budgets
+        self.sign = -1.0 if maximize else 1.0
+        self.sizes = [int(size) for size in index.space.cardinalities]
+        self.starts = np.cumsum([0, *self.sizes])  # first x of each choice; then the layers' y, and the largest share
+        cells = [len(table) if len(columns) > 1 else 0 for columns, table in zip(index.columns, index.tables, strict=True)]
+        self.cell_starts = self.starts[-1] + np.cumsum([0, *cells])
+        self.n = int(self.cell_starts[-1]) + (objective is None)
+        self.split = self._most_shared()
+        self._build()
+
+    def solve(self, time_limit_s: float | None = None) -> Solution | None:
+        """The optimum, or the best found in time; None where nothing is feasible. Raises InputError where the time was too short for either."""
+        deadline = None if time_limit_s is None else time.monotonic() + time_limit_s
+        settings = [None] if self.split is None else list(range(self.sizes[self.split]))
+        waiting = sorted((bound, setting) for setting in settings if (bound := self._relaxed(setting)) < np.inf)
+        best, least, bounds, solved, late = None, np.inf, list[float](), 0, False
+        for bound, setting in waiting:
+            if bound >= least - _TIE * self.spread or (deadline is not None and time.monotonic() >= deadline):
+                late |= bound < least - _TIE * self.spread
+                bounds.append(bound)
+                continue
+            solved += 1
+            code, bound = self._integer(setting, least, deadline)
+            bounds.append(bound)
+            late |= code is None and bound < least - _TIE * self.spread
+            if code is not None and self._cost(code) < least:
+                best, least = code, self._cost(code)
+        if best is None:
+            if late:
+                raise InputError(f"no architecture was found within {time_limit_s:g} s; allow more time")
+            return None
+        return Solution(best, self.sign * least, self.sign * min([least, *bounds]), len(settings), solved)
+
+    # -- the programme ------------------------------------------------------------------------------------------------------
+
+    def _most_shared(self) -> int | None:
+        """The choice, of several values, that most layers read; None where none is read by two."""
+        readers = np.bincount([c for columns in self.index.columns for c in set(columns)], minlength=len(self.sizes))
+        shared = np.where(np.array(self.sizes) > 1, readers, 0)
+        return int(np.argmax(shared)) if shared.max(initial=0) > 1 else None
+
+    def _build(self) -> None:
+        from scipy.sparse import coo_array, vstack
+
+        rows = [np.repeat(np.arange(len(self.sizes)), self.sizes)]
+        columns, factors = [np.arange(self.starts[-1])], [np.ones(self.starts[-1])]
+        owner = np.full(self.n, -1)  # the code of the split choice that a variable stands for
+        n_rows = len(self.sizes)
+        for layer, reads in enumerate(self.index.columns):
+            if len(reads) < 2:
+                continue
+            cells = np.arange(len(self.index.tables[layer]))
+            for choice, stride in zip(reads, self.index.strides[layer], strict=True):
+                codes = cells // stride % self.sizes[choice]
+                values = np.arange(self.sizes[choice])
+                rows += [n_rows + codes, n_rows + values]
+                columns += [self.cell_starts[layer] + cells, self.starts[choice] + values]
+                factors += [np.ones(len(cells)), -np.ones(len(values))]
+                n_rows += len(values)
+                if choice == self.split:
+                    owner[self.cell_starts[layer] + cells] = codes
+        if self.split is not None:
+            owner[self.starts[self.split] : self.starts[self.split + 1]] = np.arange(self.sizes[self.split])
+        self.owner = owner
+        ties = coo_array((np.concatenate(factors), (np.concatenate(rows), np.concatenate(columns))), (n_rows, self.n))
+        equal = np.repeat([1.0, 0.0], [len(self.sizes), n_rows - len(self.sizes)])
+        limited = np.zeros((len(self.budgets), self.n))
+        upper = np.zeros(len(self.budgets))
+        for row, (limit, metric) in enumerate(self.budgets):
+            prices, constant = self._linear(metric)
+            limited[row] = prices * (_SCALE / limit)
+            upper[row] = ((1.0 if self.objective is not None else 0.0) - constant / limit) * _SCALE
+        if self.objective is None:
+            limited[:, -1] = -1.0  # the largest share, times _SCALE
+            self.costs, self.constant, self.spread = np.eye(1, self.n, self.n - 1)[0], 0.0, 1.0
+        else:
+            prices, constant = self._linear(self.objective)
+            self.spread = float(sum(np.ptp(self.objective.prices[table]) for table in self.index.tables)) or 1.0
+            self.costs, self.constant = prices * (self.sign * _SCALE / self.spread), self.sign * constant
+        self.matrix = vstack([ties, coo_array(limited), coo_array(self.costs[None])], format="csc")
+        self.lower = np.concatenate([equal, np.full(len(self.budgets) + 1, -np.inf)])
+        self.upper = np.concatenate([equal, upper, [np.inf]])
+
+    def _linear(self, metric: Additive) -> tuple[FloatArray, float]:
+        """The metric as factors of the variables, (n,), and a constant."""
+        factors, constant = np.zeros(self.n), metric.constant
+        for layer, (reads, table) in enumerate(zip(self.index.columns, self.index.tables, strict=True)):
+            prices = metric.prices[table]
+            if not reads:
+                constant += float(prices[0])
+                continue
+            start = self.starts[reads[0]] if len(reads) == 1 else self.cell_starts[layer]
+            factors[start : start + len(prices)] += prices
+        return factors, constant
+
+    def _relaxed(self, setting: int | None) -> float:
+        """A lower bound of the cost in this setting of the split choice; infinite where even fractions are infeasible."""
+        result, _ = self._run(setting, np.inf, [], None, integer=False)
+        if result.status == _INFEASIBLE:
+            return np.inf
+        return self._unscaled(result.fun) if result.status == _OPTIMAL else -np.inf
+
+    def _integer(self, setting: int | None, cutoff: float, deadline: float | None) -> tuple[Codes | None, float]:
+        """The best code of a setting that costs at most `cutoff`, None where there is none or none was found in time; a bound of its cost."""
+        refused: list[Codes] = []
+        while True:
+            result, kept = self._run(setting, cutoff, refused, deadline, integer=True)
+            bound = np.inf if result.status == _INFEASIBLE else -np.inf if result.mip_dual_bound is None else self._unscaled(result.mip_dual_bound)
+            if result.x is None:
+                return None, bound
+            chosen = np.zeros(self.n)
+            chosen[kept] = result.x
+            code = np.array([[np.argmax(chosen[self.starts[i] : self.starts[i + 1]]) for i in range(len(self.sizes))]], np.int16, order="F")
+            if self.objective is None or all(metric(code)[0] <= limit for limit, metric in self.budgets):
+                return code, bound
+            refused.append(code)  # over a limit by less than HiGHS resolves
+
+    def _run(
+        self, setting: int | None, cutoff: float, refused: Sequence[Codes], deadline: float | None, *, integer: bool
+    ) -> tuple[OptimizeResult, npt.NDArray[np.intp]]:
+        """HiGHS's answer, and which variables it is about."""
+        from scipy.optimize import Bounds, LinearConstraint, milp
+        from scipy.sparse import csc_array, vstack
+
+        kept = np.flatnonzero((self.owner == -1) | (self.owner == setting)) if setting is not None else np.arange(self.n)
+        matrix, lower, upper = self.matrix[:, kept], self.lower, self.upper.copy()
+        if cutoff < np.inf:
+            upper[-1] = (cutoff - self.constant) / self.spread * _SCALE
+        if refused:
+            cuts = np.zeros((len(refused), self.n))
+            for row, code in zip(cuts, refused, strict=True):
+                row[self.starts[:-1] + code[0]] = 1.0
+            matrix = vstack([matrix, csc_array(cuts[:, kept])], format="csc")
+            lower = np.concatenate([lower, np.full(len(refused), -np.inf)])
+            upper = np.concatenate([upper, np.full(len(refused), len(self.sizes) - 1.0)])
+        top = np.ones(self.n)
+        if self.objective is None:
+            top[-1] = np.inf
+        options = {"mip_rel_gap": 0.0} if deadline is None else {"mip_rel_gap": 0.0, "time_limit": max(deadline - time.monotonic(), 0.01)}
+        result = milp(
+            self.costs[kept],
+            integrality=(kept < self.starts[-1]).astype(int) if integer else None,
+            bounds=Bounds(0, top[kept]),
+            constraints=LinearConstraint(matrix, lower, upper),
+            options=options,
+        )
+        return result, kept
+
+    def _cost(self, code: Codes) -> float:
+        if self.objective is not None:
+            return self.sign * float(self.objective(code)[0])
+        return max(float(metric(code)[0]) / limit for limit, metric in self.budgets)
+
+    def _unscaled(self, value: float) -> float:
+        return self.constant + float(value) * self.spread / _SCALE

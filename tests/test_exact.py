@@ -1,0 +1,228 @@
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwnas.budget import Budget
+from hwnas.costs import macs, params
+from hwnas.errors import Infeasible, InputError
+from hwnas.exact import Front, optimum, pareto_front, separates, solve
+from hwnas.index import BlockIndex
+from hwnas.pareto import non_dominated
+from hwnas.predictor import Additive
+from hwnas.problem import Objective, Problem
+from hwnas.space import Choice, Layer, SearchSpace
+from hwnas.spaces.ofa_mini import ofa_mini
+from tests.small_spaces import BLOCKS, all_codes, conv, pick, spaces
+
+
+def metric(index, prices, name="latency", constant=0.0):
+    return Additive(index, np.asarray(prices, np.float64), name=name, unit="ms", constant=constant)
+
+
+@st.composite
+def priced(draw, n_metrics=2):
+    """An index of a small space and metrics on it, whose prices tie, are negative or tiny."""
+    index = BlockIndex(draw(spaces()))
+    price = st.sampled_from([0.0, 0.1, 0.2, 0.3, 1.0, -0.7, 2.5e-3, 7.3])
+    size = len(index.blocks)
+    return index, [metric(index, draw(st.lists(price, min_size=size, max_size=size)), f"m{i}", draw(price)) for i in range(n_metrics)]
+
+
+def listed_front(objective, cost, codes):
+    """Distinct points of the front by looking at every code, points closer than rounding taken as one."""
+    points = np.unique(np.round(np.stack([cost(codes), -objective(codes)], axis=1), 10), axis=0)
+    return points[non_dominated(points)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(case=priced(), maximize=st.booleans())
+def test_the_front_is_the_one_found_by_listing_every_architecture(case, maximize):
+    index, (objective, cost) = case
+    front = pareto_front(objective, cost, maximize=maximize)
+    signed = objective if maximize else metric(index, -objective.prices, constant=-objective.constant)
+    expected = listed_front(signed, cost, all_codes(index.space))
+    assert np.stack([front.costs, front.values * (-1 if maximize else 1)], axis=1) == pytest.approx(expected, abs=1e-9)
+    assert front.costs.tolist() == cost(front.codes).tolist() and front.values.tolist() == objective(front.codes).tolist()
+    index.space.check(front.codes)
+
+
+@settings(max_examples=60, deadline=None)
+@given(case=priced(n_metrics=3), shares=st.tuples(st.floats(0.05, 1.0), st.floats(0.05, 1.0)), maximize=st.booleans(), n_budgets=st.integers(0, 2))
+def test_the_programme_finds_the_best_of_all_architectures_under_any_budgets(case, shares, maximize, n_budgets):
+    index, (objective, *costs) = case
+    codes = all_codes(index.space)
+    values = objective(codes)
+    budgets, inside = [], np.ones(len(codes), bool)
+    for cost, share in list(zip(costs, shares, strict=True))[:n_budgets]:
+        spread = cost(codes)
+        limit = float(np.quantile(spread, share)) + 1e-6  # no architecture is within rounding of it
+        if limit <= 0:
+            continue
+        budgets.append((Budget(cost.name, limit), cost))
+        inside &= spread <= limit
+    if not inside.any():
+        with pytest.raises(Infeasible, match="cannot be met"):
+            solve(objective, budgets, maximize=maximize)
+        return
+    best = values[inside].max() if maximize else values[inside].min()
+    found = solve(objective, budgets, maximize=maximize)
+    assert found.value == pytest.approx(best, abs=1e-9) and found.value == objective(found.code)[0]
+    assert found.gap <= 1e-9 * max(np.ptp(values), 1) * 10 and all(cost(found.code)[0] <= budget.limit for budget, cost in budgets)
+    assert (found.bound >= found.value) if maximize else (found.bound <= found.value)
+
+
+@pytest.fixture(scope="module")
+def mini():
+    return BlockIndex(ofa_mini())
+
+
+def table_like(index, seed):
+    """Prices that follow MACs as those of a device do, and a worth with diminishing returns."""
+    rng = np.random.default_rng(seed)
+    work = macs(index.blocks)
+    cost = np.where(work > 0, 0.02 + work / 1e7 * np.exp(0.3 * rng.standard_normal(len(work))), 0.0)
+    worth = np.sqrt(work) * np.exp(0.3 * rng.standard_normal(len(work)))
+    return metric(index, worth, "worth"), metric(index, cost)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_front_and_programme_agree_and_nothing_sampled_is_better(mini, seed):
+    worth, latency = table_like(mini, seed)
+    front = pareto_front(worth, latency)
+    codes = mini.space.sample(np.random.default_rng(seed), 20_000)
+    costs, values = latency(codes), worth(codes)
+    for quantile in (0.001, 0.1, 0.5, 0.99):
+        limit = float(np.quantile(costs, quantile))
+        best, found = front.within(limit), solve(worth, [(Budget("latency", limit), latency)])
+        assert best.values[-1] == pytest.approx(found.value, rel=1e-9) and found.gap <= 1e-9 * found.value
+        assert values[costs <= limit].max() <= best.values[-1] + 1e-9
+        assert latency(found.code)[0] <= limit
+
+
+def test_large_groups_are_split_and_the_front_stays_the_same(monkeypatch):
+    """A chain of layers, each reading two neighbours' choices: nothing separates until choices are fixed one by one."""
+    choices = [Choice(f"c{i}", (0, 1, 2)) for i in range(7)]
+    rng = np.random.default_rng(5)
+    layers = [Layer(f"l{i}", (choices[i], choices[i + 1]), partial(pick, tuple(rng.integers(0, len(BLOCKS), 9).tolist()), (3, 3))) for i in range(6)]
+    index = BlockIndex(SearchSpace("chain", choices, [*layers, Layer("last", (), partial(conv, 3))]))
+    objective, cost = metric(index, rng.random(len(index.blocks))), metric(index, rng.random(len(index.blocks)))
+    whole = pareto_front(objective, cost)
+    monkeypatch.setattr("hwnas.exact._ENUMERATED", 4)
+    monkeypatch.setattr("hwnas.exact._PAIRS", 5)
+    split = pareto_front(objective, cost)
+    expected = listed_front(objective, cost, all_codes(index.space))
+    for front in (whole, split):
+        assert np.stack([front.costs, -front.values], axis=1) == pytest.approx(expected, abs=1e-9)
+    monkeypatch.setattr("hwnas.exact._MAX_WORK", 10)
+    assert not separates(index)
+    with pytest.raises(InputError, match=r"share too many choices for its whole front: .* over the limit of 10; solve it for one budget"):
+        pareto_front(objective, cost)
+    limit = float(np.median(whole.costs))
+    problem = Problem(index, [Objective(objective, maximize=True)], [(Budget("latency", limit), cost)])
+    assert optimum(problem).value == pytest.approx(whole.within(limit).values[-1], abs=1e-9)
+
+
+def test_the_part_of_a_front_within_a_limit_ends_with_the_best():
+    front = Front(np.array([[0], [1], [2]], np.int16, order="F"), np.array([1.0, 2.0, 3.0]), np.array([5.0, 6.0, 7.0]))
+    inside = front.within(6.0)
+    assert (len(inside), inside.values.tolist(), inside.codes.tolist()) == (2, [1.0, 2.0], [[0], [1]])
+    assert len(front.within(4.9)) == 0
+
+
+def test_sums_equal_but_for_rounding_are_one_point():
+    """0.1 + 0.2 + 0.3 differs from 0.3 + 0.2 + 0.1 by rounding; of the six orders the front keeps one."""
+    choices = [Choice(f"c{i}", (0, 1, 2)) for i in range(3)]
+    layers = [Layer(f"l{i}", (choice,), lambda v: conv(2 * v + 1)) for i, choice in enumerate(choices)]
+    index = BlockIndex(SearchSpace("orders", choices, layers))
+    prices = np.array([0.1, 0.2, 0.3])
+    front = pareto_front(metric(index, prices), metric(index, prices))
+    assert front.costs == pytest.approx([0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+
+
+def test_a_limit_that_some_orders_of_a_sum_exceed_by_rounding_still_finds_those_within(mini):
+    choices = [Choice(f"c{i}", (0, 1, 2)) for i in range(3)]
+    layers = [Layer(f"l{i}", (choice,), lambda v: conv(2 * v + 1)) for i, choice in enumerate(choices)]
+    index = BlockIndex(SearchSpace("orders", choices, layers))
+    worth, cost = metric(index, [1.0, 2.0, 3.0]), metric(index, [0.1, 0.2, 0.3])
+    codes = all_codes(index.space)
+    for limit in np.unique(cost(codes)):
+        problem = Problem(index, [Objective(worth, maximize=True)], [(Budget("latency", float(limit)), cost)])
+        found = optimum(problem)
+        assert found.value == worth(codes)[cost(codes) <= limit].max() and cost(found.code)[0] <= limit
+
+
+def test_a_budget_that_cannot_be_met_names_the_least_value_and_its_architecture(mini):
+    latency = Additive(mini, macs(mini.blocks) / 1e6, name="latency", unit="ms", origin="simulated")
+    least = latency.bounds()[0].value
+    told = rf"latency <= 0\.001 ms p50 cannot be met: every architecture of ofa_mini takes at least {least:.6g} ms \(simulated\), reached by the smallest"
+    with pytest.raises(Infeasible, match=told):
+        solve(latency, [(Budget("latency", 0.001), latency)])
+
+
+def test_budgets_that_exclude_each_other_name_the_nearest_architecture():
+    choice = Choice("c", (0, 1))
+    index = BlockIndex(SearchSpace("two", [choice], [Layer("l", (choice,), lambda v: conv(1 + 2 * v))]))
+    rising, falling = metric(index, [1.0, 3.0], "rising"), metric(index, [4.0, 1.0], "falling")
+    budgets = [(Budget("rising", 2.0), rising), (Budget("falling", 2.0), falling)]
+    # c=0 takes 4/2 of the second limit, c=1 only 3/2 of the first
+    with pytest.raises(Infeasible) as told:
+        solve(rising, budgets)
+    assert str(told.value) == (
+        "rising <= 2 and falling <= 2 cannot be met together: every architecture of two takes at least 1.5 times one of the limits; "
+        "the nearest takes 3 ms and 1 ms: the smallest architecture but for c=1"
+    )
+
+
+def test_a_share_is_resolved_against_the_largest_subnet(mini):
+    cost = Additive(mini, macs(mini.blocks), name="macs", unit="MACs")
+    size = Additive(mini, params(mini.blocks), name="params", unit="parameters")
+    limit = 0.5 * float(cost(mini.space.largest())[0])
+    assert solve(size, [(Budget("macs", None, share=0.5), cost)]).value == solve(size, [(Budget("macs", limit), cost)]).value
+
+
+def test_without_a_budget_the_optimum_is_the_bound_of_the_metric(mini):
+    worth, _ = table_like(mini, 0)
+    least, greatest = worth.bounds()
+    assert solve(worth).value == pytest.approx(greatest.value, rel=1e-12)
+    assert optimum(Problem(mini, [Objective(worth)])).value == pytest.approx(least.value, rel=1e-12)
+
+
+def test_a_search_cut_short_states_what_it_may_have_missed(mini):
+    worth, latency = table_like(mini, 1)
+    budget = [(Budget("latency", float(np.median(latency(mini.space.sample(np.random.default_rng(0), 500))))), latency)]
+    exact = solve(worth, budget)
+    with pytest.raises(InputError, match="no architecture was found within 0 s; allow more time"):
+        solve(worth, budget, time_limit_s=0)
+    assert solve(worth, budget, time_limit_s=60).value == exact.value
+
+
+def test_metrics_that_cannot_be_solved_together_are_refused(mini):
+    worth, latency = table_like(mini, 0)
+    other = table_like(BlockIndex(ofa_mini()), 0)[1]
+    with pytest.raises(InputError, match="worth and latency are of two indices"):
+        pareto_front(worth, other)
+    nan = metric(mini, np.full(len(mini.blocks), np.nan), "broken")
+    with pytest.raises(InputError, match="broken has a price that is not finite"):
+        solve(worth, [(Budget("latency", 1.0), nan)])
+    with pytest.raises(InputError, match="needs a positive limit"):
+        solve(worth, [(Budget("latency", -1.0), latency)])
+
+
+class Curved:
+    name, unit, origin = "accuracy", "%", "predicted"
+
+    def __call__(self, codes):
+        return codes.sum(axis=1).astype(float) ** 2
+
+
+def test_what_is_not_additive_is_refused_in_words(mini):
+    worth, latency = table_like(mini, 0)
+    with pytest.raises(InputError, match="the objective is not one: accuracy is of type Curved; use another searcher"):
+        optimum(Problem(mini, [Objective(Curved())]))
+    with pytest.raises(InputError, match="the budget macs <= 1e\\+09 is not one"):
+        optimum(Problem(mini, [Objective(worth)], [(Budget("macs", 1e9), Curved())]))
+    with pytest.raises(InputError, match="takes one objective, this problem has 2"):
+        optimum(Problem(mini, [Objective(worth), Objective(latency)]))
