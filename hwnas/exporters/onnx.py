@@ -18,12 +18,17 @@ MAX_BYTES = (1 << 31) - 1  # of a protocol buffer; larger models need external d
 
 def onnx(graph: Graph, weights: Weights, path: Path, *, metadata: Mapping[str, str] | None = None) -> Exported:
     """Writes one self-contained ONNX file that passed `onnx.checker`, whole or not at all. Raises InputError."""
-    from onnx import checker
-
     model = to_onnx(graph, weights, metadata=metadata)
     if model.ByteSize() > MAX_BYTES:
         raise InputError(f"the network takes {model.ByteSize():,} bytes; a single ONNX file holds at most {MAX_BYTES:,}")
+    return write_model(model.SerializeToString(deterministic=True), path)
+
+
+def write_model(data: bytes, path: Path) -> Exported:
+    """Writes the bytes of an ONNX model as they are, after they passed `onnx.checker`."""
+    from onnx import checker, load_model_from_string
+
+    model = load_model_from_string(data)
     checker.check_model(model, full_check=True)
-    data = model.SerializeToString(deterministic=True)
     write_whole(path, data)
     return Exported(path, hashlib.sha256(data).hexdigest(), len(data), model.opset_import[0].version, model.ir_version, len(model.graph.node))

@@ -11,14 +11,14 @@ from uuid import uuid4
 
 import numpy as np
 
-from hwnas import registry
 from hwnas.architecture import Architecture
 from hwnas.backends.torch import torch as torch_backend
-from hwnas.errors import HwnasError, InputError
+from hwnas.errors import DamagedFile, HwnasError, InputError
 from hwnas.exporter import Parity, parity
-from hwnas.files import write_json, write_whole
+from hwnas.exporters.onnx import write_model
+from hwnas.files import read_json, write_json, write_whole
 from hwnas.kit import copy_kit
-from hwnas.manifest import ExpectedLatency, Preprocessing, write_manifest
+from hwnas.manifest import FORMAT, NAME, ExpectedLatency, Preprocessing, write_manifest
 from hwnas.verbs.common import Job, Progress, existing, silent
 from hwnas.weights import Array
 
@@ -30,26 +30,54 @@ def export(run: Path, *, to: Path, kit: str = KIT, progress: Progress = silent) 
     """Write the certified network of `run` into the new folder `to`: ONNX file, weights, certificate, manifest, and a kit to run it.
 
     The file is the one that was measured, byte for byte. Its logits are compared with the PyTorch subnet's on random inputs and on
-    validation images first. The folder appears complete or not at all. Returns the stage's result. Raises HwnasError.
+    validation images first. The folder appears complete or not at all, and takes the place of an earlier export if nobody has put
+    anything else there. Returns the stage's result. Raises HwnasError.
     """
     with existing(run) as directory:
-        job, target = Job(directory), Path(to)
+        job, target = Job(directory), Path(to).resolve()
         certificate = job.result("verify")["certificate"]
         if certificate is None:
             raise InputError(f"{directory.folder} has no certified network to export; allow more with a new search, or see: hwnas report {directory.folder}")
-        if target.exists() and any(target.iterdir()) and not (target / "manifest.json").is_file():
-            raise InputError(f"{target} is not empty and was not written by an export; name another folder")
+        check_target(target)
         staged = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
         try:
             result = _export(job, certificate, staged, kit, progress)
-            if target.exists():
-                shutil.rmtree(target)
-            staged.replace(target)
+            _replace(staged, target)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-        result = {**result, "folder": str(target.resolve())}
+        result = {**result, "folder": str(target)}
         directory.finish("export", result)
         return result
+
+
+def check_target(folder: Path) -> None:
+    """Raises InputError where `folder` is a file, or holds anything that is not part of an earlier export: it would be lost."""
+    if not folder.is_dir():
+        if folder.exists():
+            raise InputError(f"{folder} is a file; name a folder")
+        return
+    try:
+        manifest = read_json(folder / NAME)
+    except DamagedFile:
+        manifest = None
+    ours = manifest.get("files") if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None
+    known = {NAME, *ours} if isinstance(ours, dict) else set()
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if not path.is_dir() and relative.as_posix() not in known and "__pycache__" not in relative.parts:
+            raise InputError(f"{folder} holds {relative.as_posix()}, which no export wrote; name another folder, or move it away")
+
+
+def _replace(staged: Path, target: Path) -> None:
+    """Move a complete folder to where it belongs; what was there stays until then. Raises InputError."""
+    before = staged.with_suffix(".old")
+    try:
+        if target.exists():
+            target.replace(before)
+        staged.replace(target)
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error.strerror or error}; name another folder") from None
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def _export(job: Job, certificate: Mapping[str, Any], folder: Path, kit: str, progress: Progress) -> dict[str, Any]:
@@ -64,9 +92,8 @@ def _export(job: Job, certificate: Mapping[str, Any], folder: Path, kit: str, pr
     architecture = Architecture(space.name, certificate["architecture"])
     write_whole(folder / "architecture.json", architecture.to_json())
     write_json(folder / "certificate.json", certificate)
-    exported = registry.load("exporters", "onnx")(graph, weights, folder / "model.onnx")
-    if exported.sha256 != certificate["model_sha256"]:
-        raise HwnasError("the exported file is not the one that was measured; the run was made by another version of hwnas: repeat verify in a new run")
+    # The bytes that were measured: made again they could differ in the last bits, for batch-norm sums depend on the number of threads.
+    exported = write_model(job.run.store.blob(certificate["model_sha256"]), folder / "model.onnx")
     progress("export", 1, 3)
     real = images.inputs(images.pixels[:PARITY_INPUTS], graph.input[2]).numpy()
     noise: Array = np.random.default_rng(0).standard_normal(real.shape).astype(np.float32)
