@@ -11,6 +11,7 @@ import pytest
 
 from hwnas import cli
 from hwnas.manifest import read_manifest
+from hwnas.run import RunDirectory
 
 pytest.importorskip("sklearn", reason="the data set cluttered_digits comes with scikit-learn, extra 'demo'")
 
@@ -51,6 +52,7 @@ def folder(tmp_path_factory):
         code, out, error = hwnas("verify", folder / "run", "--top", 2, "--seconds", 6, "--json")
         if code == 0:
             break
+        assert code == 1 and "is certified within 900 ms" in error, error  # only a disturbed window may fail
     else:
         pytest.skip(f"this machine is too busy to measure on: {error}")
     (folder / "verify.json").write_text(out)
@@ -133,6 +135,19 @@ def test_the_report_says_whether_the_search_won(folder):
     assert "src=\"http" not in page and "href=\"http" not in page
     assert abs(sum(layer["share"] for layer in shown["layers"]) - 1) < 1e-6
     assert all(0 <= each["test_accuracy_pct"]["low"] <= each["test_accuracy_pct"]["high"] <= 100 for each in shown["measured"])
+
+
+def test_a_report_after_another_verification_is_of_what_that_one_measured(folder, tmp_path):
+    import shutil
+
+    shutil.copytree(folder / "run", tmp_path / "run", ignore=shutil.ignore_patterns("*.lock"))
+    with RunDirectory(tmp_path / "run") as run:
+        last = run.result("verify")
+        run.finish("verify", {**last, "measured": last["measured"][::-1]})
+    code, out, error = hwnas("report", tmp_path / "run", "--json")
+    assert code == 0, error
+    tested = [(each["role"], each["params"], each["test_accuracy_pct"]) for each in json.loads(out)["measured"]]
+    assert tested == [(each["role"], each["params"], each["test_accuracy_pct"]) for each in read(folder, "report.json")["measured"]][::-1]
 
 
 def test_the_same_command_again_returns_what_is_recorded(folder):

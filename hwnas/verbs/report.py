@@ -29,7 +29,7 @@ RESAMPLES = 2_000
 def report(run: Path, *, to: Path | None = None, progress: Progress = silent) -> Report:
     """Evaluate the measured networks on the test images, and write the page `report.html` (by default into the run's folder).
 
-    Test accuracy is evaluated once and recorded. Raises HwnasError.
+    Test accuracy is evaluated once for what `verify` measured last, and recorded. Raises HwnasError.
     """
     from hwnas.report_html import render_html
 
@@ -45,18 +45,18 @@ def _tested(job: Job, progress: Progress) -> Mapping[str, Any]:
     """Which test images each measured network classifies right, as one hexadecimal number per network, and their source digits."""
     from hwnas.training.evaluate import correct
 
-    result = job.run.result("report")
-    if result is not None:
+    result, measured = job.run.result("report"), job.result("verify")["measured"]
+    codes = [each["code"] for each in measured]
+    if result is not None and result.get("codes") == codes:  # verify may have tried again since
         return result
     images = job.images("test")
-    measured = job.result("verify")["measured"]
     hits = []
     for i, each in enumerate(measured):
         progress("test", i, len(measured))
         right = correct(job.accuracy.network(np.array(each["code"], np.int16)), images)
         hits.append(np.packbits(right).tobytes().hex())
     progress("test", len(measured), len(measured))
-    result = {"images": len(images), "correct": hits, "sources": images.sources.tolist()}
+    result = {"images": len(images), "codes": codes, "correct": hits, "sources": images.sources.tolist()}
     job.run.finish("report", result)
     return result
 
