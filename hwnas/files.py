@@ -7,6 +7,7 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,11 +18,11 @@ MAX_TEXT_BYTES = 256 << 20
 
 
 def write_whole(path: Path, data: bytes | str) -> None:
-    """Write a file so that it appears complete or not at all: temporary name, fsync, rename, fsync of the folder."""
+    """Write a file so that it appears complete or not at all: temporary name, fsync, rename, fsync of the folder, which is made. Raises InputError."""
     raw = data.encode() if isinstance(data, str) else data
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             file.write(raw)
             file.flush()
@@ -32,7 +33,8 @@ def write_whole(path: Path, data: bytes | str) -> None:
             os.fsync(folder)
             os.close(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where its folder could not be made
+            temporary.unlink()
         raise InputError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder, then run the same command again") from None
 
 

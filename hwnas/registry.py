@@ -93,5 +93,7 @@ def create(catalogue: str, text: str) -> Any:
     factory = load(catalogue, name)
     try:
         return factory(**arguments)
-    except TypeError as error:
+    except InputError:
+        raise
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{text}: {error}") from None

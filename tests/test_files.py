@@ -34,6 +34,12 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match=r"cannot write .*file/b/c\.txt: Not a directory"):
+        write_whole(tmp_path / "file" / "b" / "c.txt", "x")
+
+
 def test_json_and_toml_return_as_written(tmp_path):
     data = {"a": 1, "b": [1.5, "x"], "c": {"d": True}}
     write_json(tmp_path / "x.json", data)

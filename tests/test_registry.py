@@ -79,6 +79,12 @@ def test_a_file_of_ones_own_works_wherever_a_name_does(tmp_path):
     assert space.lower(space.smallest()).output == (1, 4)
 
 
+@pytest.mark.parametrize("arguments", ["width=1e999", "width=0", "width='a'", "classes=2.5", "resolutions=(64.5,)", "resolutions=5"])
+def test_arguments_a_factory_cannot_use_are_wrong_input(arguments):
+    with pytest.raises(InputError, match="ofa_mobilenet_v3"):
+        create("spaces", f"ofa_mobilenet_v3({arguments})")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

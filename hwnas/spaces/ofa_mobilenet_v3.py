@@ -33,6 +33,8 @@ def ofa_mobilenet_v3(
 
     7371^5 = 2.18e19 networks, times 25 resolutions. The released supernets have width 1.0 and 1.2.
     """
+    if not 0 < width < 100:
+        raise InputError(f"ofa_mobilenet_v3: width must be above 0 and below 100, got {width:g}")
     stages = tuple((make_divisible(out * width), stride, act, se) for out, stride, act, se in STAGES)
     return elastic_mobilenet(
         "ofa_mobilenet_v3",
@@ -69,8 +71,8 @@ def elastic_mobilenet(
     """
     if not resolutions or min(resolutions) < 8 or list(resolutions) != sorted(set(resolutions)):
         raise InputError(f"{name}: resolutions must be distinct, ascending and at least 8, got {tuple(resolutions)}")
-    if min(classes, channels, batch) < 1:
-        raise InputError(f"{name}: classes, channels and batch must be positive, got {classes}, {channels}, {batch}")
+    if not all(isinstance(each, int) and each >= 1 for each in (*resolutions, classes, channels, batch)):
+        raise InputError(f"{name}: resolutions, classes, channels and batch must be positive whole numbers, got {classes}, {channels}, {batch}")
     resolution = Choice("resolution", tuple(resolutions))
     choices = [resolution]
     layers = [Layer("stem", (resolution,), partial(_stem, batch, channels, stem))]
