@@ -7,14 +7,14 @@ RUN ?= runs/demo
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hwnas needs Python 3.11 or newer; name one: make PYTHON=python3.11 demo")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing into $(VENV) (PyTorch is several GB; once)"
 	@$(BIN)/python -m pip install --quiet --upgrade pip
 	@$(BIN)/python -m pip install --quiet -e '.[test,dev]'
 	@touch $@
 
 demo: $(VENV)/.installed  ## profile this CPU, train, search, verify, export, report
-	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/end_to_end.sh $(RUN)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/end_to_end.sh "$(RUN)"
 
 test: $(VENV)/.installed  ## lint and the tests, with a list of all skips
 	@$(BIN)/ruff check .
@@ -33,5 +33,5 @@ lint: $(VENV)/.installed
 bench: $(VENV)/.installed  ## the short benchmarks; benchmarks/README.md says what each shows
 	@for each in pricing parity elastic; do echo "== $$each"; $(BIN)/python benchmarks/$$each.py || exit 1; done
 
-clean:
-	rm -rf $(VENV) runs build dist
+clean:  ## the environment and build products; what was measured and trained stays in runs/
+	rm -rf $(VENV) build dist

@@ -4,12 +4,12 @@ HwnasError
 ├── InputError            something given is wrong: option, name, file, shape (exit code 2)
 │   ├── UnknownName       no space, device, searcher ... of that name
 │   ├── DamagedFile       a file is cut short, of another format, version or fingerprint
-│   └── MissingLatency    the table has no row for some block of the space
+│   ├── MissingLatency    the table has no row for some block of the space
+│   ├── RunHeld           another process is writing this run
+│   └── MissingExtra      an optional dependency is not installed
 ├── Infeasible            no architecture of the space meets the budget (exit code 1)
 ├── CheckFailed           a space, backend, searcher ... breaks its contract (exit code 1)
-├── MeasurementFailed     the target did not deliver a usable measurement (exit code 1)
-├── RunHeld               another process is writing this run (exit code 2)
-└── MissingExtra          an optional dependency is not installed (exit code 2)
+└── MeasurementFailed     the target did not deliver a usable measurement (exit code 1)
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
         told = yield Ask(problem.sample_feasible(rng, population))
         ...
 
-`yield` is ask-and-tell in one word; the algorithm's state is its local variables. The driver (run.py) owns evaluation, caching,
+`yield` is ask-and-tell in one word; the algorithm's state is its local variables. The driver (driver.py) owns evaluation, caching,
 recording, the number of evaluations and the stop. Keyword-only parameters with defaults are the options. All randomness comes
 from `rng`: a run is resumed by sending the recorded answers into a fresh generator of the same seed.
 

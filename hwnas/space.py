@@ -77,7 +77,7 @@ class SearchSpace:
 
     @property
     def size(self) -> int:
-        """Number of codes; several may mean one subnet, see BlockIndex.counts."""
+        """Number of codes; several may mean one subnet, see BlockIndex.subnets."""
         return prod(len(choice.values) for choice in self.choices)
 
     def sample(self, rng: np.random.Generator, n: int = 1) -> Codes:

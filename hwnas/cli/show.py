@@ -21,12 +21,13 @@ def table(title: str, columns: Mapping[str, str], rows: list[list[str]]) -> None
     """An aligned table on stdout; columns: heading -> `left` or `right`."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    made = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for heading, justify in columns.items():
         made.add_column(heading, justify="right" if justify == "right" else "left", no_wrap=justify == "right")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(Text, row))  # never read as markup
     Console(width=None if sys.stdout.isatty() else 140, markup=False).print(made)  # cells are text: 'hwnas[demo]' is no style
 
 
@@ -61,7 +62,7 @@ class _Lines:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         key = stage.partition(",")[0]
-        if key not in self._started:
+        if key not in self._started or (not self._started[key] and done < total):  # begun, or begun again
             self._started[key] = time.monotonic()
             print(f"{key}: {done}/{total}", file=sys.stderr, flush=True)
         elif done >= total and self._started[key] > 0:
