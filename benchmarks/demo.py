@@ -113,14 +113,13 @@ def measure(out: Path, seed: int, seconds: float) -> dict[str, Any]:
     from hwnas.run import RunDirectory
     from hwnas.verbs.report import report
     from hwnas.verbs.search import BASELINES
-    from hwnas.verbs.verify import equal, verify
+    from hwnas.verbs.verify import matched, verify
 
     run = out / f"seed{seed}"
     verified = verify(run, seconds=seconds, seed=seed, progress=_line)
     report(run, progress=_line)
     with RunDirectory(run, write=False) as directory:
         tested = directory.result("report")
-        found = directory.result("search")
         times = {stage: directory.result(stage)["seconds"] for stage in ("train", "search")}
     assert tested is not None
     n = tested["images"]
@@ -128,14 +127,11 @@ def measure(out: Path, seed: int, seconds: float) -> dict[str, Any]:
     sources = np.array(rows.pop("sources"))
     steps = rows.pop("steps")
     hits = {name: _unpacked(each, n) for name, each in rows.items()}
-    measured = {}
-    chosen = next((each for each in verified["measured"] if each.get("chosen")), None)
-    equals = {name: equal(found, name, chosen["latency_ms"]) for name in BASELINES} if chosen else {}
-    for each, right in zip(verified["measured"], tested["correct"], strict=True):
-        role = "chosen" if each is chosen else each["role"]
-        if chosen and each["round"] == chosen["round"] and (role in ("chosen", "largest") or (equals.get(role) or {}).get("code") == each["code"]):
-            measured[role] = each
-            hits[f"{role} file"] = _unpacked(right, n)
+    networks = verified["measured"]
+    chosen = next((i for i, each in enumerate(networks) if each.get("chosen")), None)
+    compared = {} if chosen is None else {"chosen": chosen} | {name: matched(networks, name, networks[chosen]) for name in (*BASELINES, "largest")}
+    measured = {name: networks[i] for name, i in compared.items() if i is not None}
+    hits |= {f"{name} file": _unpacked(tested["correct"][i], n) for name, i in compared.items() if i is not None}
     return {"seed": seed, "hits": hits, "sources": sources, "measured": measured, "certificate": verified["certificate"], "seconds": times, "steps": steps}
 
 
@@ -159,8 +155,9 @@ def difference(results: list[dict[str, Any]], first: str, second: str, *, resamp
         means.append(100 * sums[np.ix_(seeds, sources)].sum() / (len(able) * counts[sources].sum()))
     low, high = np.quantile(means, [0.025, 0.975])
     wins, losses = int((per_seed > 0).sum()), int((per_seed < 0).sum())
-    p = binomtest(wins, wins + losses, alternative="greater").pvalue if wins + losses else 1.0
-    return f"{per_seed.mean():+.2f} points [{low:+.2f}, {high:+.2f}], {wins} of {len(able)} seeds better, {losses} worse, sign test p = {p:.3f}"
+    better, worse = (binomtest(wins, wins + losses, alternative=side).pvalue if wins + losses else 1.0 for side in ("greater", "less"))
+    signs = f"{wins} of {len(able)} seeds better, {losses} worse, sign test p(better) = {better:.3f}, p(worse) = {worse:.3f}"
+    return f"{per_seed.mean():+.2f} points [{low:+.2f}, {high:+.2f}], {signs}"
 
 
 def summarise(results: list[dict[str, Any]]) -> dict[str, str]:
@@ -191,8 +188,13 @@ def summarise(results: list[dict[str, Any]]) -> dict[str, str]:
         "chosen - uniform, inherited (target >= 1)": difference(certified, "chosen file", "uniform file"),
         "chosen - random at equal cost, inherited (target not worse)": difference(certified, "chosen file", "random file"),
         "most accurate candidate - uniform, both trained alone": difference(results, "chosen alone", "uniform alone"),
-        "chosen inherited - uniform trained alone": difference(certified, "chosen file", "uniform alone"),
+        **{f"seed {each['seed']}: budget, predicted, measured [upper bound] ms": _latencies(each["certificate"]) for each in certified},
     }
+
+
+def _latencies(certificate: dict[str, Any]) -> str:
+    measured = f"{certificate['measured_ms']:.5f} [{certificate['upper_bound_ms']:.5f} at {100 * certificate['confidence']:.2f} %]"
+    return f"{certificate['budget_ms']:.5f}, {certificate['predicted_ms']:.5f}, {measured} {certificate['statistic']}"
 
 
 if __name__ == "__main__":

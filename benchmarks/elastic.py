@@ -50,7 +50,8 @@ def main() -> int:
             codes = index.space.sample(rng, arguments.subnets)
             measured = [compare(supernet, _at(code, resolution), batch, arguments.repeats) for code in codes]
             smallest = compare(supernet, _at(index.space.smallest()[0], resolution), batch, arguments.repeats)
-            rows.append({"mode": mode, "resolution": (64, 128)[resolution], "batch": batch, "target": TARGETS[mode], **_medians(measured), "smallest": smallest["ratio"]})
+            about = {"mode": mode, "resolution": (64, 128)[resolution], "batch": batch, "target": TARGETS[mode]}
+            rows.append({**about, **_medians(measured), "smallest": smallest["ratio"]})
     if arguments.json:
         print(json.dumps(rows, indent=1))
         return 0

@@ -1,4 +1,4 @@
-"""Hardware-aware neural architecture search: profile a device, search under a latency budget, export what provably fits.
+"""Hardware-aware neural architecture search: profile a device, search under a latency budget, export what is measured to fit.
 
 Each command of the shell is a function here: `profile`, `train`, `search`, `verify`, `export`, `report`, `show_space` and `doctor`.
 They, and with them PyTorch and the rest, are imported when they are first asked for; `import hwnas` alone needs numpy.

@@ -31,9 +31,6 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def subset(self, rows: Tensor) -> Images:
-        return Images(self.name, self.pixels[rows], self.labels[rows], self.sources[rows], self.classes, self.mean, self.std)
-
     def inputs(self, pixels: Tensor, resolution: int) -> Tensor:
         """Pixels uint8 -> normalised float32 at `resolution` (bilinear with antialiasing): what every network of hwnas is fed."""
         import torch.nn.functional as F

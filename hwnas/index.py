@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import log10, prod
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +28,6 @@ class Count:
 
     n: int
     exact: bool
-
-    @property
-    def log10(self) -> float:
-        return log10(self.n)
 
 
 class BlockIndex:

@@ -110,7 +110,7 @@ def test_a_loss_that_is_not_finite_is_one_sentence(index, bars):
     trainer = SupernetTrainer(Supernet(index), bars, batch=16)
     with torch.no_grad():
         trainer.supernet.tensors["head/classifier.bias"].fill_(float("nan"))
-    with pytest.raises(TrainingFailed, match="lower it"):
+    with pytest.raises(TrainingFailed, match="lower one"):
         trainer.step(index.space.largest(), 0.01, sandwich=False)
 
 

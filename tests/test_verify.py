@@ -40,7 +40,7 @@ def measured(role, measured_ms, upper_bound_ms, doubt=""):
 
 def test_the_closest_candidate_is_the_one_of_the_least_bound_and_its_doubt_is_told():
     rows = [measured("candidate", 10.1, 10.4), measured("candidate", 10.3, 10.35, "too few visits"), measured("largest", 1.0, 1.0)]
-    said = closest({"limit_ms": 10.0, "measured": rows})
+    said = closest({"budget_ms": 10.0, "measured": rows})
     assert said == "none of 2 measured candidates is certified within 10 ms: the closest took 10.3 ms, upper bound 10.35 ms (too few visits)"
-    assert "upper bound unknown" in closest({"limit_ms": 10.0, "measured": [measured("candidate", 9.0, None)]})
-    assert closest({"limit_ms": 10.0, "measured": []}) == "the search found no candidate"
+    assert "upper bound unknown" in closest({"budget_ms": 10.0, "measured": [measured("candidate", 9.0, None)]})
+    assert closest({"budget_ms": 10.0, "measured": []}) == "the search found no candidate"

@@ -19,7 +19,7 @@ app.add_typer(device_app, name="device")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Run = Annotated[Path, typer.Argument(help="Folder of the run; the same command again continues it.")]
-Seed = Annotated[int, typer.Option(help="Of everything that is random.", min=0)]
+Seed = Annotated[int, typer.Option(help="Of everything that is random.", min=0, max=2**32 - 1)]
 Threads = Annotated[int | None, typer.Option(help="Threads of PyTorch; all cores by default.")]
 
 
@@ -31,7 +31,7 @@ def resumable(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            typer.echo("\ninterrupted; nothing that was measured or trained is lost: the same command again continues", err=True)
+            typer.echo("\ninterrupted; all that was recorded is kept: the same command again continues", err=True)
             raise typer.Exit(130) from None
 
     return run
@@ -45,7 +45,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
-    """Profile a device, search under a latency budget, ship a network that provably fits."""
+    """Profile a device, search under a latency budget, ship a network that is measured to fit."""
 
 
 @space_app.command("list")
@@ -119,11 +119,12 @@ def profile(
 ) -> None:
     """Measure the latency lookup table of a device for a space."""
     from hwnas.cli import show
+    from hwnas.latency_table import Failure
     from hwnas.verbs.profile import profile as act
 
     with show.progress_bar() as progress:
         table = act(device, space=space, to=to, threads=threads, visits=visits, networks=networks, seed=seed, progress=progress)
-    failed = [key for key, entry in table.entries.items() if not hasattr(entry, "price_ms")]
+    failed = [key for key, entry in table.entries.items() if isinstance(entry, Failure)]
     facts = {
         "table": str(to),
         "origin": table.origin,
@@ -265,7 +266,7 @@ def verify(
             ]
             for each in result["measured"]
         ]
-        show.table(f"measured as files, budget {result['limit_ms']:.4g} ms", columns, rows)
+        show.table(f"measured as files, budget {result['budget_ms']:.4g} ms", columns, rows)
     if certificate is None:
         typer.echo(f"error: {closest(result)}", err=True)
         raise typer.Exit(1)

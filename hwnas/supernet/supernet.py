@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from hwnas.backends.torch import Network, Source, Step, graph_steps, initial_weights
-from hwnas.errors import DamagedFile
+from hwnas.errors import DamagedFile, InputError
 from hwnas.graph import Graph
 from hwnas.index import BlockIndex
 from hwnas.ops import Conv2d, Shape
 from hwnas.space import Codes
 from hwnas.supernet.sharing import identity, transform_names, transformed, window
-from hwnas.weights import Array, Weights
+from hwnas.weights import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +163,6 @@ class Supernet:
             for name, tensor in self.tensors.items():
                 tensor.copy_(state[name])
 
-    def load_subnet(self, code: Codes, weights: Weights) -> None:
-        """Copy a stand-alone network's weights into its place, e.g. the largest network's before shrinking begins."""
-        with torch.no_grad():
-            for name, tensor in self.subnet(code).tensors.items():
-                tensor.copy_(torch.from_numpy(np.array(weights[name])))
-            for name in self._matrices:
-                if name in weights and weights[name].shape == self.shapes[name]:
-                    self.tensors[name].copy_(torch.from_numpy(np.array(weights[name])))
-
 
 def _largest_shapes(index: BlockIndex) -> tuple[dict[str, Shape], set[str], dict[str, set[int]]]:
     """Largest shape of each tensor over each layer's blocks; which of them are trained; kernel sizes of each depthwise weight."""
@@ -197,5 +188,5 @@ def _initial(index: BlockIndex, shapes: Mapping[str, Shape], generator: torch.Ge
     initial = {name: torch.from_numpy(np.array(array)) for name, array in initial_weights(graph, generator).items()}
     missing = {name: shape for name, shape in shapes.items() if name not in initial or tuple(initial[name].shape) != shape}
     if missing:
-        raise ValueError(f"the largest architecture of {index.space.name} does not hold the largest '{next(iter(missing))}'")
+        raise InputError(f"the largest architecture of {index.space.name} does not hold the largest '{next(iter(missing))}'")
     return {name: initial[name] for name in shapes}

@@ -90,7 +90,7 @@ class SupernetTrainer:
             total += float(loss.detach())
         self.supernet.merge()
         if not math.isfinite(total):
-            raise TrainingFailed(f"the loss is {total} at step {self.steps}: the rate {rate:.3g} is too high for this data; lower it with --rate")
+            raise TrainingFailed(f"the loss is {total} at step {self.steps}: the rate {rate:.3g} is too high for this data; use a schedule with a lower one")
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hwnas import registry
 from hwnas.budget import Budget
-from hwnas.errors import InputError
+from hwnas.errors import DamagedFile, InputError
 from hwnas.index import BlockIndex
 from hwnas.latency_table import LatencyTable
 from hwnas.predictor import Additive
@@ -40,11 +40,11 @@ def existing(run: Path) -> RunDirectory:
 class Job:
     """The parts of a run, each made once when it is first asked for, from the options that the run recorded.
 
-    given: options of stages that are not recorded yet, because they are being checked.
+    given, table: options of stages, and the latency table, that are not recorded yet, because they are being checked.
     """
 
-    def __init__(self, run: RunDirectory, given: Mapping[str, Mapping[str, Any]] | None = None):
-        self.run, self.given = run, given or {}
+    def __init__(self, run: RunDirectory, given: Mapping[str, Mapping[str, Any]] | None = None, table: LatencyTable | None = None):
+        self.run, self.given, self._table = run, given or {}, table
 
     def options(self, stage: str) -> Mapping[str, Any]:
         """What a stage was called with. Raises InputError naming the command to run first."""
@@ -62,7 +62,11 @@ class Job:
 
     @cached_property
     def index(self) -> BlockIndex:
-        return BlockIndex(registry.create("spaces", self.options("train")["space"]))
+        options = self.options("train")
+        index = BlockIndex(registry.create("spaces", options["space"]))
+        if index.fingerprint != options["fingerprint"]:
+            raise InputError(f"{options['space']} is not the space it was when {self.run.folder} was begun: restore it, or begin a new run")
+        return index
 
     def images(self, split: Split) -> Images:
         from hwnas.images import load_images
@@ -88,7 +92,20 @@ class Job:
 
     @cached_property
     def table(self) -> LatencyTable:
-        return LatencyTable.load(Path(self.options("search")["table"]))
+        """The latency table of the search, from the run's own copy."""
+        if self._table is not None:
+            return self._table
+        copies = self.run.events("search", "table")
+        if not copies:
+            raise DamagedFile(f"{self.run.folder} has lost the latency table of its search")
+        loaded: list[LatencyTable] = []
+        self.run.load_files(copies[-1].body["files"], lambda folder: loaded.append(LatencyTable.load(folder)))
+        return loaded[0]
+
+    @property
+    def table_name(self) -> str:
+        """The name of the folder that the table was in."""
+        return str(self.run.events("search", "table")[-1].body["name"])
 
     @cached_property
     def budget(self) -> Budget:
@@ -110,6 +127,12 @@ class Job:
         limit = self.problem.budgets[0][0].limit
         assert limit is not None  # Problem has resolved it
         return limit
+
+
+def check_seed(seed: int) -> None:
+    """Raises InputError where a seed is not one that every library takes."""
+    if not 0 <= seed < 2**32:
+        raise InputError(f"--seed is {seed}, it must be from 0 to {2**32 - 1}")
 
 
 def use_threads(threads: int | None) -> int:

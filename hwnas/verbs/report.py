@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -20,7 +21,7 @@ from hwnas.predictors.calibrated import assess
 from hwnas.report_data import Comparison, Interval, LayerShare, Measured, Point, Report
 from hwnas.verbs.common import Job, Progress, existing, silent
 from hwnas.verbs.search import BASELINES
-from hwnas.verbs.verify import equal
+from hwnas.verbs.verify import matched
 
 CONFIDENCE = 0.95
 RESAMPLES = 2_000
@@ -125,9 +126,7 @@ def _comparisons(
 ) -> list[Comparison]:
     made = []
     for name in BASELINES:
-        match = equal(search, name, networks[chosen]["latency_ms"])
-        wanted = None if match is None else (name, match["code"], networks[chosen]["round"])
-        row = next((i for i, each in enumerate(networks) if (each["role"], each["code"], each["round"]) == wanted), None)
+        row = matched(networks, name, networks[chosen])
         if row is not None:
             difference = bootstrap(hits[chosen] - hits[row], sources)
             evaluations = round(search["baselines"][name]["evaluations"])
@@ -150,16 +149,22 @@ def _layers(job: Job, code: Sequence[int]) -> tuple[LayerShare, ...]:
 
 
 def _commands(job: Job) -> tuple[str, ...]:
-    """The commands that made this run, from its records."""
-    train, search, verify = job.options("train"), job.options("search"), job.options("verify")
-    run = job.run.folder.name
-    given = "".join(f" --set {name}={value}" for name, value in search["options"].items())
-    return (
-        f"hwnas profile {verify['device']} --space '{train['space']}' --to {Path(search['table']).name}",
-        f"hwnas train {run} --space '{train['space']}' --data {train['data']} --schedule {train['schedule']} --length {train['length']:g}"
-        f" --batch {train['batch']} --seed {train['seed']}",
-        f"hwnas search {run} --table {Path(search['table']).name} --latency '{search['latency']}' --searcher {search['searcher']}"
-        f" --evaluations {search['evaluations']} --seed {search['seed']}{given}",
-        f"hwnas verify {run} --top {verify['top']} --seconds {verify['seconds']:g}",
-        f"hwnas export {run} --to DIR",
+    """Commands that make such a run: the options that its stages and its table recorded, folders by their names."""
+    train, search, verify, table = job.options("train"), job.options("search"), job.result("verify")["options"], job.table.protocol
+    run, folder = job.run.folder.resolve().name, job.table_name
+    profiled = {"space": train["space"], "to": folder, **{key: table[key] for key in ("visits", "networks", "seed") if key in table}}
+    trained = {key: train[key] for key in ("space", "data", "schedule", "length", "batch", "seed")}
+    searched = {"table": folder, **{key: search[key] for key in ("latency", "searcher", "evaluations", "seed")}}
+    given = [f"--set={name}={value}" for name, value in search["options"].items()] + ([] if search["baselines"] else ["--no-baselines"])
+    lines = (
+        ["profile", job.table.conditions.device, *_flags({**profiled, "threads": job.table.conditions.threads})],
+        ["train", run, *_flags(trained)],
+        ["search", run, *_flags(searched), *given],
+        ["verify", run, *_flags(verify)],
+        ["export", run, "--to", "export"],
     )
+    return tuple(shlex.join(["hwnas", *line]) for line in lines)
+
+
+def _flags(options: Mapping[str, Any]) -> list[str]:
+    return [part for name, value in options.items() for part in (f"--{name}", f"{value:g}" if isinstance(value, float) else str(value))]

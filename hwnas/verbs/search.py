@@ -15,11 +15,12 @@ from hwnas import registry
 from hwnas.costs import macs, params
 from hwnas.driver import SearchResult, drive
 from hwnas.errors import InputError
-from hwnas.files import write_whole
+from hwnas.files import sha256, write_whole
+from hwnas.latency_table import TABLE, LatencyTable
 from hwnas.predictor import Additive
 from hwnas.searcher import Option, parse_options
 from hwnas.space import Codes, FloatArray
-from hwnas.verbs.common import Job, Progress, existing, silent, use_threads
+from hwnas.verbs.common import Job, Progress, check_seed, existing, silent, use_threads
 
 #: Stage of the run -> searcher: what every search is compared with.
 BASELINES = {"random": "random_search", "uniform": "uniform_scaling"}
@@ -46,16 +47,25 @@ def search(
     """
     if evaluations < 1:
         raise InputError(f"--evaluations is {evaluations}, it must be at least 1")
+    check_seed(seed)
     factory = registry.load("searchers", searcher)
     chosen = parse_options(factory, options)
-    table = Path(table).resolve()
-    recorded: dict[str, Any] = {"table": str(table), "latency": latency, "searcher": searcher, "evaluations": evaluations, "seed": seed, "baselines": baselines}
-    recorded["options"] = chosen
+    prices = LatencyTable.load(Path(table))
+    recorded: dict[str, Any] = {
+        "table": sha256(Path(table) / TABLE),
+        "latency": latency,
+        "searcher": searcher,
+        "evaluations": evaluations,
+        "options": chosen,
+        "baselines": baselines,
+        "seed": seed,
+    }
     with existing(run) as directory:
-        job = Job(directory, {"search": recorded})
+        job = Job(directory, {"search": recorded}, prices)
         job.result("train")
         if directory.recorded_options("search") is None:
             job.problem.within(job.index.space.smallest())  # raises before anything is recorded
+            directory.append("search", "table", {"name": Path(table).resolve().name, "files": directory.keep_files(prices.save)})
         directory.options("search", recorded)
         result = directory.result("search")
         return _search(job, factory, chosen, threads, progress) if result is None else result

@@ -17,7 +17,9 @@ from hwnas.index import BlockIndex
 from hwnas.run import RunDirectory
 from hwnas.training.schedule import Phase
 from hwnas.training.schedule import schedule as phases_of
-from hwnas.verbs.common import Progress, silent, use_threads
+from hwnas.verbs.common import Progress, check_seed, silent, use_threads
+
+MAX_LENGTH = 10_000
 
 
 def train(
@@ -37,10 +39,12 @@ def train(
     length: multiplies every phase's epochs. A checkpoint is kept after each epoch; the same call again continues from the last
     one with the same batches and the same sampled subnets. Returns the stage's result. Raises HwnasError.
     """
-    if batch < 2 or not length > 0:
-        raise InputError(f"--batch must be at least 2 and --length positive, got {batch} and {length:g}")
-    options = {"space": space, "data": data, "schedule": schedule, "length": length, "batch": batch, "seed": seed}
+    if batch < 2 or not 0 < length <= MAX_LENGTH:
+        raise InputError(f"--batch must be at least 2 and --length positive and at most {MAX_LENGTH:,}, got {batch} and {length:g}")
+    check_seed(seed)
+    options: dict[str, Any] = {"space": space, "data": data, "schedule": schedule, "length": length, "batch": batch, "seed": seed}
     index = BlockIndex(registry.create("spaces", space))
+    options["fingerprint"] = index.fingerprint
     phases, used_threads = phases_of(schedule), use_threads(threads)
     images = load_images(data, "train")
     check_fits(index, images)

@@ -17,12 +17,12 @@ import numpy as np
 
 from hwnas import __version__
 from hwnas.backends.onnx import to_onnx
-from hwnas.device import load_device
-from hwnas.errors import InputError
+from hwnas.device import Device, load_device
+from hwnas.errors import InputError, UnknownName
 from hwnas.files import write_json
 from hwnas.predictors.calibrated import assess
 from hwnas.profiling.window import Window, WindowRow, measure_window, verdict
-from hwnas.verbs.common import Job, Progress, existing, silent
+from hwnas.verbs.common import Job, Progress, check_seed, existing, silent
 from hwnas.verbs.search import BASELINES, records
 
 LEVEL = 0.01
@@ -57,20 +57,35 @@ def verify(
         raise InputError(f"--top is {top}, it must be at least 1")
     if not 0 < seconds <= MAX_SECONDS:
         raise InputError(f"--seconds is {seconds:g}, it must be above 0 and at most {MAX_SECONDS:,}")
+    check_seed(seed)
     with existing(run) as directory:
         job = Job(directory)
         job.result("search")
-        load_device(device or job.table.conditions.device)
-        directory.options("verify", {"top": top, "seconds": seconds, "device": device or job.table.conditions.device, "seed": seed})
+        name = device or job.table.conditions.device
+        target = _target(name, device)
+        options = {"top": top, "seconds": seconds, "device": name, "seed": seed}
         result = directory.result("verify")
-        return result if result is not None and result["certificate"] else _verify(job, progress)
+        if result is not None and result["certificate"]:
+            directory.options("verify", options)  # refuses others
+            return result
+        return _verify(job, options, target, progress)
 
 
-def _verify(job: Job, progress: Progress) -> Mapping[str, Any]:
-    options, search = job.options("verify"), job.result("search")
-    device = load_device(options["device"])
+def _target(name: str, given: str | None) -> Device:
+    try:
+        return load_device(name)
+    except UnknownName:
+        if given is None:
+            raise InputError(f"the table is of the device '{name}', which does not ship with hwnas; name its file with --device") from None
+        raise
+
+
+def _verify(job: Job, options: Mapping[str, Any], device: Device, progress: Progress) -> Mapping[str, Any]:
+    """Options are recorded where a candidate is certified: until then other ones, such as a longer window, may be tried."""
+    search = job.result("search")
+    spent = sum(1 + max((each["round"] for each in event.body["measured"]), default=-1) for event in job.run.events("verify", "result"))
     margin = max(MIN_MARGIN, float(assess(job.table, job.index, job.budget.quantile)["calibrated"]["mape"]))
-    limit_ms, correction, level = job.budget_ms, 1.0, LEVEL / 2
+    limit_ms, correction, level = job.budget_ms, 1.0, LEVEL / 2 ** (1 + spent)
     measured: list[dict[str, Any]] = []
     for attempt in range(MAX_ROUNDS):
         known = {tuple(each["code"]) for each in measured if each["role"] == "candidate"}
@@ -88,7 +103,7 @@ def _verify(job: Job, progress: Progress) -> Mapping[str, Any]:
             level=level * len(models) / len(candidates),  # only the candidates' bounds are claims
             seconds=options["seconds"],
             threads=job.table.conditions.threads,
-            seed=options["seed"] + attempt,
+            seed=options["seed"] + spent + attempt,
             progress=progress,
         )
         measured += [{**model, **_measured(row, limit_ms)} for model, row in zip(models, window.rows, strict=True)]
@@ -104,7 +119,10 @@ def _verify(job: Job, progress: Progress) -> Mapping[str, Any]:
         key = "measured_ms" if attempt == 0 else "upper_bound_ms"
         correction = max(correction, *((each[key] or each["measured_ms"]) / each["latency_ms"] for each in latest))
         level /= 2
-    result = {"limit_ms": limit_ms, "measured": measured, "certificate": certificate if any(each.get("chosen") for each in measured) else None}
+    certified = any(each.get("chosen") for each in measured)
+    result = {"budget_ms": limit_ms, "options": options, "measured": measured, "certificate": certificate if certified else None}
+    if certified:
+        job.run.options("verify", options)
     job.run.finish("verify", result)
     return result
 
@@ -127,6 +145,16 @@ def equal(search: Mapping[str, Any], baseline: str, latency_ms: float) -> Mappin
     """The most accurate network of a baseline that is predicted to take at most so long; None where there is none."""
     points = search.get("baselines", {}).get(baseline, {}).get("points", [])
     return next((point for point in points if point["latency_ms"] <= latency_ms * (1 + 1e-9)), None)  # points are sorted by accuracy
+
+
+def matched(networks: Sequence[Mapping[str, Any]], role: str, chosen: Mapping[str, Any]) -> int | None:
+    """The row of the baseline `role` that the chosen network is compared with: the most accurate on the validation images of those
+    that were measured in the same window at equal latency or less; where none was, the fastest measured one."""
+    rows = [i for i, each in enumerate(networks) if each["role"] == role and each["round"] == chosen["round"]]
+    equals = [i for i in rows if networks[i]["measured_ms"] <= chosen["measured_ms"] * (1 + MIN_MARGIN)]
+    if equals:
+        return max(equals, key=lambda i: networks[i]["accuracy_pct"])
+    return min(rows, key=lambda i: networks[i]["measured_ms"], default=None)
 
 
 def _others(job: Job, search: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -199,6 +227,6 @@ def closest(result: Mapping[str, Any]) -> str:
     reason = f" ({best['doubt']})" if best["doubt"] else ""
     bound = f"{best['upper_bound_ms']:.4g}" if best["upper_bound_ms"] else "unknown"
     return (
-        f"none of {len(candidates)} measured candidates is certified within {result['limit_ms']:.4g} ms: the closest took {best['measured_ms']:.4g} ms, "
+        f"none of {len(candidates)} measured candidates is certified within {result['budget_ms']:.4g} ms: the closest took {best['measured_ms']:.4g} ms, "
         f"upper bound {bound} ms{reason}"
     )
