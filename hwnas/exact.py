@@ -237,20 +237,46 @@ def optimum(problem: Problem) -> Optimum:
     return solve(objective, budgets, maximize=maximize)
 
 
+def best_codes(problem: Problem, n: int) -> Codes:
+    """The optimum and the next cheaper architectures of the exact front, best first, (up to n, choices): candidates, or seeds of a search.
+
+    Raises InputError where something is not additive, or n > 1 and there is no front: several budgets or none, or layers that do
+    not separate; Infeasible where nothing meets the budgets.
+    """
+    first = optimum(problem).code
+    if n == 1:
+        return first
+    objective, maximize, budgets = additive_parts(problem)
+    if len(budgets) != 1 or not separates(problem.index):
+        raise InputError(f"{n} candidates come from the front of objective and budget, which takes one budget and layers that separate; ask for one candidate")
+    ((budget, cost),) = budgets
+    inside = pareto_front(objective, cost, maximize=maximize).within(_limit(budget))
+    better = np.concatenate([first, inside.codes[::-1]])
+    return problem.index.distinct(np.asfortranarray(better))[:n]
+
+
 def additive_parts(problem: Problem) -> tuple[Additive, bool, list[tuple[Budget, Additive]]]:
     """(objective, whether to maximise it, budgets) of a problem that can be solved exactly. Raises InputError for any other."""
     if len(problem.objectives) != 1:
         raise InputError(f"exact search takes one objective, this problem has {len(problem.objectives)}")
     given = problem.objectives[0]
-    budgets = []
     for what, metric in [("objective", given.metric), *((f"budget {budget}", metric) for budget, metric in problem.budgets)]:
         if not isinstance(metric, Additive):
             raise InputError(
                 f"exact search needs sums over blocks, and the {what} is not one: {metric.name} is of type {type(metric).__name__}; use another searcher"
             )
-    budgets = [(budget, metric) for budget, metric in problem.budgets if isinstance(metric, Additive)]
     assert isinstance(given.metric, Additive)
-    return given.metric, given.maximize, budgets
+    budgets = [(budget, metric) for budget, metric in problem.budgets if isinstance(metric, Additive)]
+    return _prices_alone(given.metric), given.maximize, [(budget, _prices_alone(metric)) for budget, metric in budgets]
+
+
+def _prices_alone(metric: Additive) -> Additive:
+    """The same sum without what a subclass does when it is called: an evaluation that is paid for."""
+    return (
+        metric
+        if type(metric) is Additive
+        else Additive(metric.index, metric.prices, name=metric.name, unit=metric.unit, constant=metric.constant, origin=metric.origin)
+    )
 
 
 def separates(index: BlockIndex) -> bool:
