@@ -7,14 +7,18 @@ from hypothesis import strategies as st
 
 from hwnas.budget import Budget
 from hwnas.costs import macs, params
+from hwnas.driver import drive
 from hwnas.errors import Infeasible, InputError
 from hwnas.exact import Front, optimum, pareto_front, separates, solve
 from hwnas.index import BlockIndex
 from hwnas.pareto import non_dominated
 from hwnas.predictor import Additive
 from hwnas.problem import Objective, Problem
+from hwnas.searchers.exact import exact
+from hwnas.searchers.regularized_evolution import regularized_evolution
 from hwnas.space import Choice, Layer, SearchSpace
 from hwnas.spaces.ofa_mini import ofa_mini
+from hwnas.testing import toy_problem
 from tests.small_spaces import BLOCKS, all_codes, conv, pick, spaces
 
 
@@ -226,3 +230,45 @@ def test_what_is_not_additive_is_refused_in_words(mini):
         optimum(Problem(mini, [Objective(worth)], [(Budget("macs", 1e9), Curved())]))
     with pytest.raises(InputError, match="takes one objective, this problem has 2"):
         optimum(Problem(mini, [Objective(worth), Objective(latency)]))
+
+
+# -- as a searcher ------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_searcher_asks_once_for_the_optimum_of_the_toy_problem():
+    problem = toy_problem()
+    everything = np.asfortranarray(np.indices((4,) * 6).reshape(6, -1).T, np.int16)
+    result = drive(exact, problem, seed=0, evaluations=60)
+    assert result.evaluations == len(result.codes) == 1
+    assert problem.reward(result.scores)[0] == problem.reward(problem.evaluate(everything)).max()
+
+
+def test_several_candidates_are_the_top_of_the_front(mini):
+    worth, latency = table_like(mini, 2)
+    limit = float(np.median(latency(mini.space.sample(np.random.default_rng(0), 500))))
+    problem = Problem(mini, [Objective(worth, maximize=True)], [(Budget("latency", limit), latency)])
+    result = drive(exact, problem, seed=0, evaluations=60, options={"candidates": 4})
+    front = pareto_front(worth, latency).within(limit)
+    assert result.codes.tolist() == front.codes[::-1][:4].tolist() and result.scores.feasible.all()
+    assert (np.diff(result.scores.values[:, 0]) < 0).all()
+    least = Problem(mini, [Objective(latency)], [(Budget("latency", limit), latency)])
+    assert len(drive(exact, least, seed=0, evaluations=60, options={"candidates": 4}).codes) == 1  # a front of one point
+
+
+def test_options_that_the_problem_cannot_answer_are_refused(mini):
+    worth, latency = table_like(mini, 2)
+    with pytest.raises(InputError, match="3 candidates come from the front of objective and budget, which takes one budget"):
+        drive(exact, Problem(mini, [Objective(worth, maximize=True)]), seed=0, evaluations=5, options={"candidates": 3})
+    with pytest.raises(InputError, match="candidates >= 1, got 0"):
+        drive(exact, toy_problem(), seed=0, evaluations=5, options={"candidates": 0})
+    with pytest.raises(InputError, match="the objective is not one: accuracy is of type Curved"):
+        drive(exact, Problem(mini, [Objective(Curved())], [(Budget("latency", 1e9), latency)]), seed=0, evaluations=5)
+
+
+def test_evolution_never_beats_the_optimum(mini):
+    worth, latency = table_like(mini, 3)
+    limit = float(np.quantile(latency(mini.space.sample(np.random.default_rng(0), 500)), 0.2))
+    problem = Problem(mini, [Objective(worth, maximize=True)], [(Budget("latency", limit), latency)])
+    best = optimum(problem)
+    evolved = drive(regularized_evolution, problem, seed=0, evaluations=2_000, options={"children": 50, "population": 100})
+    assert 0.9 * best.value < evolved.scores.values[evolved.ranked()[0], 0] <= best.value + 1e-9
