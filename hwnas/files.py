@@ -67,7 +67,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Raises DamagedFile."""
     try:
         return tomllib.loads(read_text(path))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a plain ValueError
         raise DamagedFile(f"{path} is not readable TOML: {error}") from None
 
 

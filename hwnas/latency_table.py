@@ -210,7 +210,7 @@ def _read_table(path: Path) -> dict[str, Any]:
         raise DamagedFile(f"{path} does not match the hash in its first line: it was cut short or changed")
     try:
         table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedFile(f"{path} is not readable TOML: {error}") from None
     if table.get("format") != FORMAT:
         raise DamagedFile(f"{path} has the format {str(table.get('format'))[:60]!r}; this version reads '{FORMAT}'")
