@@ -9,7 +9,7 @@ from hwnas.budget import Budget
 from hwnas.costs import macs, params
 from hwnas.driver import drive
 from hwnas.errors import Infeasible, InputError
-from hwnas.exact import Front, optimum, pareto_front, separates, solve
+from hwnas.exact import Front, FrontTooLarge, best_codes, optimum, pareto_front, solve
 from hwnas.index import BlockIndex
 from hwnas.pareto import non_dominated
 from hwnas.predictor import Additive
@@ -121,12 +121,25 @@ def test_large_groups_are_split_and_the_front_stays_the_same(monkeypatch):
     for front in (whole, split):
         assert np.stack([front.costs, -front.values], axis=1) == pytest.approx(expected, abs=1e-9)
     monkeypatch.setattr("hwnas.exact._MAX_WORK", 10)
-    assert not separates(index)
-    with pytest.raises(InputError, match=r"share too many choices for its whole front: .* over the limit of 10; solve it for one budget"):
+    with pytest.raises(FrontTooLarge, match=r"share too many choices for its whole front: .* over the limit of 10; solve it for one budget"):
         pareto_front(objective, cost)
     limit = float(np.median(whole.costs))
     problem = Problem(index, [Objective(objective, maximize=True)], [(Budget("latency", limit), cost)])
     assert optimum(problem).value == pytest.approx(whole.within(limit).values[-1], abs=1e-9)
+
+
+def test_a_front_that_grows_without_end_is_refused_and_its_optimum_found_all_the_same(monkeypatch, mini):
+    """Every sum is on the front of a metric against itself; only the integer programme is left."""
+    size = Additive(mini, params(mini.blocks), name="params", unit="parameters")
+    monkeypatch.setattr("hwnas.exact._MAX_SUMS", 1_000)
+    with pytest.raises(FrontTooLarge, match=r"the whole front of ofa_mini has too many points: .* over the limit of 1,000; solve it for one budget at a time"):
+        pareto_front(size, size)
+    limit = float(np.median(size(mini.space.sample(np.random.default_rng(0), 100))))
+    problem = Problem(mini, [Objective(size, maximize=True)], [(Budget("params", limit), size)])
+    found = optimum(problem)
+    assert found.proof.startswith("integer programme") and 0.99 * limit < found.value <= limit
+    with pytest.raises(FrontTooLarge):
+        best_codes(problem, 2)
 
 
 def test_the_part_of_a_front_within_a_limit_ends_with_the_best():
@@ -257,7 +270,7 @@ def test_several_candidates_are_the_top_of_the_front(mini):
 
 def test_options_that_the_problem_cannot_answer_are_refused(mini):
     worth, latency = table_like(mini, 2)
-    with pytest.raises(InputError, match="3 candidates come from the front of objective and budget, which takes one budget"):
+    with pytest.raises(InputError, match="3 candidates come from the front of objective and budget, and there are 0 budgets; ask for one candidate"):
         drive(exact, Problem(mini, [Objective(worth, maximize=True)]), seed=0, evaluations=5, options={"candidates": 3})
     with pytest.raises(InputError, match="candidates >= 1, got 0"):
         drive(exact, toy_problem(), seed=0, evaluations=5, options={"candidates": 0})
