@@ -29,13 +29,17 @@ _OPTIMAL, _INFEASIBLE = 0, 2  # SciPy's codes of how HiGHS ended
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """The best code (1, choices), its value, a bound on all values, and how many settings of the split choice had to be solved."""
+    """The best code (1, choices), its value, a bound on all values, and how many settings of the split choice had to be solved.
+
+    complete: false where the time ran out before the bound was reached.
+    """
 
     code: Codes
     value: float
     bound: float
     settings: int
     solved: int
+    complete: bool
 
 
 class Programme:
@@ -77,7 +81,8 @@ class Programme:
             if late:
                 raise InputError(f"no architecture was found within {time_limit_s:g} s; allow more time")
             return None
-        return Solution(best, self.sign * least, self.sign * min([least, *bounds]), len(settings), solved)
+        bound = min([least, *bounds])
+        return Solution(best, self.sign * least, self.sign * bound, len(settings), solved, complete=bound >= least - _TIE * self.spread)
 
     # -- the programme ------------------------------------------------------------------------------------------------------
 
@@ -149,12 +154,17 @@ class Programme:
         return self._unscaled(result.fun) if result.status == _OPTIMAL else -np.inf
 
     def _integer(self, setting: int | None, cutoff: float, deadline: float | None) -> tuple[Codes | None, float]:
-        """The best code of a setting that costs at most `cutoff`, None where there is none or none was found in time; a bound of its cost."""
+        """The best code of a setting that costs at most `cutoff`, None where there is none or none was found in time; a bound of its cost.
+
+        Raises InputError where HiGHS gives up, which numbers of very different sizes can make it do.
+        """
         refused: list[Codes] = []
         while True:
             result, kept = self._run(setting, cutoff, refused, deadline, integer=True)
             bound = np.inf if result.status == _INFEASIBLE else -np.inf if result.mip_dual_bound is None else self._unscaled(result.mip_dual_bound)
             if result.x is None:
+                if bound < cutoff and deadline is None:
+                    raise InputError(f"the integer programme of {self.index.space.name} was not solved: {result.message}")
                 return None, bound
             chosen = np.zeros(self.n)
             chosen[kept] = result.x

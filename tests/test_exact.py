@@ -285,3 +285,13 @@ def test_evolution_never_beats_the_optimum(mini):
     best = optimum(problem)
     evolved = drive(regularized_evolution, problem, seed=0, evaluations=2_000, options={"children": 50, "population": 100})
     assert 0.9 * best.value < evolved.scores.values[evolved.ranked()[0], 0] <= best.value + 1e-9
+
+
+def test_a_programme_that_highs_gives_up_is_an_error_in_words(mini, monkeypatch):
+    from scipy.optimize import OptimizeResult
+
+    worth, latency = table_like(mini, 0)
+    given_up = OptimizeResult(status=4, x=None, fun=None, mip_dual_bound=None, message="numerical difficulties")
+    monkeypatch.setattr("scipy.optimize.milp", lambda *_, **__: given_up)
+    with pytest.raises(InputError, match="the integer programme of ofa_mini was not solved: numerical difficulties"):
+        solve(worth, [(Budget("latency", 1.0), latency)])
