@@ -88,14 +88,18 @@ class Store:
 
     def _open(self, write: bool) -> None:
         empty = self._one("SELECT count(*) FROM sqlite_master") == 0 and self._one("PRAGMA application_id") == 0
+        if empty and not write:
+            raise DamagedFile(f"{self.path} is empty")
+        if not empty:
+            self._check()  # before the first write, and be it to the header: the file may be another program's
         if write:
             self._db.execute("PRAGMA journal_mode = WAL")  # answers another mode where the file system cannot; as safe, only slower
             self._db.execute("PRAGMA synchronous = FULL")
             if empty:
                 self._db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}COMMIT;")
-                empty = False
-        if empty:
-            raise DamagedFile(f"{self.path} is empty")
+
+    def _check(self) -> None:
+        """Raises DamagedFile where the database is not a store of this format, as it was written."""
         if self._one("PRAGMA application_id") != _APPLICATION:
             raise DamagedFile(f"{self.path} is a database of another program, not a store of hwnas")
         if (version := self._one("PRAGMA user_version")) != _FORMAT:
