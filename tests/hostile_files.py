@@ -174,7 +174,7 @@ def reseal_export(folder: Path, name: str) -> None:
 
 FORMATS = (
     Format("latency table", (TABLE, ENTRIES, NETWORKS), make_table, load_table, reseal_table),
-    Format("run", ("run.sqlite", "run.toml"), make_run, load_run),
+    Format("run", ("run.sqlite", "run.sqlite", "run.toml"), make_run, load_run),
     Format("architecture", ("architecture.json",), make_architecture, load_architecture),
     Format("device", ("bench.toml",), make_device, lambda folder: load_device(folder / "bench.toml")),
     Format("weights", ("supernet.safetensors",), make_checkpoint, load_checkpoint),
