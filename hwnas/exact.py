@@ -308,7 +308,7 @@ def solve(objective: Additive, budgets: Sequence[tuple[Budget, Additive]] = (), 
     found = Programme(index, objective, limits, maximize).solve(time_limit_s)
     if found is None:
         raise _infeasible(index, resolved, limits)
-    proof = f"integer programme (HiGHS): {found.settings} bounded, {found.solved} solved{'' if found.complete else ', stopped by the time limit'}"
+    proof = f"integer programme (HiGHS): {found.settings} bounded, {found.solved} solved{'' if found.complete else ', gap not closed'}"
     return Optimum(found.code, found.value, found.bound, proof)
 
 
