@@ -70,10 +70,15 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not allowed")
 
 
+def parse_json(text: str) -> Any:
+    """JSON without NaN or infinity. Raises ValueError, RecursionError."""
+    return json.loads(text, parse_constant=_no_constant)
+
+
 def read_json(path: Path) -> Any:
     """JSON without NaN or infinity. Raises DamagedFile."""
     try:
-        return json.loads(read_text(path), parse_constant=_no_constant)
+        return parse_json(read_text(path))
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise DamagedFile(f"{path} is not readable JSON: {reason}") from None

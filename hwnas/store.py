@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, NoReturn, Self
 import numpy as np
 
 from hwnas.errors import DamagedFile, InputError, RunHeld
-from hwnas.files import write_whole
+from hwnas.files import parse_json, write_whole
 
 _APPLICATION = 0x686E6173  # "hnas", in the file's header
 _FORMAT = 1
@@ -142,7 +142,7 @@ class Store:
             if _crc(number, name, text) != crc:
                 raise DamagedFile(f"{self.path} is damaged: event {number} does not match its checksum")
             try:
-                events.append(Event(number, name, json.loads(text)))
+                events.append(Event(number, name, parse_json(text)))
             except (ValueError, RecursionError):
                 raise DamagedFile(f"{self.path} is damaged: event {number} is not readable JSON") from None
         return events

@@ -62,7 +62,7 @@ def verify(
         job.result("search")
         load_device(device or job.table.conditions.device)
         directory.options("verify", {"top": top, "seconds": seconds, "device": device or job.table.conditions.device, "seed": seed})
-        result = directory.result("verify")
+        result = job.recorded("verify")
         return result if result is not None and result["certificate"] else _verify(job, progress)
 
 
