@@ -116,6 +116,25 @@ def test_a_link_out_of_an_exported_folder_is_refused(bench):
     outside.unlink()
 
 
+@pytest.mark.parametrize("location", ["../outside", "/etc/hostname", "a/../../outside", "*/_ORT_MEM_ADDR_/*"])
+def test_a_model_that_wants_weights_from_elsewhere_is_refused(bench, location):
+    import onnx
+
+    form = BY_NAME["ONNX model"]
+    bench.place(form)
+    model = onnx.load(bench.folder / "model.onnx")
+    tensor = model.graph.initializer[0]
+    (bench.folder.parent / "outside").write_bytes(tensor.raw_data)
+    for key, value in {"location": location, "offset": "0", "length": str(len(tensor.raw_data))}.items():
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    (bench.folder / "model.onnx").write_bytes(model.SerializeToString())
+    assert bench.outcome(form) == "refused"
+    (bench.folder.parent / "outside").unlink()
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
 def test_a_pipe_is_no_file(tmp_path):
     """Reading one would wait for ever."""
