@@ -17,11 +17,25 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 1_200  # characters; a sentence of ours is shorter, and what it quotes may be anything
+
 
 class HwnasError(Exception):
-    """Base of all errors that are one sentence for the user and never a traceback."""
+    """Base of all errors that are one sentence for the user and never a traceback.
+
+    What a message quotes may come from a hostile file: control characters are escaped, and its middle is left out where it is long.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str):
+        plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in _shortened(message))
+        super().__init__(_shortened(plain))
+
+
+def _shortened(text: str) -> str:
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[: half - 5]} ... {text[-half:]}"
 
 
 class InputError(HwnasError, ValueError):

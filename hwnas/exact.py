@@ -8,6 +8,7 @@ programme for SciPy's HiGHS: it takes several budgets, and layers that hang toge
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 
@@ -23,8 +24,13 @@ from hwnas.problem import Problem, describe
 from hwnas.space import Codes, FloatArray
 
 _ENUMERATED = 4_096  # cells: groups of layers up to this size are listed, larger ones are split by fixing a choice
-_MAX_WORK = 50_000_000  # cells listed in all; beyond it the layers do not separate and `solve` is the way
+_MAX_WORK = 50_000_000  # cells listed in all; beyond it the layers do not separate
+_MAX_SUMS = 1 << 27  # sums formed in all, some ten seconds; metrics that rank alike have fronts that grow without end
 _PAIRS = 1 << 21  # sums formed at a time
+
+
+class FrontTooLarge(InputError):
+    """The whole front would take too long; `solve` takes one budget at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +79,13 @@ def pareto_front(objective: Additive, cost: Additive, *, maximize: bool = True) 
     """The exact front of all architectures: `objective` maximised (or minimised) against `cost` minimised.
 
     Points that differ by rounding alone (5e-15 of the largest sum for twenty layers) count as equal; values and costs returned are
-    those of the metrics themselves. Raises InputError where the metrics are not of one index or not
-    finite, and where the layers hang together so much that the front would take too long: `solve` has no such limit.
+    those of the metrics themselves. Raises FrontTooLarge where the layers hang together too much or the front has too many points,
+    and InputError where the metrics are not of one index or not finite.
     """
     index = _one_index([objective, cost])
     work = _work(index, [], range(len(index.columns)))
     if work > _MAX_WORK:
-        raise InputError(
+        raise FrontTooLarge(
             f"the layers of {index.space.name} share too many choices for its whole front: {work:,} combinations remain after splitting, "
             f"over the limit of {_MAX_WORK:,}; solve it for one budget at a time"
         )
@@ -107,6 +113,7 @@ class _Fronts:
         self.values = [sign * objective.prices[table] for table in index.tables]  # by layer and cell
         self.costs = [cost.prices[table] for table in index.tables]
         self.rounding = _rounding(objective), _rounding(cost)
+        self.sums = 0
 
     def of(self, fixed: Sequence[int], setting: npt.NDArray[np.int16], layers: Iterable[int]) -> _Points:
         """The front of these layers together; setting: a code (choices,) whose `fixed` columns hold."""
@@ -146,6 +153,12 @@ class _Fronts:
     def _sum(self, first: _Points, second: _Points) -> _Points:
         """The front of all sums of a point of each. They set different columns; others are equal in both, or 0 in one."""
         width = len(second.costs)
+        self.sums += len(first.costs) * width
+        if self.sums > _MAX_SUMS:
+            raise FrontTooLarge(
+                f"the whole front of {self.index.space.name} has too many points: {self.sums:,} sums of parts to compare, over the limit of {_MAX_SUMS:,}; "
+                "solve it for one budget at a time"
+            )
         rows = max(1, _PAIRS // width)
         values, costs, pairs = np.empty(0), np.empty(0), np.empty(0, np.intp)
         for start in range(0, len(first.costs), rows):
@@ -221,20 +234,38 @@ def _work(index: BlockIndex, fixed: Sequence[int], layers: Iterable[int]) -> int
 def optimum(problem: Problem) -> Optimum:
     """The best architecture of a problem with one additive objective and additive budgets.
 
-    From the whole front where there is one budget and the layers separate, else from the integer programme. Raises InputError
+    From the whole front where there is one budget and the front is not too large, else from the integer programme. Raises InputError
     where something is not additive, Infeasible where nothing meets the budgets.
     """
     objective, maximize, budgets = additive_parts(problem)
-    if len(budgets) == 1 and separates(problem.index):
+    if len(budgets) == 1:
         ((budget, cost),) = budgets
-        limit = _limit(budget)
-        front = pareto_front(objective, cost, maximize=maximize)
-        inside = front.within(limit)
-        # Of architectures equal but for rounding the front keeps one: where it is over the limit by no more, another may be within.
-        if len(inside) == len(front.within(limit + 4 * _rounding(cost))) > 0:
-            value = float(inside.values[-1])
-            return Optimum(inside.codes[-1:], value, value, f"the whole exact front, {len(front)} architectures, {len(inside)} within the budget")
+        with suppress(FrontTooLarge):
+            front = pareto_front(objective, cost, maximize=maximize)
+            inside = front.within(_limit(budget))
+            # Of architectures equal but for rounding the front keeps one: where it is over the limit by no more, another may be within.
+            if len(inside) == len(front.within(_limit(budget) + 4 * _rounding(cost))) > 0:
+                value = float(inside.values[-1])
+                return Optimum(inside.codes[-1:], value, value, f"the whole exact front, {len(front)} architectures, {len(inside)} within the budget")
     return solve(objective, budgets, maximize=maximize)
+
+
+def best_codes(problem: Problem, n: int) -> Codes:
+    """The optimum and the next cheaper architectures of the exact front, best first, (up to n, choices): candidates, or seeds of a search.
+
+    Raises InputError where something is not additive, or n > 1 and there is no front: several budgets or none, or a front
+    that is too large; Infeasible where nothing meets the budgets.
+    """
+    first = optimum(problem).code
+    if n == 1:
+        return first
+    objective, maximize, budgets = additive_parts(problem)
+    if len(budgets) != 1:
+        raise InputError(f"{n} candidates come from the front of objective and budget, and there are {len(budgets)} budgets; ask for one candidate")
+    ((budget, cost),) = budgets
+    inside = pareto_front(objective, cost, maximize=maximize).within(_limit(budget))
+    better = np.concatenate([first, inside.codes[::-1]])
+    return problem.index.distinct(np.asfortranarray(better))[:n]
 
 
 def additive_parts(problem: Problem) -> tuple[Additive, bool, list[tuple[Budget, Additive]]]:
@@ -242,20 +273,23 @@ def additive_parts(problem: Problem) -> tuple[Additive, bool, list[tuple[Budget,
     if len(problem.objectives) != 1:
         raise InputError(f"exact search takes one objective, this problem has {len(problem.objectives)}")
     given = problem.objectives[0]
-    budgets = []
     for what, metric in [("objective", given.metric), *((f"budget {budget}", metric) for budget, metric in problem.budgets)]:
         if not isinstance(metric, Additive):
             raise InputError(
                 f"exact search needs sums over blocks, and the {what} is not one: {metric.name} is of type {type(metric).__name__}; use another searcher"
             )
-    budgets = [(budget, metric) for budget, metric in problem.budgets if isinstance(metric, Additive)]
     assert isinstance(given.metric, Additive)
-    return given.metric, given.maximize, budgets
+    budgets = [(budget, metric) for budget, metric in problem.budgets if isinstance(metric, Additive)]
+    return _prices_alone(given.metric), given.maximize, [(budget, _prices_alone(metric)) for budget, metric in budgets]
 
 
-def separates(index: BlockIndex) -> bool:
-    """Whether `pareto_front` takes this space."""
-    return _work(index, [], range(len(index.columns))) <= _MAX_WORK
+def _prices_alone(metric: Additive) -> Additive:
+    """The same sum without what a subclass does when it is called: an evaluation that is paid for."""
+    return (
+        metric
+        if type(metric) is Additive
+        else Additive(metric.index, metric.prices, name=metric.name, unit=metric.unit, constant=metric.constant, origin=metric.origin)
+    )
 
 
 def solve(objective: Additive, budgets: Sequence[tuple[Budget, Additive]] = (), *, maximize: bool = True, time_limit_s: float | None = None) -> Optimum:
@@ -274,7 +308,7 @@ def solve(objective: Additive, budgets: Sequence[tuple[Budget, Additive]] = (), 
     found = Programme(index, objective, limits, maximize).solve(time_limit_s)
     if found is None:
         raise _infeasible(index, resolved, limits)
-    proof = f"integer programme (HiGHS): {found.settings} bounded, {found.solved} solved"
+    proof = f"integer programme (HiGHS): {found.settings} bounded, {found.solved} solved{'' if found.complete else ', gap not closed'}"
     return Optimum(found.code, found.value, found.bound, proof)
 
 

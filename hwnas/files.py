@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
 
 from hwnas.errors import DamagedFile, InputError
 
 MAX_TEXT_BYTES = 256 << 20
+MAX_DOTS = 200  # on a line of TOML; a key of thousands of parts takes the parser minutes and nests as deeply
 
 
 def write_whole(path: Path, data: bytes | str) -> None:
@@ -38,11 +40,25 @@ def write_whole(path: Path, data: bytes | str) -> None:
         raise InputError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder, then run the same command again") from None
 
 
+def stays_inside(name: str) -> bool:
+    """Whether a file name from outside, with forward slashes, names something inside its folder, on any system."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and name.isprintable() and not name.startswith("/") and ".." not in parts and not set(name) & set("\\:")
+
+
+def _regular(path: Path) -> os.stat_result:
+    """Size and times of a file; what never ends, such as a pipe or a device, is none. Raises OSError, DamagedFile."""
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise DamagedFile(f"cannot read {path}: it is not a file")
+    return facts
+
+
 def read_text(path: Path) -> str:
     """A text file of reasonable size. Raises DamagedFile."""
     try:
-        if path.stat().st_size > MAX_TEXT_BYTES:
-            raise DamagedFile(f"{path} has {path.stat().st_size:,} bytes, over the limit of {MAX_TEXT_BYTES:,} for a text file")
+        if (size := _regular(path).st_size) > MAX_TEXT_BYTES:
+            raise DamagedFile(f"{path} has {size:,} bytes, over the limit of {MAX_TEXT_BYTES:,} for a text file")
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise DamagedFile(f"cannot read {path}: {error.strerror or error}") from None
@@ -54,10 +70,15 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not allowed")
 
 
+def parse_json(text: str) -> Any:
+    """JSON without NaN or infinity. Raises ValueError, RecursionError."""
+    return json.loads(text, parse_constant=_no_constant)
+
+
 def read_json(path: Path) -> Any:
     """JSON without NaN or infinity. Raises DamagedFile."""
     try:
-        return json.loads(read_text(path), parse_constant=_no_constant)
+        return parse_json(read_text(path))
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise DamagedFile(f"{path} is not readable JSON: {reason}") from None
@@ -65,9 +86,16 @@ def read_json(path: Path) -> Any:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Raises DamagedFile."""
+    return parse_toml(read_text(path), path)
+
+
+def parse_toml(text: str, path: Path) -> dict[str, Any]:
+    """The content of the TOML file `path`. Raises DamagedFile."""
+    if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
+        raise DamagedFile(f"{path} has a line with more than {MAX_DOTS} dots: no key of ours is nested so deeply")
     try:
-        return tomllib.loads(read_text(path))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a plain ValueError
         raise DamagedFile(f"{path} is not readable TOML: {error}") from None
 
 
@@ -86,6 +114,7 @@ def write_toml(path: Path, data: Mapping[str, Any]) -> None:
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes. Raises DamagedFile."""
     try:
+        _regular(path)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from hwnas.architecture import Architecture
 from hwnas.errors import DamagedFile, InputError, MissingLatency
-from hwnas.files import read_text, write_whole
+from hwnas.files import parse_toml, read_text, write_whole
 from hwnas.graph import Block, block_text, parse_block
 
 FORMAT = "hwnas.latency_table/1"
@@ -202,16 +202,11 @@ def _csv(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _read_table(path: Path) -> dict[str, Any]:
-    import tomllib
-
     text = read_text(path)
     seal = _SEAL.match(text)
     if seal is None or seal[1] != _digest(text[seal.end() :]):
         raise DamagedFile(f"{path} does not match the hash in its first line: it was cut short or changed")
-    try:
-        table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise DamagedFile(f"{path} is not readable TOML: {error}") from None
+    table = parse_toml(text, path)
     if table.get("format") != FORMAT:
         raise DamagedFile(f"{path} has the format {str(table.get('format'))[:60]!r}; this version reads '{FORMAT}'")
     return table
@@ -254,8 +249,8 @@ def _positive_ms(row: Mapping[str, str], key: str, where: str) -> float:
         value = float(row[key])
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise DamagedFile(f"{where}: {key} must be a positive number, got '{row[key][:40]}'")
+    if not 1e-9 <= value <= 1e12:  # false for NaN; what is far from any latency breaks the fit
+        raise DamagedFile(f"{where}: {key} must be a positive number of milliseconds, 1e-9 to 1e12, got '{row[key][:40]}'")
     return value
 
 

@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from hwnas import __version__
 from hwnas.architecture import Architecture
 from hwnas.errors import DamagedFile, InputError
 from hwnas.exporter import PARITY_LIMIT, Exported, Parity
-from hwnas.files import read_json, sha256, write_json, write_whole
+from hwnas.files import read_json, sha256, stays_inside, write_json, write_whole
 from hwnas.graph import Graph
 from hwnas.weights import Array
 
@@ -109,11 +109,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(files, dict) or manifest.get("model") not in files:
         raise DamagedFile(f"{path} lacks the hashes of its files, the model's among them")
     for name, digest in files.items():
-        inside = PurePosixPath(name)
-        if inside.is_absolute() or ".." in inside.parts or not (folder / inside).resolve().is_relative_to(folder.resolve()):
+        if not stays_inside(name) or not (folder / name).resolve().is_relative_to(folder.resolve()):  # a link may lead out
             raise DamagedFile(f"{path} names the file '{name}', which lies outside the folder")
-        if sha256(folder / inside) != digest:
-            raise DamagedFile(f"{folder / inside} is not the file that {path} was written for (its SHA-256 differs); export it again")
+        if sha256(folder / name) != digest:
+            raise DamagedFile(f"{folder / name} is not the file that {path} was written for (its SHA-256 differs); export it again")
     return manifest
 
 

@@ -24,18 +24,23 @@ if TYPE_CHECKING:
 
 _SCALE = 1e4  # objective and budgets are brought to this size: HiGHS is content with absolute errors of 1e-6
 _TIE = 1e-9  # of the objective's spread: bounds that are closer count as equal
+_MAX_REFUSED = 100  # codes of one setting excluded one by one; after that the gap is left open
 _OPTIMAL, _INFEASIBLE = 0, 2  # SciPy's codes of how HiGHS ended
 
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """The best code (1, choices), its value, a bound on all values, and how many settings of the split choice had to be solved."""
+    """The best code (1, choices), its value, a bound on all values, and how many settings of the split choice had to be solved.
+
+    complete: false where the time ran out before the bound was reached, or too many architectures are as good but for rounding.
+    """
 
     code: Codes
     value: float
     bound: float
     settings: int
     solved: int
+    complete: bool
 
 
 class Programme:
@@ -75,9 +80,17 @@ class Programme:
                 best, least = code, self._cost(code)
         if best is None:
             if late:
-                raise InputError(f"no architecture was found within {time_limit_s:g} s; allow more time")
+                raise InputError(
+                    "no architecture was found"
+                    + (
+                        ": a hundred are over a limit by rounding alone; raise the limits a little"
+                        if time_limit_s is None
+                        else f" within {time_limit_s:g} s; allow more time"
+                    )
+                )
             return None
-        return Solution(best, self.sign * least, self.sign * min([least, *bounds]), len(settings), solved)
+        bound = min([least, *bounds])
+        return Solution(best, self.sign * least, self.sign * bound, len(settings), solved, complete=bound >= least - _TIE * self.spread)
 
     # -- the programme ------------------------------------------------------------------------------------------------------
 
@@ -116,10 +129,12 @@ class Programme:
         upper = np.zeros(len(self.budgets))
         for row, (limit, metric) in enumerate(self.budgets):
             prices, constant = self._linear(metric)
-            limited[row] = prices * (_SCALE / limit)
-            upper[row] = ((1.0 if self.objective is not None else 0.0) - constant / limit) * _SCALE
+            size = max(float(np.abs(prices).max(initial=0.0)), limit)
+            limited[row] = prices / size * _SCALE
+            if self.objective is None:
+                limited[row, -1] = -limit / size  # the last variable is the largest share, times _SCALE
+            upper[row] = ((0.0 if self.objective is None else limit) - constant) / size * _SCALE
         if self.objective is None:
-            limited[:, -1] = -1.0  # the largest share, times _SCALE
             self.costs, self.constant, self.spread = np.eye(1, self.n, self.n - 1)[0], 0.0, 1.0
         else:
             prices, constant = self._linear(self.objective)
@@ -148,20 +163,34 @@ class Programme:
             return np.inf
         return self._unscaled(result.fun) if result.status == _OPTIMAL else -np.inf
 
-    def _integer(self, setting: int | None, cutoff: float, deadline: float | None) -> tuple[Codes | None, float]:
-        """The best code of a setting that costs at most `cutoff`, None where there is none or none was found in time; a bound of its cost."""
+    def _integer(self, setting: int | None, least: float, deadline: float | None) -> tuple[Codes | None, float]:
+        """The best code of a setting that costs less than `least`, None where none was found; a bound of the setting's costs.
+
+        HiGHS takes 0.999999 for 1. Codes are therefore priced exactly, and while its bound is off, or a code is over a limit, the
+        code is excluded and the rest is solved again. Raises InputError where HiGHS gives up, which numbers of very different
+        sizes can make it do.
+        """
+        best: Codes | None = None
         refused: list[Codes] = []
+        cutoff = least
         while True:
             result, kept = self._run(setting, cutoff, refused, deadline, integer=True)
-            bound = np.inf if result.status == _INFEASIBLE else -np.inf if result.mip_dual_bound is None else self._unscaled(result.mip_dual_bound)
+            bound = self._unscaled(result.mip_dual_bound) if result.mip_dual_bound is not None else -np.inf
+            if result.status == _INFEASIBLE:
+                return best, cutoff
             if result.x is None:
-                return None, bound
+                if deadline is None:
+                    raise InputError(f"the integer programme of {self.index.space.name} was not solved: {result.message}")
+                return best, bound
             chosen = np.zeros(self.n)
             chosen[kept] = result.x
             code = np.array([[np.argmax(chosen[self.starts[i] : self.starts[i + 1]]) for i in range(len(self.sizes))]], np.int16, order="F")
-            if self.objective is None or all(metric(code)[0] <= limit for limit, metric in self.budgets):
-                return code, bound
-            refused.append(code)  # over a limit by less than HiGHS resolves
+            if self._is_within(code) and self._cost(code) < least:
+                best, least = code, self._cost(code)
+            if bound >= least - _TIE * self.spread or len(refused) == _MAX_REFUSED:
+                return best, bound
+            refused.append(code)
+            cutoff = least - _TIE * self.spread
 
     def _run(
         self, setting: int | None, cutoff: float, refused: Sequence[Codes], deadline: float | None, *, integer: bool
@@ -193,6 +222,9 @@ class Programme:
             options=options,
         )
         return result, kept
+
+    def _is_within(self, code: Codes) -> bool:
+        return self.objective is None or all(float(metric(code)[0]) <= limit for limit, metric in self.budgets)
 
     def _cost(self, code: Codes) -> float:
         if self.objective is not None:

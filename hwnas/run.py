@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from hwnas.errors import DamagedFile, InputError
-from hwnas.files import write_toml, write_whole
+from hwnas.files import stays_inside, write_toml, write_whole
 from hwnas.store import Event, Store, plain_json
 
 
@@ -101,9 +101,11 @@ class RunDirectory:
 
     def load_files(self, files: Mapping[str, str], load: Callable[[Path], None]) -> None:
         """Call `load(folder)` on a folder with the files that `keep_files` kept. Raises DamagedFile."""
+        if not isinstance(files, Mapping):
+            raise DamagedFile(f"{self.store.path} names no files where it must")
         with tempfile.TemporaryDirectory() as temporary:
             for name, digest in files.items():
-                if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name or ":" in name:
+                if not stays_inside(name):
                     raise DamagedFile(f"{self.store.path} names a file '{name}' outside its folder")
                 write_whole(Path(temporary, name), self.store.blob(digest))
             load(Path(temporary))

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, NoReturn, Self
 import numpy as np
 
 from hwnas.errors import DamagedFile, InputError, RunHeld
-from hwnas.files import write_whole
+from hwnas.files import parse_json, write_whole
 
 _APPLICATION = 0x686E6173  # "hnas", in the file's header
 _FORMAT = 1
@@ -88,14 +88,18 @@ class Store:
 
     def _open(self, write: bool) -> None:
         empty = self._one("SELECT count(*) FROM sqlite_master") == 0 and self._one("PRAGMA application_id") == 0
+        if empty and not write:
+            raise DamagedFile(f"{self.path} is empty")
+        if not empty:
+            self._check()  # before the first write, and be it to the header: the file may be another program's
         if write:
             self._db.execute("PRAGMA journal_mode = WAL")  # answers another mode where the file system cannot; as safe, only slower
             self._db.execute("PRAGMA synchronous = FULL")
             if empty:
                 self._db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}COMMIT;")
-                empty = False
-        if empty:
-            raise DamagedFile(f"{self.path} is empty")
+
+    def _check(self) -> None:
+        """Raises DamagedFile where the database is not a store of this format, as it was written."""
         if self._one("PRAGMA application_id") != _APPLICATION:
             raise DamagedFile(f"{self.path} is a database of another program, not a store of hwnas")
         if (version := self._one("PRAGMA user_version")) != _FORMAT:
@@ -138,7 +142,7 @@ class Store:
             if _crc(number, name, text) != crc:
                 raise DamagedFile(f"{self.path} is damaged: event {number} does not match its checksum")
             try:
-                events.append(Event(number, name, json.loads(text)))
+                events.append(Event(number, name, parse_json(text)))
             except (ValueError, RecursionError):
                 raise DamagedFile(f"{self.path} is damaged: event {number} is not readable JSON") from None
         return events

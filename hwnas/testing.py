@@ -28,7 +28,7 @@ from hwnas.graph import Block, Graph, Node, block_text, parse_block
 from hwnas.index import BlockIndex
 from hwnas.ops import KINDS, Add, Conv2d, Flatten, GlobalPool, Linear, Mul, Op
 from hwnas.ops.op import ACTIVATIONS
-from hwnas.predictor import Additive, Origin
+from hwnas.predictor import Additive
 from hwnas.problem import Objective, Problem
 from hwnas.run import RunDirectory
 from hwnas.searcher import Option, Searcher, Trainer, options_of
@@ -244,7 +244,8 @@ def check_searcher(name: str, *, trainer: Callable[[Problem], Trainer] | None = 
 
     It asks for codes of the space; equal seeds give equal searches; interrupted and resumed equals uninterrupted, with nothing paid
     for twice; its best candidates keep the budget in the lowered network too; with the option `pending` it copes with answers out
-    of order; over `seeds` seeds it is not significantly worse than random search at equal cost (sign test, 1 %). Raises CheckFailed.
+    of order; over `seeds` seeds it is not significantly worse than random search at equal cost (sign test, 1 %). Objective and budget
+    are sums over blocks, so that exact searchers take part. Raises CheckFailed.
 
     trainer: makes the shared weights of a searcher that trains.
     """
@@ -259,13 +260,17 @@ def check_searcher(name: str, *, trainer: Callable[[Problem], Trainer] | None = 
         raise CheckFailed(f"{name}: {error}") from error
 
 
-class _Gains:
+class _Gains(Additive):
     """Sum over choices of what each value is worth; counts evaluations, and is interrupted at the one numbered `stop`."""
 
-    name, unit, expensive = "gain", "points", True
-    origin: Origin = "simulated"
+    expensive = True
 
-    def __init__(self, gains: FloatArray, stop: int = -1):
+    def __init__(self, index: BlockIndex, gains: FloatArray, stop: int = -1):
+        """gains: (choices, values); every layer reads one choice and shares no block, so that the gains are the blocks' prices."""
+        prices = np.empty(len(index.blocks))
+        for table, worth in zip(index.tables, gains, strict=True):
+            prices[table] = worth
+        super().__init__(index, prices, name="gain", unit="points", origin="simulated")
         self.gains, self.stop, self.evaluated = gains, stop, list[bytes]()
 
     def __call__(self, codes: Codes) -> FloatArray:
@@ -296,7 +301,7 @@ def toy_problem(stop: int = -1) -> Problem:
     gains = worth * np.sqrt(np.arange(4))
     return Problem(
         index,
-        [Objective(_Gains(gains, stop), maximize=True)],
+        [Objective(_Gains(index, gains, stop), maximize=True)],
         [(Budget("macs", None, share=0.55), Additive(index, macs(index.blocks), name="macs", unit="MACs"))],
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-GUIDES = ("add_a_space.md", "export.md", "profile.md")
+GUIDES = ("add_a_space.md", "concepts.md", "exact.md", "export.md", "profile.md")
 
 
 @pytest.mark.parametrize("name", GUIDES)
@@ -19,7 +19,7 @@ def test_the_python_of_a_guide_runs(name, tmp_path, monkeypatch):
         exec(compile(block, name, "exec"), namespace)
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in DOCS.glob("*.md")))
-def test_links_between_files_lead_somewhere(name):
-    for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", (DOCS / name).read_text()):
-        assert (DOCS / target).exists(), f"docs/{name} links to {target}"
+@pytest.mark.parametrize("page", sorted([*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")]), ids=lambda page: page.name)
+def test_links_between_files_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -7,14 +7,18 @@ from hypothesis import strategies as st
 
 from hwnas.budget import Budget
 from hwnas.costs import macs, params
+from hwnas.driver import drive
 from hwnas.errors import Infeasible, InputError
-from hwnas.exact import Front, optimum, pareto_front, separates, solve
+from hwnas.exact import Front, FrontTooLarge, best_codes, optimum, pareto_front, solve
 from hwnas.index import BlockIndex
 from hwnas.pareto import non_dominated
 from hwnas.predictor import Additive
 from hwnas.problem import Objective, Problem
+from hwnas.searchers.exact import exact
+from hwnas.searchers.regularized_evolution import regularized_evolution
 from hwnas.space import Choice, Layer, SearchSpace
 from hwnas.spaces.ofa_mini import ofa_mini
+from hwnas.testing import toy_problem
 from tests.small_spaces import BLOCKS, all_codes, conv, pick, spaces
 
 
@@ -117,12 +121,25 @@ def test_large_groups_are_split_and_the_front_stays_the_same(monkeypatch):
     for front in (whole, split):
         assert np.stack([front.costs, -front.values], axis=1) == pytest.approx(expected, abs=1e-9)
     monkeypatch.setattr("hwnas.exact._MAX_WORK", 10)
-    assert not separates(index)
-    with pytest.raises(InputError, match=r"share too many choices for its whole front: .* over the limit of 10; solve it for one budget"):
+    with pytest.raises(FrontTooLarge, match=r"share too many choices for its whole front: .* over the limit of 10; solve it for one budget"):
         pareto_front(objective, cost)
     limit = float(np.median(whole.costs))
     problem = Problem(index, [Objective(objective, maximize=True)], [(Budget("latency", limit), cost)])
     assert optimum(problem).value == pytest.approx(whole.within(limit).values[-1], abs=1e-9)
+
+
+def test_a_front_that_grows_without_end_is_refused_and_its_optimum_found_all_the_same(monkeypatch, mini):
+    """Every sum is on the front of a metric against itself; only the integer programme is left."""
+    size = Additive(mini, params(mini.blocks), name="params", unit="parameters")
+    monkeypatch.setattr("hwnas.exact._MAX_SUMS", 1_000)
+    with pytest.raises(FrontTooLarge, match=r"the whole front of ofa_mini has too many points: .* over the limit of 1,000; solve it for one budget at a time"):
+        pareto_front(size, size)
+    limit = float(np.median(size(mini.space.sample(np.random.default_rng(0), 100))))
+    problem = Problem(mini, [Objective(size, maximize=True)], [(Budget("params", limit), size)])
+    found = optimum(problem)
+    assert found.proof.startswith("integer programme") and 0.99 * limit < found.value <= limit
+    with pytest.raises(FrontTooLarge):
+        best_codes(problem, 2)
 
 
 def test_the_part_of_a_front_within_a_limit_ends_with_the_best():
@@ -226,3 +243,75 @@ def test_what_is_not_additive_is_refused_in_words(mini):
         optimum(Problem(mini, [Objective(worth)], [(Budget("macs", 1e9), Curved())]))
     with pytest.raises(InputError, match="takes one objective, this problem has 2"):
         optimum(Problem(mini, [Objective(worth), Objective(latency)]))
+
+
+# -- as a searcher ------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_searcher_asks_once_for_the_optimum_of_the_toy_problem():
+    problem = toy_problem()
+    everything = np.asfortranarray(np.indices((4,) * 6).reshape(6, -1).T, np.int16)
+    result = drive(exact, problem, seed=0, evaluations=60)
+    assert result.evaluations == len(result.codes) == 1
+    assert problem.reward(result.scores)[0] == problem.reward(problem.evaluate(everything)).max()
+
+
+def test_several_candidates_are_the_top_of_the_front(mini):
+    worth, latency = table_like(mini, 2)
+    limit = float(np.median(latency(mini.space.sample(np.random.default_rng(0), 500))))
+    problem = Problem(mini, [Objective(worth, maximize=True)], [(Budget("latency", limit), latency)])
+    result = drive(exact, problem, seed=0, evaluations=60, options={"candidates": 4})
+    front = pareto_front(worth, latency).within(limit)
+    assert result.codes.tolist() == front.codes[::-1][:4].tolist() and result.scores.feasible.all()
+    assert (np.diff(result.scores.values[:, 0]) < 0).all()
+    least = Problem(mini, [Objective(latency)], [(Budget("latency", limit), latency)])
+    assert len(drive(exact, least, seed=0, evaluations=60, options={"candidates": 4}).codes) == 1  # a front of one point
+
+
+def test_options_that_the_problem_cannot_answer_are_refused(mini):
+    worth, latency = table_like(mini, 2)
+    with pytest.raises(InputError, match="3 candidates come from the front of objective and budget, and there are 0 budgets; ask for one candidate"):
+        drive(exact, Problem(mini, [Objective(worth, maximize=True)]), seed=0, evaluations=5, options={"candidates": 3})
+    with pytest.raises(InputError, match="candidates >= 1, got 0"):
+        drive(exact, toy_problem(), seed=0, evaluations=5, options={"candidates": 0})
+    with pytest.raises(InputError, match="the objective is not one: accuracy is of type Curved"):
+        drive(exact, Problem(mini, [Objective(Curved())], [(Budget("latency", 1e9), latency)]), seed=0, evaluations=5)
+
+
+def test_evolution_never_beats_the_optimum(mini):
+    worth, latency = table_like(mini, 3)
+    limit = float(np.quantile(latency(mini.space.sample(np.random.default_rng(0), 500)), 0.2))
+    problem = Problem(mini, [Objective(worth, maximize=True)], [(Budget("latency", limit), latency)])
+    best = optimum(problem)
+    evolved = drive(regularized_evolution, problem, seed=0, evaluations=2_000, options={"children": 50, "population": 100})
+    assert 0.9 * best.value < evolved.scores.values[evolved.ranked()[0], 0] <= best.value + 1e-9
+
+
+def test_a_programme_that_highs_gives_up_is_an_error_in_words(mini, monkeypatch):
+    from scipy.optimize import OptimizeResult
+
+    worth, latency = table_like(mini, 0)
+    given_up = OptimizeResult(status=4, x=None, fun=None, mip_dual_bound=None, message="numerical difficulties")
+    monkeypatch.setattr("scipy.optimize.milp", lambda *_, **__: given_up)
+    with pytest.raises(InputError, match="the integer programme of ofa_mini was not solved: numerical difficulties"):
+        solve(worth, [(Budget("latency", 1.0), latency)])
+
+
+def test_a_fraction_that_highs_takes_for_a_whole_number_does_not_loosen_the_proof(monkeypatch):
+    """A millionth of the cell worth 7.3 fits into what the limit leaves, and HiGHS takes that for none of it."""
+    a, b = Choice("a", (0, 1, 2)), Choice("b", (0, 1, 2))
+    index = BlockIndex(
+        SearchSpace("fractions", [a, b], [Layer("l", (a, b), partial(pick, (0, 1, 2, 4, 5, 4, 4, 3, 6), (3, 3))), Layer("last", (), partial(conv, 3))])
+    )
+    worth = metric(index, [0.0, 1.0, 0.2, 7.3, 0.1, 0.1, 0.0])
+    budgets = [
+        (Budget("latency", 1.000001), metric(index, [1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0025])),
+        (Budget("latency", 0.300001), metric(index, [2.5e-3, 7.3, 0.2, 0.1, 0.1, 0.2, 0.1])),
+    ]
+    codes = all_codes(index.space)
+    inside = np.all([cost(codes) <= budget.limit for budget, cost in budgets], axis=0)
+    found = solve(worth, budgets)
+    assert found.value == worth(codes)[inside].max() and found.gap <= 2e-9 * np.ptp(worth.prices)
+    monkeypatch.setattr("hwnas.milp._MAX_REFUSED", 0)
+    loose = solve(worth, budgets)
+    assert loose.value == found.value and loose.bound >= found.value and loose.proof.endswith("gap not closed") == (loose.gap > 1e-9 * np.ptp(worth.prices))

@@ -126,10 +126,10 @@ CONV_ROW = "0.125,0.125,0.125,0.25,8,8,400,,conv = conv2d.float32 1x3x8x8 out=4 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("0.125,0.125,0.125,0.25", "nan,0.125,0.125,0.25", "price_ms must be a positive number, got 'nan'"),
-        ("0.125,0.125,0.125,0.25", "-0.125,0.125,0.125,0.25", "price_ms must be a positive number, got '-0.125'"),
-        ("0.125,0.125,0.125,0.25", "0,0.125,0.125,0.25", "price_ms must be a positive number, got '0'"),
-        ("0.125,0.125,0.125,0.25", "0.125,0.125,0.125,inf", "p90_ms must be a positive number, got 'inf'"),
+        ("0.125,0.125,0.125,0.25", "nan,0.125,0.125,0.25", "price_ms must be a positive number of milliseconds, 1e-9 to 1e12, got 'nan'"),
+        ("0.125,0.125,0.125,0.25", "-0.125,0.125,0.125,0.25", "price_ms must be a positive number of milliseconds, 1e-9 to 1e12, got '-0.125'"),
+        ("0.125,0.125,0.125,0.25", "0,0.125,0.125,0.25", "price_ms must be a positive number of milliseconds, 1e-9 to 1e12, got '0'"),
+        ("0.125,0.125,0.125,0.25", "0.125,0.125,0.125,inf", "p90_ms must be a positive number of milliseconds, 1e-9 to 1e12, got 'inf'"),
         ("0.125,0.125,0.125,0.25", "0.125,0.5,0.125,0.25", "p10 <= p50 <= p90 must hold"),
         ("8,8,400", "8,9,400", "accepted <= visits <= runs must hold"),
         ("8,8,400", "8,8,-4", "runs must be a whole number"),

@@ -80,25 +80,33 @@ def onnx(graph: Graph, weights: Weights) -> Callable[[Array], Array]:
 
 
 def runner(model: bytes | Path) -> Callable[[Array], Array]:
-    """An ONNX model (its bytes or its file) as a function, in ONNX Runtime on one CPU thread. Raises InputError where it cannot be loaded."""
+    """An ONNX model (its bytes or its file) as a function, in ONNX Runtime on one CPU thread. Raises InputError where it cannot be loaded or run."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # the default starts a thread pool: 60 ms and noise
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what it would print is in the exceptions it raises
     try:
-        session = onnxruntime.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"])
+        source = model if isinstance(model, bytes) else str(model)
+        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)  # no second try, told on stdout
     except Exception as error:  # ONNX Runtime has no common base class for its own
-        raise InputError(f"ONNX Runtime cannot load {'the model' if isinstance(model, bytes) else model}: {str(error).splitlines()[0]}") from None
+        raise InputError(f"ONNX Runtime cannot load {'the model' if isinstance(model, bytes) else model}: {_reason(error)}") from None
     if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
         raise InputError(f"an image model has one input and one output, this one has {len(session.get_inputs())} and {len(session.get_outputs())}")
     name = session.get_inputs()[0].name
 
     def run(images: Array) -> Array:
-        output: Array = session.run(None, {name: images})[0]
+        try:
+            output: Array = session.run(None, {name: images})[0]
+        except Exception as error:
+            raise InputError(f"ONNX Runtime cannot run the model on an input of shape {images.shape}: {_reason(error)}") from None
         return output
 
     return run
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 # -- one emitter per operator kind: (operator, name, input values, output value) -> nodes ------------------------------------------

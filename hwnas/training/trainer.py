@@ -23,6 +23,7 @@ from hwnas.weights import Array
 
 WARM_UP = 0.03  # share of a phase over which the rate rises from nothing
 WEIGHT_DECAY = 3e-5  # OFA's
+MAX_BYTES = 16 << 30  # of a file of weights
 
 
 class TrainingFailed(HwnasError):
@@ -126,15 +127,18 @@ class SupernetTrainer:
         if not isinstance(facts, dict) or facts.get("fingerprint") != self.supernet.fingerprint or not isinstance(facts.get("steps"), int):
             raise DamagedFile(f"{folder} holds training of another space")
         self.supernet.load(parts.get("weights", {}))
-        for name, tensor in zip(self.supernet.trained, self.supernet.parameters(), strict=True):
-            if name in parts.get("exp_avg", {}):
-                self.optimizer.state[tensor] = {key: parts[key][name] for key in ("step", "exp_avg", "exp_avg_sq")}
-        if "teacher" in parts:
-            self.adopt_teacher()
-            assert self.teacher is not None
-            with torch.no_grad():
-                for name, tensor in self.teacher.tensors.items():
-                    tensor.copy_(parts["teacher"][name])
+        try:
+            for name, tensor in zip(self.supernet.trained, self.supernet.parameters(), strict=True):
+                if name in parts.get("exp_avg", {}):
+                    self.optimizer.state[tensor] = {key: parts[key][name] for key in ("step", "exp_avg", "exp_avg_sq")}
+            if "teacher" in parts:
+                self.adopt_teacher()
+                assert self.teacher is not None
+                with torch.no_grad():
+                    for name, tensor in self.teacher.tensors.items():
+                        tensor.copy_(parts["teacher"][name])
+        except (KeyError, RuntimeError) as error:
+            raise DamagedFile(f"{folder} holds training that is not whole: {error}") from None
         self.steps = facts["steps"]
 
 
@@ -144,9 +148,13 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load
 
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DamagedFile(f"{path} has {path.stat().st_size:,} bytes, over the limit of {MAX_BYTES:,}")
         tensors: dict[str, Tensor] = load(path.read_bytes())
         return tensors
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
+        if isinstance(error, DamagedFile):
+            raise
         raise DamagedFile(f"{path} is not a readable safetensors file: {error}") from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from hwnas import registry
 from hwnas.budget import Budget
@@ -16,6 +16,7 @@ from hwnas.predictor import Additive
 from hwnas.predictors.calibrated import calibrated
 from hwnas.problem import Objective, Problem
 from hwnas.run import RunDirectory
+from hwnas.verbs.records import OPTIONS, RESULTS, TABLE, checked
 
 if TYPE_CHECKING:
     from hwnas.images import Images, Split
@@ -48,17 +49,24 @@ class Job:
 
     def options(self, stage: str) -> Mapping[str, Any]:
         """What a stage was called with. Raises InputError naming the command to run first."""
-        options = self.given.get(stage) or self.run.recorded_options(stage)
+        if stage in self.given:
+            return self.given[stage]
+        options = self.run.recorded_options(stage)
         if options is None:
             raise InputError(f"{self.run.folder} has no {stage} yet; first run: hwnas {stage} {self.run.folder}")
-        return options
+        return cast(Mapping[str, Any], checked(options, OPTIONS[stage], f"{stage} of {self.run.folder}"))
 
     def result(self, stage: str) -> Mapping[str, Any]:
         """What a stage came to. Raises InputError naming the command to run first."""
-        result = self.run.result(stage)
+        result = self.recorded(stage)
         if result is None:
             raise InputError(f"{stage} of {self.run.folder} has not come to its end; run: hwnas {stage} {self.run.folder}")
         return result
+
+    def recorded(self, stage: str) -> Mapping[str, Any] | None:
+        """What a stage came to, None where it has not come to its end. Raises DamagedFile where it is not as stages record it."""
+        result = self.run.result(stage)
+        return None if result is None else cast(Mapping[str, Any], checked(result, RESULTS[stage], f"{stage} of {self.run.folder}"))
 
     @cached_property
     def index(self) -> BlockIndex:
@@ -95,17 +103,21 @@ class Job:
         """The latency table of the search, from the run's own copy."""
         if self._table is not None:
             return self._table
-        copies = self.run.events("search", "table")
-        if not copies:
-            raise DamagedFile(f"{self.run.folder} has lost the latency table of its search")
         loaded: list[LatencyTable] = []
-        self.run.load_files(copies[-1].body["files"], lambda folder: loaded.append(LatencyTable.load(folder)))
+        self.run.load_files(self._table_copy["files"], lambda folder: loaded.append(LatencyTable.load(folder)))
         return loaded[0]
 
     @property
     def table_name(self) -> str:
         """The name of the folder that the table was in."""
-        return str(self.run.events("search", "table")[-1].body["name"])
+        return str(self._table_copy["name"])
+
+    @property
+    def _table_copy(self) -> Mapping[str, Any]:
+        copies = self.run.events("search", "table")
+        if not copies:
+            raise DamagedFile(f"{self.run.folder} has lost the latency table of its search")
+        return cast(Mapping[str, Any], checked(copies[-1].body, TABLE, f"the table of {self.run.folder}"))
 
     @cached_property
     def budget(self) -> Budget:

@@ -46,9 +46,9 @@ def _tested(job: Job, progress: Progress) -> Mapping[str, Any]:
     """Which test images each measured network classifies right, as one hexadecimal number per network, and their source digits."""
     from hwnas.training.evaluate import correct
 
-    result, measured = job.run.result("report"), job.result("verify")["measured"]
+    result, measured = job.recorded("report"), job.result("verify")["measured"]
     codes = [each["code"] for each in measured]
-    if result is not None and result.get("codes") == codes:  # verify may have tried again since
+    if result is not None and result.get("codes") == codes and len(result["sources"]) == result["images"]:  # verify may have tried again since
         return result
     images = job.images("test")
     hits = []

@@ -67,7 +67,7 @@ def search(
             job.problem.within(job.index.space.smallest())  # raises before anything is recorded
             directory.append("search", "table", {"name": Path(table).resolve().name, "files": directory.keep_files(prices.save)})
         directory.options("search", recorded)
-        result = directory.result("search")
+        result = job.recorded("search")
         return _search(job, factory, chosen, threads, progress) if result is None else result
 
 

@@ -17,7 +17,8 @@ from hwnas.index import BlockIndex
 from hwnas.run import RunDirectory
 from hwnas.training.schedule import Phase
 from hwnas.training.schedule import schedule as phases_of
-from hwnas.verbs.common import Progress, check_seed, silent, use_threads
+from hwnas.verbs.common import Job, Progress, check_seed, silent, use_threads
+from hwnas.verbs.records import CHECKPOINT, checked
 
 MAX_LENGTH = 10_000
 
@@ -50,7 +51,7 @@ def train(
     check_fits(index, images)
     with RunDirectory(Path(run)) as directory:
         directory.options("train", options)
-        result = directory.result("train")
+        result = Job(directory).recorded("train")
         return _train(directory, index, images, phases, {**options, "threads": used_threads}, progress) if result is None else result
 
 
@@ -118,6 +119,6 @@ def _restore(directory: RunDirectory, trainer: Any) -> tuple[float, list[dict[st
     checkpoints = directory.events("train", "checkpoint")
     if not checkpoints:
         return 0.0, []
-    last = checkpoints[-1].body
+    last = checked(checkpoints[-1].body, CHECKPOINT, f"training of {directory.folder}")
     directory.load_files(last["files"], trainer.load)
     return float(last["seconds"]), list(last["curve"])

@@ -64,7 +64,7 @@ def verify(
         name = device or job.table.conditions.device
         target = _target(name, device)
         options = {"top": top, "seconds": seconds, "device": name, "seed": seed}
-        result = directory.result("verify")
+        result = job.recorded("verify")
         if result is not None and result["certificate"]:
             directory.options("verify", options)  # refuses others
             return result

@@ -1,0 +1,108 @@
+"""What the stages of a run record, as far as later stages read it.
+
+A run's checksums tell damage, not forgery or age: its folder may come from somebody else, or from another version. So whatever is
+read back is compared with its shape first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hwnas.errors import DamagedFile
+
+NUMBER = (int, float)
+LARGEST = 1e300  # of a number; integers beyond overflow where they meet floats
+
+_POINT = {
+    "code": [int],
+    "values": {str: (int, float, str)},
+    **dict.fromkeys(("accuracy_pct", "latency_ms", "macs", "params"), NUMBER),
+    "on_front": bool,
+}
+_MEASURED = {
+    **{key: _POINT[key] for key in ("code", "values", "accuracy_pct", "latency_ms", "macs", "params")},
+    "role": str,
+    "round": int,
+    "model_sha256": str,
+    **dict.fromkeys(("measured_ms", "p10_ms", "p90_ms", "visits"), NUMBER),
+    "upper_bound_ms": (int, float, type(None)),
+    "doubt": str,
+    "verdict": str,
+}
+_CONDITIONS = {**dict.fromkeys(("device", "processor", "runtime", "version", "regime"), str), "threads": int, "options": {str: (int, float, str, bool)}}
+_CERTIFICATE = {
+    "conditions": _CONDITIONS,
+    "architecture": {str: (int, float, str)},
+    **dict.fromkeys(("measured_ms", "upper_bound_ms", "budget_ms", "confidence"), NUMBER),
+    **dict.fromkeys(("statistic", "verdict", "model_sha256", "origin"), str),
+}
+
+_VERIFY = {"top": int, "seconds": NUMBER, "device": str, "seed": int}
+
+#: Stage -> shape of its options.
+OPTIONS: Mapping[str, Any] = {
+    "train": {"space": str, "data": str, "schedule": str, "length": NUMBER, "batch": int, "seed": int, "fingerprint": str},
+    "search": {"table": str, "latency": str, "searcher": str, "evaluations": int, "seed": int, "baselines": bool, "options": {str: (int, float, str, bool)}},
+    "verify": _VERIFY,
+}
+#: What `search` records of its latency table, and `train` of a checkpoint.
+TABLE = {"name": str, "files": {str: str}}
+CHECKPOINT = {"files": {str: str}, "seconds": NUMBER, "curve": [{"phase": str, "step": int, "loss": NUMBER}]}
+#: Stage -> shape of its result.
+RESULTS: Mapping[str, Any] = {
+    "train": {"files": {str: str}, "steps": int, "seconds": NUMBER, "validation_accuracy_pct": {"largest": NUMBER, "smallest": NUMBER}},
+    "search": {
+        **dict.fromkeys(("budget_ms", "space_min_ms", "space_max_ms", "evaluations", "seconds"), NUMBER),
+        "statistic": str,
+        "latency_origin": str,
+        "points": [_POINT],
+        "baselines?": {str: {"evaluations": NUMBER, "points": [_POINT]}},
+    },
+    "verify": {"budget_ms": NUMBER, "options": _VERIFY, "measured": [_MEASURED], "certificate": (type(None), _CERTIFICATE)},
+    "report": {"images": int, "codes?": [[int]], "correct": [re.compile("(?:[0-9a-f]{2})*")], "sources": [int]},
+}
+
+
+def checked(value: Any, shape: Any, where: str) -> Any:
+    """The same value. Raises DamagedFile naming the first place that does not have its shape."""
+    if (wrong := _mismatch(value, shape, "")) is not None:
+        raise DamagedFile(f"{where} was recorded by another version of hwnas or altered: {wrong}; make a new run")
+    return value
+
+
+def _mismatch(value: Any, shape: Any, at: str) -> str | None:
+    """What is wrong, None where nothing is.
+
+    shape: a type; a tuple of shapes, one of which fits; a pattern of texts; [shape of each element]; {str: shape of each value}; or
+    {key: shape of its value}, where other keys may be there too and `key?` may be missing or null.
+    """
+    if isinstance(shape, tuple):
+        wrongs = [_mismatch(value, each, at) for each in shape]
+        return None if None in wrongs else wrongs[-1]
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"{at or 'it'} is no list"
+        return next((wrong for i, each in enumerate(value) if (wrong := _mismatch(each, shape[0], f"{at}[{i}]"))), None)
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return f"{at or 'it'} is no mapping"
+        if str in shape:
+            return next((wrong for key, each in value.items() if (wrong := _mismatch(each, shape[str], f"{at}.{key}"))), None)
+        for name, inner in shape.items():
+            key = name.removesuffix("?")
+            if key != name and value.get(key) is None:
+                continue
+            if key not in value:
+                return f"{at}.{key}".lstrip(".") + " is missing"
+            if wrong := _mismatch(value[key], inner, f"{at}.{key}".lstrip(".")):
+                return wrong
+        return None
+    if isinstance(shape, re.Pattern):
+        return None if isinstance(value, str) and shape.fullmatch(value) else f"{at} is {value!r:.60}"
+    if type(value) is not shape:
+        return f"{at} is {value!r:.60}"
+    if isinstance(value, int | float) and not abs(value) < LARGEST:
+        return f"{at} is out of range"
+    return None

@@ -1,0 +1,331 @@
+"""Files from outside that are not what they claim to be: how they are made, loaded, and judged.
+
+Every file that hwnas reads is described once, as a `Format`; `mutated` makes something else of its bytes; `outcome` loads the result
+and says what happened. Used by tests/test_hostile.py, and by benchmarks/fuzz.py at scale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+import shutil
+import struct
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from simulated_tables import simulated_table
+
+from hwnas import registry
+from hwnas.architecture import Architecture
+from hwnas.device import load_device
+from hwnas.errors import HwnasError
+from hwnas.exporter import Parity
+from hwnas.files import sha256
+from hwnas.index import BlockIndex
+from hwnas.latency_table import ENTRIES, NETWORKS, TABLE, LatencyTable
+from hwnas.manifest import Preprocessing, read_manifest, write_manifest
+from hwnas.predictors.calibrated import calibrated
+from hwnas.run import RunDirectory
+from hwnas.verbs.common import existing
+
+SPACE = "ofa_mini(resolutions=(24,))"
+LONGEST = 2_000  # characters of a sentence that is still one
+
+#: Files that hold no data: locks, and SQLite's own while a store is open.
+TRANSIENT = (".lock", "-wal", "-shm")
+
+
+@dataclass(frozen=True)
+class Format:
+    """Something that hwnas reads from a folder: `make` fills an empty one, `files` are those that may be hostile, `load` reads it.
+
+    `reseal` makes hashes fit a mutated file again, as whoever forges a file would; what it cannot parse it leaves.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    make: Callable[[Path], None]
+    load: Callable[[Path], object]
+    reseal: Callable[[Path, str], None] | None = None
+
+
+@cache
+def index() -> BlockIndex:
+    return BlockIndex(registry.create("spaces", SPACE))
+
+
+# -- formats ------------------------------------------------------------------------------------------------------------------------
+
+
+def make_table(folder: Path) -> None:
+    simulated_table(index(), lambda total, layers, activations: 0.01 + 0.8 * total, networks=12).save(folder)
+
+
+def load_table(folder: Path) -> None:
+    calibrated(LatencyTable.load(folder), index()).bounds()
+
+
+def reseal_table(folder: Path, name: str) -> None:
+    raw = (folder / TABLE).read_bytes()
+    for each in (ENTRIES, NETWORKS):
+        digest = hashlib.sha256((folder / each).read_bytes()).hexdigest().encode()
+        raw = re.sub(rb'("%s" = )"[0-9a-f]*"' % each.encode(), rb'\1"%s"' % digest, raw)
+    body = raw.partition(b"\n")[2]
+    (folder / TABLE).write_bytes(b'sha256 = "%s"\n' % hashlib.sha256(body).hexdigest().encode() + body)
+
+
+def make_run(folder: Path) -> None:
+    with RunDirectory(folder) as run:
+        run.options("train", {"space": SPACE, "data": "cluttered_digits", "length": 0.5, "seed": 0})
+        for step in range(3):
+            run.checkpoint("train", "checkpoint", lambda kept: (kept / "a.bin").write_bytes(b"weights"), {"step": step})
+        run.finish("train", {"files": run.keep_files(lambda kept: (kept / "b.bin").write_bytes(b"more")), "steps": 3, "loss": [0.5, 0.25]})
+
+
+def load_run(folder: Path) -> None:
+    with RunDirectory(folder, write=False) as run:
+        run.result("train")
+    with existing(folder) as run:
+        run.recorded_options("train")
+        result = run.result("train")
+        if result is not None:
+            run.load_files(result["files"], lambda kept: None)
+
+
+def make_architecture(folder: Path) -> None:
+    (folder / "architecture.json").write_text(Architecture.of(index().space, index().space.largest()).to_json())
+
+
+def load_architecture(folder: Path) -> None:
+    Architecture.load(folder / "architecture.json").code(index().space)
+
+
+def make_device(folder: Path) -> None:
+    (folder / "bench.toml").write_text('description = "a board"\nprocessor = "cpu"\ntransport = "local"\nruntimes = ["onnxruntime"]\nthreads = 4\n')
+
+
+def make_checkpoint(folder: Path) -> None:
+    from safetensors.torch import save
+
+    from hwnas.supernet.supernet import Supernet
+
+    (folder / "supernet.safetensors").write_bytes(save(Supernet(index()).state()))
+
+
+@cache
+def supernet():
+    from hwnas.supernet.supernet import Supernet
+
+    return Supernet(index())
+
+
+def load_checkpoint(folder: Path) -> None:
+    from hwnas.training.trainer import load_tensors
+
+    supernet().load(load_tensors(folder / "supernet.safetensors"))
+
+
+def make_model(folder: Path) -> None:
+    from hwnas.weights import random_weights
+
+    graph = index().space.lower(index().space.smallest())
+    registry.load("exporters", "onnx")(graph, random_weights(graph, np.random.default_rng(0)), folder / "model.onnx")
+
+
+def load_model(folder: Path) -> None:
+    from hwnas.backends.onnx import runner
+
+    runner(folder / "model.onnx")(np.zeros((1, 1, 24, 24), np.float32))
+
+
+def make_export(folder: Path) -> None:
+    from hwnas.weights import random_weights
+
+    graph = index().space.lower(index().space.smallest())
+    exported = registry.load("exporters", "onnx")(graph, random_weights(graph, np.random.default_rng(0)), folder / "model.onnx")
+    make_architecture(folder)
+    (folder / "certificate.json").write_text(json.dumps({"format": "hwnas.certificate/1", "verdict": "within", "measured_ms": 1.5}))
+    write_manifest(
+        folder,
+        exported=exported,
+        graph=graph,
+        architecture=Architecture.load(folder / "architecture.json"),
+        fingerprint=index().fingerprint,
+        preprocessing=Preprocessing((0.5,), (0.25,)),
+        labels=[str(digit) for digit in range(10)],
+        example=np.zeros(graph.input, np.float32),
+        expected=np.zeros(graph.output, np.float32),
+        parity=Parity(0.0, 1.0, 1),
+    )
+
+
+def reseal_export(folder: Path, name: str) -> None:
+    if name != "manifest.json":
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["files"][name] = sha256(folder / name)
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+FORMATS = (
+    Format("latency table", (TABLE, ENTRIES, NETWORKS), make_table, load_table, reseal_table),
+    Format("run", ("run.sqlite", "run.sqlite", "run.toml"), make_run, load_run),
+    Format("architecture", ("architecture.json",), make_architecture, load_architecture),
+    Format("device", ("bench.toml",), make_device, lambda folder: load_device(folder / "bench.toml")),
+    Format("weights", ("supernet.safetensors",), make_checkpoint, load_checkpoint),
+    Format("ONNX model", ("model.onnx",), make_model, load_model),
+    Format("export", ("manifest.json", "certificate.json", "architecture.json", "model.onnx"), make_export, read_manifest, reseal_export),
+)
+
+
+# -- mutations ----------------------------------------------------------------------------------------------------------------------
+
+NUMBERS = (b"NaN", b"nan", b"inf", b"-inf", b"Infinity", b"1e999", b"-1", b"0", b"-0.0", b"1e-320", b"9" * 25, b"9" * 5_000, b"0x7fffffffffffffff", b"true")
+TEXTS = (
+    *(b"../../outside", b"/etc/passwd", b"..\\\\outside", b"C:/outside", b"a/../../../outside", b"~/.profile", b"file:///etc/passwd"),
+    *(b"\\u0000", b"\\ud800", b"\\u001b[2J", b"a\\nb", b"\xff\xfe", b"x" * 20_000, b"__import__('os')", "ｎａｎ".encode(), b""),
+)
+NESTED = (b"[", b'{"a":', b"(", b'[{"a":', b"{a=", b"[[")
+
+
+def mutated(raw: bytes, rng: random.Random, other: bytes = b"") -> bytes:
+    """One to three things done to a file's bytes. other: a file of another kind, that may take its place or be mixed in."""
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        raw = rng.choice(_MUTATIONS)(raw, rng, other)
+    return raw
+
+
+def _cut(raw: bytes, rng: random.Random, other: bytes) -> bytes:
+    return raw[: rng.randrange(len(raw) + 1)]
+
+
+def _flip(raw: bytes, rng: random.Random, other: bytes) -> bytes:
+    changed = bytearray(raw)
+    for _ in range(rng.choice((1, 1, 2, 8)) if raw else 0):
+        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def _insert(raw: bytes, rng: random.Random, other: bytes) -> bytes:
+    at = rng.randrange(len(raw) + 1)
+    return raw[:at] + rng.randbytes(rng.choice((1, 2, 16, 300))) + raw[at:]
+
+
+def _remove(raw: bytes, rng: random.Random, other: bytes) -> bytes:
+    at = rng.randrange(len(raw) + 1)
+    return raw[:at] + raw[at + rng.choice((1, 2, 16, 300)) :]
+
+
+def _repeat(raw: bytes, rng: random.Random, other: bytes) -> bytes:
+    at = rng.randrange(len(raw) + 1)
+    return raw[:at] + raw[at : at + rng.choice((1, 16, 300))] * rng.choice((2, 3, 50)) + raw[at:]
+
+
+def _number(raw: bytes, rng: random.Random, other: bytes) -> bytes:
+    return _replaced(raw, rb"-?\d+(\.\d+)?", rng.choice(NUMBERS), rng)
+
+
+def _text(raw: bytes, rng: random.Random, other: bytes) -> bytes:
+    return _replaced(raw, rb'"[^"\n]*"', b'"' + rng.choice(TEXTS) + b'"', rng)
+
+
+def _value(raw: bytes, rng: random.Random, other: bytes) -> bytes:
+    """Another type in a text's or number's place."""
+    return _replaced(raw, rb'"[^"\n]*"|-?\d+(\.\d+)?', rng.choice((b"null", b"[]", b"{}", b"true", b'"1"', b"1", b"[[1]]")), rng)
+
+
+def _nest(raw: bytes, rng: random.Random, other: bytes) -> bytes:
+    at = rng.randrange(len(raw) + 1)
+    return raw[:at] + rng.choice(NESTED) * rng.choice((50, 2_000, 100_000)) + raw[at:]
+
+
+def _length(raw: bytes, rng: random.Random, other: bytes) -> bytes:
+    """A length, count or offset of a binary format that is far too large."""
+    if len(raw) < 8:
+        return raw
+    at = rng.choice((0, rng.randrange(len(raw) - 7)))
+    return raw[:at] + struct.pack("<Q", rng.choice((0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1))) + raw[at + 8 :]
+
+
+def _swap(raw: bytes, rng: random.Random, other: bytes) -> bytes:
+    return rng.choice((other, b"", bytes(len(raw)), raw + other, other[: len(other) // 2] + raw[len(raw) // 2 :]))
+
+
+_MUTATIONS = (_cut, _flip, _flip, _insert, _remove, _repeat, _number, _number, _text, _text, _value, _nest, _length, _swap)
+
+
+def _replaced(raw: bytes, pattern: bytes, new: bytes, rng: random.Random) -> bytes:
+    found = list(re.finditer(pattern, raw[:200_000]))
+    if not found:
+        return raw
+    match = rng.choice(found)
+    return raw[: match.start()] + new + raw[match.end() :]
+
+
+# -- judgement ----------------------------------------------------------------------------------------------------------------------
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Hash of every file of a folder; links and folders count, locks do not."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        for path in sorted(folder.rglob("*"))
+        if not path.name.endswith(TRANSIENT)
+    }
+
+
+class Bench:
+    """A folder above which nothing may change, with a valid copy of every format to take mutants from."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder / "place" / "of" / "work"  # paths that leave it stay in `folder`
+        self.root = folder
+        self.originals: dict[str, dict[str, bytes]] = {}
+        for each in FORMATS:
+            made = folder / "originals" / each.name
+            made.mkdir(parents=True)
+            each.make(made)
+            self.originals[each.name] = {path.relative_to(made).as_posix(): path.read_bytes() for path in made.rglob("*") if path.is_file()}
+        self.others = [raw for files in self.originals.values() for raw in files.values()]
+
+    def place(self, form: Format) -> None:
+        """A fresh valid copy in the folder of work."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for name, raw in self.originals[form.name].items():
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            if not name.endswith(TRANSIENT):
+                (self.folder / name).write_bytes(raw)
+
+    def mutate(self, form: Format, seed: object) -> str:
+        """A mutant in the folder of work; the name of the file that is one. Equal seeds give equal mutants."""
+        rng = random.Random(f"{form.name} {seed}")
+        self.place(form)
+        name = rng.choice(form.files)
+        path = self.folder / name
+        path.write_bytes(mutated(self.originals[form.name][name], rng, rng.choice(self.others)))
+        if form.reseal is not None and rng.random() < 0.7:
+            form.reseal(self.folder, name)
+        return name
+
+    def outcome(self, form: Format) -> str:
+        """`loaded` or `refused`; anything else is a defect and says which."""
+        before = content(self.root / "place")
+        try:
+            form.load(self.folder)
+            ending = "loaded"
+        except HwnasError as error:
+            sentence = str(error)
+            ending = "refused"
+            if not sentence or len(sentence) > LONGEST or not sentence.isprintable():
+                ending = f"no printable sentence of at most {LONGEST} characters: {sentence[:200]!r}"
+        except BaseException:
+            ending = traceback.format_exc()
+        after = content(self.root / "place")
+        if after != before and ending in ("loaded", "refused"):
+            ending = f"{ending}, but changed on disk: {sorted(set(after.items()) ^ set(before.items()))[0][0]}"
+        return ending
