@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
     steps = [
         ("profile", "localhost", "--space", SPACE, "--to", folder / "table", "--visits", 2, "--networks", 8),
         ("train", folder / "run", "--space", SPACE, "--data", "cluttered_digits", "--length", 0.02, "--threads", 1),
-        ("search", folder / "run", "--table", folder / "table", "--latency", "<= 900ms", "--evaluations", 6, "--threads", 1, *EVOLUTION),
+        ("search", folder / "run", "--table", folder / "table", "--latency", "<= 900ms", "--evaluations", 20, "--threads", 1, *EVOLUTION),
     ]
     for step in steps:
         code, out, error = hwnas(*step, "--json")
@@ -81,8 +81,8 @@ def test_training_went_through_all_phases(folder):
 
 def test_search_and_random_search_cost_the_same(folder):
     result = read(folder, "search.json")
-    assert result["evaluations"] == result["baselines"]["random"]["evaluations"] == 6
-    assert len(result["points"]) == 6 and result["latency_origin"] == "predicted"
+    assert result["evaluations"] == result["baselines"]["random"]["evaluations"] == 20
+    assert len(result["points"]) == 20 and result["latency_origin"] == "predicted"
     accuracies = [point["accuracy_pct"] for point in result["points"]]
     assert accuracies == sorted(accuracies, reverse=True)
     front = list(csv.DictReader((folder / "run" / "front.csv").open()))
@@ -108,10 +108,9 @@ def test_the_certificate_says_what_was_measured(folder):
 
 def test_baselines_are_measured_at_equal_predicted_latency(folder):
     measured = read(folder, "verify.json")["measured"]
-    chosen = next(each for each in measured if each.get("chosen"))
-    for role in ("random", "uniform"):
-        assert min(each["latency_ms"] for each in measured if each["role"] == role) <= chosen["latency_ms"]
-    assert any(each["role"] == "largest" for each in measured)
+    slowest = max(each["latency_ms"] for each in measured if each["role"] == "candidate")
+    assert {each["role"] for each in measured} == {"candidate", "random", "uniform", "largest"}
+    assert all(each["latency_ms"] <= slowest * (1 + 1e-9) for each in measured if each["role"] in ("random", "uniform"))
 
 
 def test_the_exported_folder_proves_itself_without_hwnas(folder):

@@ -50,17 +50,17 @@ def search(
     check_seed(seed)
     factory = registry.load("searchers", searcher)
     chosen = parse_options(factory, options)
-    prices = LatencyTable.load(Path(table))
-    recorded: dict[str, Any] = {
-        "table": sha256(Path(table) / TABLE),
-        "latency": latency,
-        "searcher": searcher,
-        "evaluations": evaluations,
-        "options": chosen,
-        "baselines": baselines,
-        "seed": seed,
-    }
     with existing(run) as directory:
+        prices = LatencyTable.load(Path(table))
+        recorded: dict[str, Any] = {
+            "table": sha256(Path(table) / TABLE),
+            "latency": latency,
+            "searcher": searcher,
+            "evaluations": evaluations,
+            "options": chosen,
+            "baselines": baselines,
+            "seed": seed,
+        }
         job = Job(directory, {"search": recorded}, prices)
         job.result("train")
         if directory.recorded_options("search") is None:
