@@ -27,15 +27,21 @@ def transform_names(kernels: Iterable[int]) -> list[tuple[str, int, int]]:
 def transformed(weight: Tensor, kernel: int, matrices: Sequence[tuple[int, Tensor]]) -> Tensor:
     """The kernel of a smaller size: crop the centre, multiply the flattened kernel by the matrix, and on to the next size.
 
-    weight: (channels, 1, k, k); matrices: (smaller size, (s*s, s*s)) from large to small, shared by all channels of the layer.
+    weight: (channels, 1, k, k); matrices: (smaller size, (s*s, s*s)) from large to small, shared by all channels of the layer. The
+    steps are multiplied together first, so that the channels, of which there are many, are multiplied once.
     """
-    for small, matrix in matrices:
-        if weight.shape[-1] == kernel:
-            break
-        start = (weight.shape[-1] - small) // 2
-        centre = weight[:, :, start : start + small, start : start + small].reshape(len(weight), -1)
-        weight = F.linear(centre, matrix).view(len(weight), 1, small, small)
-    return weight
+    largest = weight.shape[-1]
+    steps = [(small, matrix) for small, matrix in matrices if kernel <= small < largest]
+    if not steps:
+        return weight
+    size, product = steps[0]
+    for small, matrix in steps[1:]:
+        start = (size - small) // 2
+        centre = product.view(size, size, -1)[start : start + small, start : start + small].reshape(small * small, -1)
+        size, product = small, matrix @ centre
+    rim = (largest - steps[0][0]) // 2
+    whole = F.pad(product.view(size * size, steps[0][0], steps[0][0]), (rim, rim, rim, rim)).view(size * size, -1)
+    return F.linear(weight.reshape(len(weight), -1), whole).view(len(weight), 1, size, size)
 
 
 def identity(small: int) -> Tensor:
