@@ -33,7 +33,8 @@ _STATED = (
 )
 MAX_ROUNDS = 3
 MAX_SECONDS = 86_400
-MIN_MARGIN = 0.02  # two measurements of one network some minutes apart differ so much on a shared machine, however good the table
+SPREAD = 0.05  # least distance of the candidates' latencies: a shared machine varies so much, however good the table
+EQUAL = 0.02  # latencies that differ by less are equal: so do two measurements of one network
 
 
 def verify(
@@ -84,7 +85,7 @@ def _verify(job: Job, options: Mapping[str, Any], device: Device, progress: Prog
     """Options are recorded where a candidate is certified: until then other ones, such as a longer window, may be tried."""
     search = job.result("search")
     spent = sum(1 + max((each["round"] for each in event.body["measured"]), default=-1) for event in job.run.events("verify", "result"))
-    margin = max(MIN_MARGIN, float(assess(job.table, job.index, job.budget.quantile)["calibrated"]["mape"]))
+    margin = max(SPREAD, float(assess(job.table, job.index, job.budget.quantile)["calibrated"]["mape"]))
     limit_ms, correction, level = job.budget_ms, 1.0, LEVEL / 2 ** (1 + spent)
     measured: list[dict[str, Any]] = []
     for attempt in range(MAX_ROUNDS):
@@ -114,10 +115,9 @@ def _verify(job: Job, options: Mapping[str, Any], device: Device, progress: Prog
             certificate = _certificate(job, chosen, measured, window, limit_ms)
             write_json(job.run.folder / "certificate.json", certificate)
             break
-        # The predictions were too low: first by as much as the estimates say, then by as much as the bounds say.
+        # The bounds exceed the predictions by this much at least: in the next round nothing slower is tried.
         latest = [each for each in measured if each["role"] == "candidate" and each["round"] == attempt]
-        key = "measured_ms" if attempt == 0 else "upper_bound_ms"
-        correction = max(correction, *((each[key] or each["measured_ms"]) / each["latency_ms"] for each in latest))
+        correction = max(correction, min((each["upper_bound_ms"] or each["measured_ms"]) / each["latency_ms"] for each in latest))
         level /= 2
     certified = any(each.get("chosen") for each in measured)
     result = {"budget_ms": limit_ms, "options": options, "measured": measured, "certificate": certificate if certified else None}
@@ -151,7 +151,7 @@ def matched(networks: Sequence[Mapping[str, Any]], role: str, chosen: Mapping[st
     """The row of the baseline `role` that the chosen network is compared with: the most accurate on the validation images of those
     that were measured in the same window at equal latency or less; where none was, the fastest measured one."""
     rows = [i for i, each in enumerate(networks) if each["role"] == role and each["round"] == chosen["round"]]
-    equals = [i for i in rows if networks[i]["measured_ms"] <= chosen["measured_ms"] * (1 + MIN_MARGIN)]
+    equals = [i for i in rows if networks[i]["measured_ms"] <= chosen["measured_ms"] * (1 + EQUAL)]
     if equals:
         return max(equals, key=lambda i: networks[i]["accuracy_pct"])
     return min(rows, key=lambda i: networks[i]["measured_ms"], default=None)
