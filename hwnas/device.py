@@ -21,7 +21,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """`runtimes` are the names of those it can run, the preferred one first; `threads` is what it is measured with unless told otherwise."""
+    """`runtimes` are the names of those it can run, the preferred one first; `threads` is what it is measured with unless told otherwise.
+
+    `address` is how its transport reaches it, such as `user@host`; local ones need none.
+    """
 
     name: str
     description: str
@@ -29,6 +32,7 @@ class Device:
     transport: str
     runtimes: tuple[str, ...]
     threads: int = 1
+    address: str = ""
 
 
 def device_names() -> list[str]:
@@ -58,13 +62,15 @@ def validate(data: dict[str, Any], source: str) -> Device:
     for key in ("description", "processor", "transport"):
         if not isinstance(data.get(key), str) or not data[key]:
             raise DamagedFile(f"{source}: '{key}' must be a text")
-    runtimes, threads = data.get("runtimes"), data.get("threads", 1)
+    runtimes, threads, address = data.get("runtimes"), data.get("threads", 1), data.get("address", "")
     if not isinstance(runtimes, list) or not runtimes or not all(isinstance(each, str) for each in runtimes):
         raise DamagedFile(f"{source}: 'runtimes' must be a list of one or more names")
     if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
         raise DamagedFile(f"{source}: 'threads' must be a whole number from 1 to {MAX_THREADS}, got {threads!r}")
+    if not isinstance(address, str) or not address.isprintable() or address.startswith("-"):  # '-...' would be an option of the program that connects
+        raise DamagedFile(f"{source}: 'address' must be a text that does not begin with '-', got {address!r}")
     for catalogue, wanted in (("profiling.transports", [data["transport"]]), ("profiling.runtimes", runtimes)):
         for each in wanted:
             if each not in registry.names(catalogue):
                 raise UnknownName(registry.CATALOGUES[catalogue], each, registry.names(catalogue))
-    return Device(name, data["description"], data["processor"], data["transport"], tuple(runtimes), threads)
+    return Device(name, data["description"], data["processor"], data["transport"], tuple(runtimes), threads, address)

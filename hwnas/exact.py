@@ -110,8 +110,8 @@ class _Fronts:
 
     def __init__(self, index: BlockIndex, objective: Additive, cost: Additive, sign: float):
         self.index = index
-        self.values = [sign * objective.prices[table] for table in index.tables]  # by layer and cell
-        self.costs = [cost.prices[table] for table in index.tables]
+        self.values = [sign * cells for cells in objective.cells]  # by layer and cell
+        self.costs = cost.cells
         self.rounding = _rounding(objective), _rounding(cost)
         self.sums = 0
 
@@ -186,7 +186,7 @@ class _Fronts:
 def _rounding(metric: Additive) -> float:
     """By how much two sums over all layers may differ that are equal in real numbers."""
     n_layers = len(metric.index.columns)
-    largest = float(np.abs(metric.prices).max(initial=0.0)) * n_layers
+    largest = max(float(np.abs(cells).max()) for cells in metric.cells) * n_layers
     return largest * n_layers * float(np.finfo(np.float64).eps)
 
 
@@ -288,7 +288,7 @@ def _prices_alone(metric: Additive) -> Additive:
     return (
         metric
         if type(metric) is Additive
-        else Additive(metric.index, metric.prices, name=metric.name, unit=metric.unit, constant=metric.constant, origin=metric.origin)
+        else Additive(metric.index, metric.cells, name=metric.name, unit=metric.unit, constant=metric.constant, origin=metric.origin)
     )
 
 
@@ -333,7 +333,7 @@ def _one_index(metrics: Sequence[Additive]) -> BlockIndex:
     for metric in metrics:
         if metric.index is not index:
             raise InputError(f"{metrics[0].name} and {metric.name} are of two indices; build both on one BlockIndex")
-        if not (np.isfinite(metric.prices).all() and np.isfinite(metric.constant)):
+        if not (all(np.isfinite(cells).all() for cells in metric.cells) and np.isfinite(metric.constant)):
             raise InputError(f"{metric.name} has a price that is not finite; exact search needs all of them")
     return index
 

@@ -26,16 +26,16 @@ def expected(metric: Additive, probabilities: Sequence[FloatArray]) -> tuple[flo
     index = metric.index
     given = _checked(metric, probabilities)
     value, gradients = metric.constant, [np.zeros(len(each)) for each in given]
-    for reads, table in zip(index.columns, index.tables, strict=True):
-        prices = metric.prices[table].reshape([len(given[choice]) for choice in reads])
+    for reads, cells in zip(index.columns, metric.cells, strict=True):
+        prices = cells.reshape([len(given[choice]) for choice in reads])
         choices = list(dict.fromkeys(reads))
         letter = dict(zip(choices, ascii_letters, strict=False))  # a choice that is read twice contributes its diagonal
-        cells = "".join(letter[choice] for choice in reads)
+        axes = "".join(letter[choice] for choice in reads)
         if not choices:
             value += float(prices)
         for choice in choices:
             others = [other for other in choices if other != choice]
-            subscripts = f"{','.join([cells, *(letter[other] for other in others)])}->{letter[choice]}"
+            subscripts = f"{','.join([axes, *(letter[other] for other in others)])}->{letter[choice]}"
             gradient = np.einsum(subscripts, prices, *(given[other] for other in others))
             gradients[choice] += gradient
             if choice == choices[0]:

@@ -138,7 +138,7 @@ class Programme:
             self.costs, self.constant, self.spread = np.eye(1, self.n, self.n - 1)[0], 0.0, 1.0
         else:
             prices, constant = self._linear(self.objective)
-            self.spread = float(sum(np.ptp(self.objective.prices[table]) for table in self.index.tables)) or 1.0
+            self.spread = float(sum(map(np.ptp, self.objective.cells))) or 1.0
             self.costs, self.constant = prices * (self.sign * _SCALE / self.spread), self.sign * constant
         self.matrix = vstack([ties, coo_array(limited), coo_array(self.costs[None])], format="csc")
         self.lower = np.concatenate([equal, np.full(len(self.budgets) + 1, -np.inf)])
@@ -147,8 +147,7 @@ class Programme:
     def _linear(self, metric: Additive) -> tuple[FloatArray, float]:
         """The metric as factors of the variables, (n,), and a constant."""
         factors, constant = np.zeros(self.n), metric.constant
-        for layer, (reads, table) in enumerate(zip(self.index.columns, self.index.tables, strict=True)):
-            prices = metric.prices[table]
+        for layer, (reads, prices) in enumerate(zip(self.index.columns, metric.cells, strict=True)):
             if not reads:
                 constant += float(prices[0])
                 continue

@@ -61,15 +61,26 @@ class _Gather:
 
 
 class Additive:
-    """A metric that is `constant` plus the sum over layers of the price of each layer's block."""
+    """A metric that is `constant` plus a sum over layers: of the price of each layer's block, or of any number for each of its cells."""
 
     def __init__(
-        self, index: BlockIndex, prices: FloatArray, *, name: str, unit: str, constant: float = 0.0, origin: Origin = "predicted"
+        self,
+        index: BlockIndex,
+        prices: FloatArray | Sequence[FloatArray],
+        *,
+        name: str,
+        unit: str,
+        constant: float = 0.0,
+        origin: Origin = "predicted",
     ):
-        """prices: (blocks,) in the order of `index.blocks`."""
-        self.index, self.prices, self.constant = index, np.asarray(prices, np.float64), float(constant)
+        """prices: (blocks,) in the order of `index.blocks`; or a sequence of arrays, one per layer, (its cells,) in the order of `index.tables`."""
+        self.index, self.constant = index, float(constant)
+        if np.ndim(prices[0]) == 0:
+            by_block = np.asarray(prices, np.float64)
+            prices = [by_block[table] for table in index.tables]
+        self.cells: tuple[FloatArray, ...] = tuple(np.asarray(each, np.float64) for each in prices)
         self.name, self.unit, self.origin = name, unit, origin
-        self._gathers = _fuse(index, self.prices)
+        self._gathers = _fuse(index, self.cells)
 
     def __call__(self, codes: Codes) -> FloatArray:
         """codes (n, choices), best column-major -> (n,)."""
@@ -103,7 +114,7 @@ class Additive:
 
     def layers(self, codes: Codes) -> FloatArray:
         """Each layer's share before the sum, (n, layers); the constant is not in it."""
-        return self.prices[self.index.ids(codes)]
+        return np.stack([cells[self.index.cells(codes, i)] for i, cells in enumerate(self.cells)], axis=1)
 
     def bounds(self, hold: Mapping[str, int] | None = None) -> tuple[Extreme, Extreme]:
         """Exact least and greatest value over the space, each with a code that attains it; hold: choice name -> its only code."""
@@ -112,7 +123,7 @@ class Additive:
             for side, pick in enumerate((np.argmin, np.argmax)):
                 value, code = self.constant, self.index.space.smallest()
                 for codes, layers in here:
-                    sums = sum(self.prices[self.index.tables[i][self.index.cells(codes, i)]] for i in layers)
+                    sums = sum(self.cells[i][self.index.cells(codes, i)] for i in layers)
                     row = int(pick(np.atleast_1d(sums)))
                     value += float(np.atleast_1d(sums)[row])
                     code = np.maximum(code, codes[row : row + 1])  # other columns are 0
@@ -123,7 +134,7 @@ class Additive:
         return best[0], best[1]
 
 
-def _fuse(index: BlockIndex, prices: FloatArray) -> list[_Gather]:
+def _fuse(index: BlockIndex, cells: Sequence[FloatArray]) -> list[_Gather]:
     """Layers merged greedily into look-ups of at most _FUSED_CELLS cells: fewer passes over the population."""
     sizes = index.space.cardinalities
     groups: list[tuple[list[int], list[int]]] = []  # columns (in the order first met), layers
@@ -135,16 +146,16 @@ def _fuse(index: BlockIndex, prices: FloatArray) -> list[_Gather]:
             group[1].append(layer)
         else:
             groups.append((list(columns), [layer]))
-    return [_gather(index, prices, columns, layers) for columns, layers in groups]
+    return [_gather(index, cells, columns, layers) for columns, layers in groups]
 
 
-def _gather(index: BlockIndex, prices: FloatArray, columns: list[int], layers: list[int]) -> _Gather:
+def _gather(index: BlockIndex, cells: Sequence[FloatArray], columns: list[int], layers: list[int]) -> _Gather:
     shape = [int(index.space.cardinalities[c]) for c in columns]
     codes = np.zeros((prod(shape), len(index.space.choices)), np.int16, order="F")
     if columns:
         codes[:, columns] = np.indices(shape).reshape(len(columns), -1).T
     fused = np.zeros(prod(shape))
     for layer in layers:
-        fused += prices[index.tables[layer][index.cells(codes, layer)]]
+        fused += cells[layer][index.cells(codes, layer)]
     strides = tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
     return _Gather(tuple(columns), strides, fused)

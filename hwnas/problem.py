@@ -219,9 +219,9 @@ class Problem:
         additive = [(_limit(budget), metric) for budget, metric in self.budgets if isinstance(metric, Additive) and metric.index is self.index]
         if len(additive) < 2:
             return None
-        prices = np.sum([metric.prices / limit for limit, metric in additive], axis=0)
+        cells = [np.sum(each, axis=0) for each in zip(*([cells / limit for cells in metric.cells] for limit, metric in additive), strict=True)]
         constant = sum(metric.constant / limit for limit, metric in additive)
-        return Additive(self.index, prices, name="used", unit="", constant=constant).bounds()[0]
+        return Additive(self.index, cells, name="used", unit="", constant=constant).bounds()[0]
 
     def _refuse_infeasible(self) -> None:
         for budget, metric in self.budgets:

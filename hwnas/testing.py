@@ -266,11 +266,8 @@ class _Gains(Additive):
     expensive = True
 
     def __init__(self, index: BlockIndex, gains: FloatArray, stop: int = -1):
-        """gains: (choices, values); every layer reads one choice and shares no block, so that the gains are the blocks' prices."""
-        prices = np.empty(len(index.blocks))
-        for table, worth in zip(index.tables, gains, strict=True):
-            prices[table] = worth
-        super().__init__(index, prices, name="gain", unit="points", origin="simulated")
+        """gains: (choices, values); every layer reads one choice, so that the gains are the prices of its cells."""
+        super().__init__(index, list(gains), name="gain", unit="points", origin="simulated")
         self.gains, self.stop, self.evaluated = gains, stop, list[bytes]()
 
     def __call__(self, codes: Codes) -> FloatArray:

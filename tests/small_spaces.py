@@ -45,3 +45,11 @@ def spaces(draw, max_choices=4):
 def all_codes(space):
     """Every code of a small space, (size, choices)."""
     return np.asfortranarray(list(product(*(range(n) for n in space.cardinalities))), np.int16)
+
+
+def block_prices(metric):
+    """Prices (blocks,) that the metric was made of, read back from its cells."""
+    prices = np.zeros(len(metric.index.blocks))
+    for table, cells in zip(metric.index.tables, metric.cells, strict=True):
+        prices[table] = cells
+    return prices

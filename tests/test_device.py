@@ -43,6 +43,7 @@ def test_an_unknown_device_suggests_a_near_name():
         ({"runtimes": "onnxruntime"}, "'runtimes' must be a list"),
         ({"threads": 0}, "'threads' must be a whole number from 1 to 1024, got 0"),
         ({"threads": True}, "'threads' must be a whole number"),
+        ({"address": "-oProxyCommand=sh"}, "'address' must be a text that does not begin with '-'"),
     ],
 )
 def test_a_wrong_field_is_named(change, message):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_spaces import all_codes, conv, spaces
+from small_spaces import all_codes, block_prices, conv, spaces
 
 from hwnas.costs import activations, layers, macs, params
 from hwnas.index import BlockIndex
@@ -23,7 +23,7 @@ def priced(space, seed, constant=0.0):
 
 def one_by_one(metric, codes):
     """The same values from the blocks of each architecture, without index or gather."""
-    price, space = dict(zip(metric.index.blocks, metric.prices, strict=True)), metric.index.space
+    price, space = dict(zip(metric.index.blocks, block_prices(metric), strict=True)), metric.index.space
     values = [space.decode(row) for row in codes]
     return [metric.constant + sum(price[layer.build(*(v[c.name] for c in layer.reads))] for layer in space.layers) for v in values]
 
@@ -94,7 +94,7 @@ def test_a_layer_of_more_cells_than_16_bits_count_is_priced_exactly():
     space = SearchSpace("wide", (rows, columns), [Layer("wide", (rows, columns), lambda r, c: conv(1 + 2 * ((r + c) % 4)))])
     metric = priced(space, 1)
     codes = np.concatenate([space.sample(np.random.default_rng(0), 500), space.largest()])
-    np.testing.assert_allclose(metric(codes), [metric.prices[metric.index.tables[0][300 * r + c]] for r, c in codes.astype(int)])
+    np.testing.assert_allclose(metric(codes), [block_prices(metric)[metric.index.tables[0][300 * r + c]] for r, c in codes.astype(int)])
 
 
 def test_costs_by_hand():

@@ -13,6 +13,7 @@ from hwnas.predictor import Additive
 from hwnas.problem import Objective, Problem, Scores, describe
 from hwnas.rewards import mnasnet_hard
 from hwnas.space import Choice, Layer, SearchSpace
+from tests.small_spaces import block_prices
 
 KERNELS = (1, 3, 5)
 #: MACs of layer i with kernel k: 4 x 4 pixels, 1 + i channels in, 2 + i out.
@@ -137,9 +138,9 @@ def test_the_witness_is_named_by_how_it_differs_from_the_smallest():
 
 def test_two_budgets_that_exclude_each_other_are_refused_before_the_search():
     # a layer's second price is its least plus its greatest MACs minus its MACs: 640 .. 16,000 too, and 16,640 in sum, always
-    mirrored = MACS.prices.copy()
+    mirrored = block_prices(MACS).copy()
     for table, row in zip(INDEX.tables, COSTS, strict=True):
-        mirrored[table] = row[0] + row[-1] - MACS.prices[table]
+        mirrored[table] = row[0] + row[-1] - block_prices(MACS)[table]
     opposite = Additive(INDEX, mirrored, name="params", unit="parameters")
     Problem(INDEX, [Objective(GAIN)], [(Budget("macs", 8_000.0), MACS)])
     Problem(INDEX, [Objective(GAIN)], [(Budget("params", 8_000.0), opposite)])

@@ -22,6 +22,7 @@ from hwnas.profiling.runtimes.onnxruntime import onnxruntime
 from hwnas.profiling.transports.local import local
 from hwnas.weights import random_weights
 
+LOCALHOST = load_device("localhost")
 AGENT = shipped("devices") / "agents" / "onnxruntime_agent.py"
 HELLO = {"op": "hello", "contract": 1, "threads": 1, "seed": 0}
 
@@ -47,7 +48,7 @@ def agent():
 
 @pytest.fixture
 def pipe():
-    connection = local().start(AGENT)
+    connection = local().start(LOCALHOST, AGENT)
     yield connection
     connection.close()
 
@@ -56,7 +57,7 @@ def foreign(tmp_path, body):
     """An agent of somebody else's, as a program."""
     path = tmp_path / "foreign_agent.py"
     path.write_text("import json, sys, time\n" + body)
-    return local().start(path)
+    return local().start(LOCALHOST, path)
 
 
 def test_every_agent_is_python_3_8():
@@ -254,7 +255,7 @@ def test_an_agent_that_leaves_visits_out_is_not_believed(tmp_path):
 
 
 def test_a_program_that_does_not_exist_ends_with_its_reason(tmp_path):
-    connection = local().start(Path(tmp_path, "nothing.py"))
+    connection = local().start(LOCALHOST, Path(tmp_path, "nothing.py"))
     with pytest.raises(MeasurementFailed, match=r"nothing\.py"):
         connection.ask(HELLO, seconds=60)
     connection.close()

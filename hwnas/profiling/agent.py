@@ -104,7 +104,7 @@ def started_agent(device: Device, runtime: Runtime, *, threads: int, seed: int, 
         raise InputError(f"the seed must be from 0 to {2**32 - 1}, got {seed}")
     path = shipped("devices") / "agents" / runtime.agent
     transport: Transport = registry.create("profiling.transports", device.transport)
-    connection = transport.start(path)
+    connection = transport.start(device, path)
     try:
         try:
             agent = Agent(connection, sha256(path), threads=threads, seed=seed, timing=timing)

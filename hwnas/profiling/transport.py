@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from hwnas.device import Device
 
 
 class Connection(Protocol):
@@ -19,6 +22,6 @@ class Connection(Protocol):
 
 
 class Transport(Protocol):
-    def start(self, agent: Path) -> Connection:
-        """Run an agent's file on the device. Raises MeasurementFailed where it cannot be started."""
+    def start(self, device: Device, agent: Path) -> Connection:
+        """Run an agent's file on the device, at its address. Raises MeasurementFailed where it cannot be started."""
         ...

@@ -138,12 +138,12 @@ def _layers(job: Job, code: Sequence[int]) -> tuple[LayerShare, ...]:
     """Layers that compute something; the constant of the calibration is a row of its own."""
     codes = np.asfortranarray([code], np.int16)
     ids, latency = job.index.ids(codes)[0], job.latency
+    per_layer = latency.layers(codes)[0].tolist()
     total = float(latency(codes)[0])
     shares = []
-    for layer, i in zip(job.index.space.layers, ids, strict=True):
+    for layer, i, ms in zip(job.index.space.layers, ids, per_layer, strict=True):
         block = job.index.blocks[i]
         if block:
-            ms = float(latency.prices[i])
             shares.append(LayerShare(layer.name, block_text(block), float(macs([block])[0]), float(params([block])[0]), ms, ms / total))
     return (*shares, LayerShare("(constant)", "start of a run", 0.0, 0.0, latency.constant, latency.constant / total))
 

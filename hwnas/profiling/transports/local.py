@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from hwnas.device import Device
 from hwnas.errors import MeasurementFailed
 from hwnas.profiling.transport import Connection, Transport
 
@@ -19,7 +20,7 @@ MAX_ANSWER_BYTES = 256 << 20
 
 
 class LocalTransport:
-    def start(self, agent: Path) -> Connection:
+    def start(self, device: Device, agent: Path) -> Connection:
         return LocalConnection(agent)
 
 
