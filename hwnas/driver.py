@@ -200,8 +200,8 @@ class _Driver:
         return Told(codes, scores, np.arange(first, first + len(codes)))
 
     def _ask_expensive(self, codes: Codes, first: int, request: Ask) -> Told:
-        for row, subnet in enumerate(self.problem.index.ids(codes)):
-            number, code, key = first + row, codes[row : row + 1], (request.fidelity, subnet.tobytes())
+        for row, subnet in enumerate(self.problem.index.keys(codes)):
+            number, code, key = first + row, codes[row : row + 1], (request.fidelity, subnet)
             if key in self.known:
                 self.untold.append((number, code, self.known[key]))
                 self.idle += 1

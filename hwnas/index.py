@@ -63,6 +63,12 @@ class BlockIndex:
             self.columns.append([space.column[choice.name] for choice in layer.reads])
             self.strides.append([prod(shape[i + 1 :]) for i in range(len(shape))])
         self.blocks: tuple[Block, ...] = tuple(by_value)
+        # Cells of all layers at once are a matrix product: float32 is exact for every cell below the limit.
+        self._radix = np.zeros((len(space.layers), len(space.choices)), np.float32)
+        for row, columns, strides in zip(self._radix, self.columns, self.strides, strict=True):
+            np.add.at(row, columns, strides)
+        self._starts = np.cumsum([0, *map(len, self.tables[:-1])], dtype=np.intp)
+        self._ids = np.concatenate(self.tables)
 
     @property
     def fingerprint(self) -> str:
@@ -87,7 +93,14 @@ class BlockIndex:
 
     def ids(self, codes: Codes) -> IntArray:
         """codes (n, choices) -> block ids (n, layers); equal rows are the same subnet."""
-        return np.stack([table[self.cells(codes, i)] for i, table in enumerate(self.tables)], axis=1)
+        ids: IntArray = self._ids[(codes @ self._radix.T).astype(np.intp) + self._starts]
+        return ids
+
+    def keys(self, codes: Codes) -> list[bytes]:
+        """A key for each row of codes; equal ones are the same subnet."""
+        ids = np.ascontiguousarray(self.ids(codes))
+        keys: list[bytes] = ids.view(f"V{ids.itemsize * ids.shape[1]}").reshape(-1).tolist()
+        return keys
 
     def resolutions(self, codes: Codes) -> list[int]:
         """Side of the input image of each network, (n,), read from its first block."""

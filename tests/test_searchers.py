@@ -122,13 +122,13 @@ def test_every_candidate_of_the_shipped_searchers_is_within_the_budget_and_evolu
     for _ in range(100):
         asked += request.codes.tolist()
         request = search.send(Told(request.codes, problem.evaluate(request.codes), np.arange(len(request.codes))))
-    assert len(asked) == 24 + 99 == len(set(map(tuple, asked)))
+    assert len(asked) == 24 + 4 + 98 == len(set(map(tuple, asked)))  # population, seeds, children
 
 
 def test_the_oldest_die_even_if_they_are_best():
     """With a population of one and no crossover, evolution is a random walk: every child is a mutant of the child before."""
     problem, asked = toy_problem(), []
-    search = regularized_evolution(problem, rng=np.random.default_rng(1), population=1, tournament=1, mutation=0.0, crossover=0.0)
+    search = regularized_evolution(problem, rng=np.random.default_rng(1), population=1, tournament=1, mutation=0.0, crossover=0.0, seeds=0)
     request = next(search)
     for _ in range(40):
         asked.append(request.codes[0])
@@ -142,11 +142,11 @@ def test_children_come_in_rounds_of_the_size_asked_for():
     search = regularized_evolution(problem, rng=np.random.default_rng(1), population=10, tournament=2, children=7)
     sizes = []
     request = next(search)
-    for _ in range(3):
+    for _ in range(4):
         assert isinstance(request, Ask)
         sizes.append(len(request.codes))
         request = search.send(Told(request.codes, problem.evaluate(request.codes), np.arange(len(request.codes))))
-    assert sizes == [10, 7, 7]
+    assert sizes == [10, 4, 7, 7]  # population, seeds, children
 
 
 def test_evolution_ends_when_it_has_seen_all_that_fits():
@@ -159,7 +159,8 @@ def test_evolution_ends_when_it_has_seen_all_that_fits():
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("population", 0), ("tournament", 25), ("tournament", 0), ("mutation", 1.5), ("crossover", -0.1), ("children", 0), ("pending", -1)]
+    ("option", "value"),
+    [("population", 0), ("tournament", 25), ("tournament", 0), ("mutation", 1.5), ("crossover", -0.1), ("children", 0), ("seeds", -1), ("pending", -1)],
 )
 def test_impossible_options_of_evolution_are_refused(option, value):
     with pytest.raises(InputError, match=f"regularized_evolution needs 1 <= tournament <= population, .* got .*{option}={value}"):

@@ -28,10 +28,10 @@ def local_search(problem: Problem, *, rng: np.random.Generator, initial: int = 8
     def new(codes: Codes) -> Codes:
         """The rows whose subnet was not asked for yet, each subnet once."""
         codes = problem.index.distinct(codes)
-        return np.asfortranarray(codes[[subnet.tobytes() not in asked for subnet in problem.index.ids(codes)]])
+        return np.asfortranarray(codes[[subnet not in asked for subnet in problem.index.keys(codes)]])
 
     def ask(codes: Codes) -> Ask:
-        asked.update(subnet.tobytes() for subnet in problem.index.ids(codes))
+        asked.update(problem.index.keys(codes))
         return Ask(codes)
 
     barren = 0
