@@ -61,8 +61,7 @@ class SearchResult:
 
     def _comparable(self) -> npt.NDArray[np.intp]:
         rows = np.flatnonzero(self.scores.feasible & (self.fidelity == self.fidelity.max(initial=0.0)))
-        _, first = np.unique(self.problem.index.ids(self.codes[rows]), axis=0, return_index=True)
-        return rows[np.sort(first)]
+        return rows[self.problem.index.first_rows(self.codes[rows])]
 
 
 def drive(
@@ -130,6 +129,7 @@ class _Driver:
         self.again: dict[tuple[float, bytes], list[tuple[int, Codes]]] = {}  # asked again while in flight
         self.untold: list[tuple[int, Codes, FloatArray]] = []
         self.results: list[tuple[Codes, FloatArray, FloatArray]] = []  # codes, expensive values, fidelity
+        self.scored: list[Scores] = []  # of the results, where nothing is expensive
         self.best: tuple[float, float | None] = (-math.inf, None)  # reward, objective
         self.recorded: deque[Event] = deque()
         self.marks: dict[int, str] = {}
@@ -196,6 +196,7 @@ class _Driver:
         self.landed = self.spent
         scores = self.problem.scores(codes, known)
         self.results.append((codes, known, np.full(len(codes), request.fidelity)))
+        self.scored.append(scores)
         self._report(scores)
         return Told(codes, scores, np.arange(first, first + len(codes)))
 
@@ -370,7 +371,11 @@ class _Driver:
         codes = np.asfortranarray(np.concatenate([np.empty((0, width), np.int16), *(codes for codes, _, _ in self.results)]))
         known = np.concatenate([np.empty((0, len(self.problem.expensive))), *(known for _, known, _ in self.results)])
         fidelity = np.concatenate([np.empty(0), *(fidelity for _, _, fidelity in self.results)])
-        return SearchResult(self.problem, codes, self.problem.scores(codes, known), fidelity, self.spent)
+        if self.scored:
+            scores = Scores(np.concatenate([each.values for each in self.scored]), np.concatenate([each.ratio for each in self.scored]))
+        else:
+            scores = self.problem.scores(codes, known)
+        return SearchResult(self.problem, codes, scores, fidelity, self.spent)
 
     def _another(self) -> InputError:
         where = self.run.folder if self.run is not None else "this run"

@@ -108,8 +108,14 @@ class BlockIndex:
 
     def distinct(self, codes: Codes) -> Codes:
         """The same codes with repeated subnets dropped, first occurrences kept in order."""
-        _, first = np.unique(self.ids(codes), axis=0, return_index=True)
-        return np.asfortranarray(codes[np.sort(first)])
+        return np.asfortranarray(codes[self.first_rows(codes)])
+
+    def first_rows(self, codes: Codes) -> npt.NDArray[np.intp]:
+        """The row of each subnet's first occurrence, in order."""
+        first: dict[bytes, int] = {}
+        for row, key in enumerate(self.keys(codes)):
+            first.setdefault(key, row)
+        return np.array(list(first.values()), np.intp)
 
     # -- separation into components -------------------------------------------------------------------------------------------
 

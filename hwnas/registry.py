@@ -87,12 +87,12 @@ def split_call(text: str) -> tuple[str, dict[str, Any]]:
         raise InputError(f"'{text}' is not of the form name(key=value, ...): {error}") from None
 
 
-def create(catalogue: str, text: str) -> Any:
-    """Call the factory that `text` names with the arguments it gives. Raises InputError on arguments it does not take."""
+def create(catalogue: str, text: str, *given: Any) -> Any:
+    """Call the factory that `text` names with what is given and the arguments it writes. Raises InputError on arguments it does not take."""
     name, arguments = split_call(text)
     factory = load(catalogue, name)
     try:
-        return factory(**arguments)
+        return factory(*given, **arguments)
     except InputError:
         raise
     except (TypeError, ValueError, ArithmeticError) as error:

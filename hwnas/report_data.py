@@ -104,6 +104,8 @@ class Report:
     certificate: Mapping[str, Any] | None = field(hash=False)
     quality: Mapping[str, Any] = field(hash=False)
     commands: tuple[str, ...] = ()
+    surrogate: Mapping[str, Any] | None = field(default=None, hash=False)
+    """How far the best found is from the optimum of an additive surrogate, as `search` records it."""
     seconds: Mapping[str, float] = field(default_factory=dict, hash=False)
     """Wall time of each stage."""
     versions: Mapping[str, str] = field(default_factory=dict, hash=False)

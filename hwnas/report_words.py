@@ -165,6 +165,15 @@ def outcome(comparison: Comparison, report: Report) -> str:
     )
 
 
+def surrogate_gap(gap: Mapping[str, Any]) -> str:
+    """How near the best found is to what an additive model of the accuracy has for its optimum; that it is a model's is said."""
+    return (
+        f"Gap to the surrogate's optimum: {percent(gap['gap_points'])} points of accuracy within the budget. The surrogate is a sum over layers, "
+        f"fitted to {gap['samples']} evaluated architectures (mean error {percent(gap['error_points'])} points on those left out, Spearman "
+        f"{gap['spearman']:.2f}); its optimum is exact for it, not for the networks."
+    )
+
+
 def short_block(text: str, length: int = 160) -> str:
     """What a block computes, for people: `1x8x20x20: expand 32, depthwise 32 k5 s2, project 8`. A text that is no block is only cut."""
     if text == block_text(IDENTITY):

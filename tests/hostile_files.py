@@ -26,10 +26,12 @@ from hwnas.architecture import Architecture
 from hwnas.device import load_device
 from hwnas.errors import HwnasError
 from hwnas.exporter import Parity
+from hwnas.features import OneHot
 from hwnas.files import sha256
 from hwnas.index import BlockIndex
 from hwnas.latency_table import ENTRIES, NETWORKS, TABLE, LatencyTable
 from hwnas.manifest import Preprocessing, read_manifest, write_manifest
+from hwnas.predictors.accuracy_mlp import AccuracyMlp, accuracy_mlp
 from hwnas.predictors.calibrated import calibrated
 from hwnas.run import RunDirectory
 from hwnas.verbs.common import existing
@@ -172,12 +174,24 @@ def reseal_export(folder: Path, name: str) -> None:
         (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
+def make_accuracy(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    width = OneHot(index()).width
+    layers = [(rng.normal(0, 1, (n, m)).astype(np.float32), np.zeros(m, np.float32)) for n, m in ((width, 8), (8, 1))]
+    AccuracyMlp(index(), layers).save(folder / "accuracy.safetensors")
+
+
+def load_accuracy(folder: Path) -> None:
+    accuracy_mlp(index(), file=str(folder / "accuracy.safetensors"))(index().space.largest())
+
+
 FORMATS = (
     Format("latency table", (TABLE, ENTRIES, NETWORKS), make_table, load_table, reseal_table),
     Format("run", ("run.sqlite", "run.sqlite", "run.toml"), make_run, load_run),
     Format("architecture", ("architecture.json",), make_architecture, load_architecture),
     Format("device", ("bench.toml",), make_device, lambda folder: load_device(folder / "bench.toml")),
     Format("weights", ("supernet.safetensors",), make_checkpoint, load_checkpoint),
+    Format("accuracy predictor", ("accuracy.safetensors",), make_accuracy, load_accuracy),
     Format("ONNX model", ("model.onnx",), make_model, load_model),
     Format("export", ("manifest.json", "certificate.json", "architecture.json", "model.onnx"), make_export, read_manifest, reseal_export),
 )

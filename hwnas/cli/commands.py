@@ -193,6 +193,8 @@ def search(
     run: Run,
     table: Annotated[Path, typer.Option(help="Folder of the latency table.")] = ...,  # type: ignore[assignment]
     latency: Annotated[str, typer.Option(help="Budget: '<= 12ms p50', or '<= 60% p50' of the largest subnet.")] = ...,  # type: ignore[assignment]
+    space: Annotated[str | None, typer.Option(help="Search this space without a supernet, with --accuracy.")] = None,
+    accuracy: Annotated[str | None, typer.Option(help="Predictor of accuracy: a name with arguments, or path.py:function.")] = None,
     searcher: Annotated[str, typer.Option(help="Search algorithm.")] = "regularized_evolution",
     evaluations: Annotated[int, typer.Option(help="Subnets to evaluate.")] = 150,
     options: Annotated[list[str] | None, typer.Option("--set", help="Option of the searcher, name=value.")] = None,
@@ -203,6 +205,7 @@ def search(
 ) -> None:
     """Search the trained supernet under a latency budget."""
     from hwnas.cli import show
+    from hwnas.report_words import surrogate_gap
     from hwnas.verbs.search import search as act
 
     with show.progress_bar() as progress:
@@ -210,6 +213,8 @@ def search(
             run,
             table=table,
             latency=latency,
+            space=space,
+            accuracy=accuracy,
             searcher=searcher,
             evaluations=evaluations,
             options=options or (),
@@ -228,9 +233,14 @@ def search(
     best = [("search", result["points"][0] if result["points"] else None, result["evaluations"])]
     best += [(name, each["points"][0] if each["points"] else None, each["evaluations"]) for name, each in result.get("baselines", {}).items()]
     rows = [[name, f"{n:.0f}", f"{p['accuracy_pct']:.2f} %", f"{p['latency_ms']:.4g} ms", f"{p['macs'] / 1e6:.2f} M"] for name, p, n in best if p]
-    columns = {"by": "left", "evaluations": "right", "validation accuracy (measured)": "right", "latency (predicted)": "right", "MACs": "right"}
+    origin = result.get("accuracy_origin") or "measured"
+    what = f"accuracy ({origin})" if accuracy else f"validation accuracy ({origin})"
+    columns = {"by": "left", "evaluations": "right", what: "right", "latency (predicted)": "right", "MACs": "right"}
     show.table("best within the budget", columns, rows)
-    typer.echo(f"front in {run / 'front.csv'}\nnext: hwnas verify {run}")
+    if gap := result.get("surrogate"):
+        typer.echo(surrogate_gap(gap))
+    after = f"hwnas train RUN --space '{space}' --data DATA" if accuracy else f"hwnas verify {run}"
+    typer.echo(f"front in {run / 'front.csv'}\nnext: {after}")
 
 
 @app.command()

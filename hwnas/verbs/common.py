@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -12,7 +13,7 @@ from hwnas.budget import Budget
 from hwnas.errors import DamagedFile, InputError
 from hwnas.index import BlockIndex
 from hwnas.latency_table import LatencyTable
-from hwnas.predictor import Additive
+from hwnas.predictor import Additive, Metric
 from hwnas.predictors.calibrated import calibrated
 from hwnas.problem import Objective, Problem
 from hwnas.run import RunDirectory
@@ -38,14 +39,29 @@ def existing(run: Path) -> RunDirectory:
     return RunDirectory(Path(run))
 
 
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """A space, and a metric of its architectures in the place of a supernet's accuracy."""
+
+    index: BlockIndex
+    accuracy: Metric
+
+
 class Job:
     """The parts of a run, each made once when it is first asked for, from the options that the run recorded.
 
     given, table: options of stages, and the latency table, that are not recorded yet, because they are being checked.
+    predicted: what predicts the accuracy in a search that has no supernet.
     """
 
-    def __init__(self, run: RunDirectory, given: Mapping[str, Mapping[str, Any]] | None = None, table: LatencyTable | None = None):
-        self.run, self.given, self._table = run, given or {}, table
+    def __init__(
+        self,
+        run: RunDirectory,
+        given: Mapping[str, Mapping[str, Any]] | None = None,
+        table: LatencyTable | None = None,
+        predicted: Predicted | None = None,
+    ):
+        self.run, self.given, self._table, self._predicted = run, given or {}, table, predicted
 
     def options(self, stage: str) -> Mapping[str, Any]:
         """What a stage was called with. Raises InputError naming the command to run first."""
@@ -68,8 +84,15 @@ class Job:
         result = self.run.result(stage)
         return None if result is None else cast(Mapping[str, Any], checked(result, RESULTS[stage], f"{stage} of {self.run.folder}"))
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether accuracies are those of a supernet, not of a predictor."""
+        return self._predicted is None
+
     @cached_property
     def index(self) -> BlockIndex:
+        if self._predicted is not None:
+            return self._predicted.index
         options = self.options("train")
         index = BlockIndex(registry.create("spaces", options["space"]))
         if index.fingerprint != options["fingerprint"]:
@@ -132,7 +155,8 @@ class Job:
     @cached_property
     def problem(self) -> Problem:
         """Accuracy under the latency budget. Raises Infeasible."""
-        return Problem(self.index, [Objective(self.accuracy, maximize=True)], [(self.budget, self.latency)])
+        accuracy: Metric = self.accuracy if self._predicted is None else self._predicted.accuracy
+        return Problem(self.index, [Objective(accuracy, maximize=True)], [(self.budget, self.latency)])
 
     @property
     def budget_ms(self) -> float:

@@ -44,7 +44,12 @@ _VERIFY = {"top": int, "seconds": NUMBER, "device": str, "seed": int}
 #: Stage -> shape of its options.
 OPTIONS: Mapping[str, Any] = {
     "train": {"space": str, "data": str, "schedule": str, "length": NUMBER, "batch": int, "seed": int, "fingerprint": str},
-    "search": {"table": str, "latency": str, "searcher": str, "evaluations": int, "seed": int, "baselines": bool, "options": {str: (int, float, str, bool)}},
+    "search": {
+        **dict.fromkeys(("table", "latency", "searcher", "accuracy?"), str),
+        **dict.fromkeys(("evaluations", "seed"), int),
+        "baselines": bool,
+        "options": {str: (int, float, str, bool)},
+    },
     "verify": _VERIFY,
 }
 #: What `search` records of its latency table, and `train` of a checkpoint.
@@ -58,6 +63,8 @@ RESULTS: Mapping[str, Any] = {
         "statistic": str,
         "latency_origin": str,
         "points": [_POINT],
+        "accuracy_origin?": str,
+        "surrogate?": {**dict.fromkeys(("samples", "error_points", "spearman", "optimum_pct", "best_found_pct", "gap_points"), NUMBER), "proof": str},
         "baselines?": {str: {"evaluations": NUMBER, "points": [_POINT]}},
     },
     "verify": {"budget_ms": NUMBER, "options": _VERIFY, "measured": [_MEASURED], "certificate": (type(None), _CERTIFICATE)},

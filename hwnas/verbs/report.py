@@ -98,6 +98,7 @@ def _report(job: Job, tested: Mapping[str, Any]) -> Report:
         certificate=verified["certificate"],
         quality=assess(job.table, job.index, job.budget.quantile),
         commands=_commands(job),
+        surrogate=search.get("surrogate"),
         seconds={"train": trained["seconds"], "search": search["seconds"]},
         versions={"hwnas": __version__, "python": sys.version.split()[0]} | {name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")},
     )

@@ -14,13 +14,21 @@ import numpy as np
 from hwnas import registry
 from hwnas.costs import macs, params
 from hwnas.driver import SearchResult, drive
-from hwnas.errors import InputError
+from hwnas.errors import Infeasible, InputError
+from hwnas.exact import optimum
 from hwnas.files import sha256, write_whole
+from hwnas.index import BlockIndex
 from hwnas.latency_table import TABLE, LatencyTable
-from hwnas.predictor import Additive
+from hwnas.predictor import Additive, Metric
+from hwnas.problem import Objective, Problem
+from hwnas.run import RunDirectory
 from hwnas.searcher import Option, parse_options
 from hwnas.space import Codes, FloatArray
-from hwnas.verbs.common import Job, Progress, check_seed, existing, silent, use_threads
+from hwnas.surrogate import fit_surrogate
+from hwnas.verbs.common import Job, Predicted, Progress, check_seed, existing, silent, use_threads
+
+MAX_POINTS = 1_000  # recorded of a search, beside the front
+MAX_SAMPLES = 2_000  # that a surrogate is fitted to
 
 #: Stage of the run -> searcher: what every search is compared with.
 BASELINES = {"random": "random_search", "uniform": "uniform_scaling"}
@@ -31,6 +39,8 @@ def search(
     *,
     table: Path,
     latency: str,
+    space: str | None = None,
+    accuracy: str | Metric | None = None,
     searcher: str = "regularized_evolution",
     evaluations: int = 150,
     options: Sequence[str] = (),
@@ -44,13 +54,19 @@ def search(
     latency: `<= 12ms p50`, or `<= 55% p50` of the largest subnet. options: the searcher's, as `name=value`. With `baselines` random
     search gets the same number of evaluations, and every uniformly scaled network within the budget is evaluated. The same call
     again continues. Returns the stage's result. Raises HwnasError, Infeasible where no architecture keeps the budget.
+
+    space, accuracy: search `space` without a supernet, by a predictor: the name of one, such as `accuracy_mlp(file='mlp.safetensors')`,
+    `path.py:name` of a function that takes the BlockIndex and returns a metric, or a metric. What is found has no weights yet.
     """
+    if (space is None) != (accuracy is None):
+        raise InputError("--space and --accuracy go together: they name what is searched without a supernet; leave both out to search the trained one")
     if evaluations < 1:
         raise InputError(f"--evaluations is {evaluations}, it must be at least 1")
     check_seed(seed)
     factory = registry.load("searchers", searcher)
     chosen = parse_options(factory, options)
-    with existing(run) as directory:
+    predicted = None if space is None or accuracy is None else _predicted(space, accuracy)
+    with existing(run) if predicted is None else RunDirectory(Path(run)) as directory:
         prices = LatencyTable.load(Path(table))
         recorded: dict[str, Any] = {
             "table": sha256(Path(table) / TABLE),
@@ -61,8 +77,11 @@ def search(
             "baselines": baselines,
             "seed": seed,
         }
-        job = Job(directory, {"search": recorded}, prices)
-        job.result("train")
+        if predicted is not None:
+            recorded |= {"space": space, "fingerprint": predicted.index.fingerprint, "accuracy": _named(accuracy, predicted.accuracy)}
+        job = Job(directory, {"search": recorded}, prices, predicted)
+        if predicted is None:
+            job.result("train")
         if directory.recorded_options("search") is None:
             job.problem.within(job.index.space.smallest())  # raises before anything is recorded
             directory.append("search", "table", {"name": Path(table).resolve().name, "files": directory.keep_files(prices.save)})
@@ -71,11 +90,27 @@ def search(
         return _search(job, factory, chosen, threads, progress) if result is None else result
 
 
+def _predicted(space: str, accuracy: str | Metric) -> Predicted:
+    index = BlockIndex(registry.create("spaces", space))
+    metric = registry.create("predictors", accuracy, index) if isinstance(accuracy, str) else accuracy
+    if not callable(metric) or not all(isinstance(getattr(metric, part, None), str) for part in ("name", "unit", "origin")):
+        raise InputError(f"'{accuracy}' makes no metric: it must be callable on codes (n, choices) and have name, unit and origin")
+    return Predicted(index, metric)
+
+
+def _named(given: str | Metric | None, metric: Metric) -> str:
+    """What is recorded of a predictor: its text, and the hash of what it was made of where it says so."""
+    fingerprint = getattr(metric, "fingerprint", "")
+    return " ".join(filter(None, (given if isinstance(given, str) else f"{metric.name} ({type(metric).__name__})", str(fingerprint))))
+
+
 def _search(job: Job, factory: Any, chosen: Mapping[str, Option], threads: int | None, progress: Progress) -> Mapping[str, Any]:
     started = time.monotonic()
-    use_threads(threads)
+    if job.is_trained:
+        use_threads(threads)
     problem, options = job.problem, job.options("search")
     found = _drive(job, "search", factory, chosen, progress)
+    gap = _gap(found)
     seconds = time.monotonic() - started
     least, greatest = job.latency.bounds()
     result: dict[str, Any] = {
@@ -84,10 +119,12 @@ def _search(job: Job, factory: Any, chosen: Mapping[str, Option], threads: int |
         "space_min_ms": least.value,
         "space_max_ms": greatest.value,
         "latency_origin": job.latency.origin,
+        "accuracy_origin": problem.objectives[0].metric.origin,
         "feasible_share": problem.feasible_share(np.random.default_rng(0)),
         "evaluations": found.evaluations,
         "seconds": seconds,
         "points": _points(job, found),
+        "surrogate": gap,
     }
     if options["baselines"]:
         result["baselines"] = {}
@@ -117,10 +154,38 @@ def _drive(job: Job, stage: str, factory: Any, chosen: Mapping[str, Option], pro
 
 
 def _points(job: Job, found: SearchResult) -> list[dict[str, Any]]:
-    """Feasible candidates, the most accurate first; `on_front` where no other is as accurate and predicted faster."""
+    """Feasible candidates, the most accurate first, of very many the best and the front; `on_front` where no other is as accurate and predicted faster."""
     ranked, front = found.ranked(), set(found.front(job.latency).tolist())
+    ranked = np.array([row for position, row in enumerate(ranked.tolist()) if position < MAX_POINTS or row in front], np.intp)
     points = records(job, found.codes[ranked], found.scores.values[ranked, 0])
     return [{**point, "on_front": int(row) in front} for row, point in zip(ranked, points, strict=True)]
+
+
+def _gap(found: SearchResult) -> dict[str, Any] | None:
+    """How far the best found is from the optimum of an additive surrogate, in the surrogate's eyes; None where there is too little to fit one.
+
+    The optimum is exact for the surrogate, which is fitted to what the search evaluated, and not for the accuracy.
+    """
+    problem, rows = found.problem, np.random.default_rng(0).permutation(len(found.codes))[:MAX_SAMPLES]
+    best = found.ranked()[:1]
+    try:
+        surrogate = fit_surrogate(problem.index, found.codes[np.sort(rows)], found.scores.values[np.sort(rows), 0])
+        top = optimum(Problem(problem.index, [Objective(surrogate.metric, maximize=True)], problem.budgets))
+    except (InputError, Infeasible):
+        return None
+    if len(best) == 0:
+        return None
+    reached = float(surrogate.metric(found.codes[best])[0])
+    return {
+        "samples": surrogate.samples,
+        "error_points": surrogate.error,
+        "spearman": surrogate.spearman,
+        "optimum_pct": top.value,
+        "best_found_pct": reached,
+        "gap_points": max(0.0, top.value - reached),
+        "values": problem.space.decode(top.code[0]),
+        "proof": top.proof,
+    }
 
 
 def records(job: Job, codes: Codes, accuracy: Sequence[float] | FloatArray) -> list[dict[str, Any]]:

@@ -62,6 +62,8 @@ def verify(
     with existing(run) as directory:
         job = Job(directory)
         job.result("search")
+        if (predictor := job.options("search").get("accuracy")) is not None:
+            raise InputError(f"{directory.folder} was searched by the predictor '{predictor}': its architectures have no weights; begin a run with hwnas train")
         name = device or job.table.conditions.device
         target = _target(name, device)
         options = {"top": top, "seconds": seconds, "device": name, "seed": seed}
