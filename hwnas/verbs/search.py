@@ -84,7 +84,9 @@ def search(
             job.result("train")
         if directory.recorded_options("search") is None:
             job.problem.within(job.index.space.smallest())  # raises before anything is recorded
-            directory.append("search", "table", {"name": Path(table).resolve().name, "files": directory.keep_files(prices.save)})
+            copy = {"name": Path(table).resolve().name, "files": directory.keep_files(prices.save)}
+            if [event.body for event in directory.events("search", "table")][-1:] != [copy]:  # else it was killed just before its options were recorded
+                directory.append("search", "table", copy)
         directory.options("search", recorded)
         result = job.recorded("search")
         return _search(job, factory, chosen, threads, progress) if result is None else result
