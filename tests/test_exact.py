@@ -270,7 +270,7 @@ def test_several_candidates_are_the_top_of_the_front(mini):
 
 def test_options_that_the_problem_cannot_answer_are_refused(mini):
     worth, latency = table_like(mini, 2)
-    with pytest.raises(InputError, match="3 candidates come from the front of objective and budget, and there are 0 budgets; ask for one candidate"):
+    with pytest.raises(InputError, match="3 candidates come from the front of objective and budget, and there are 0 budgets on sums; ask for one candidate"):
         drive(exact, Problem(mini, [Objective(worth, maximize=True)]), seed=0, evaluations=5, options={"candidates": 3})
     with pytest.raises(InputError, match="candidates >= 1, got 0"):
         drive(exact, toy_problem(), seed=0, evaluations=5, options={"candidates": 0})
