@@ -29,7 +29,7 @@ _TRIES = 4_096  # uniform samples drawn per feasible one wanted, before samples 
 _MAX_TRIES = 1 << 20
 _SLOW_SAMPLES = 2_048  # where a metric is no look-up, and each sample may take a millisecond
 _CONFIDENCE, _NORMAL = 0.95, 1.959964  # of a share's interval, and the quantile of the normal distribution that it is
-_ROUNDING = 1e-6  # of a limit: what the integer programme may be off by
+_ROUNDING = 1e-6  # of a limit: where sums in another order, and the integer programme, may be on the other side of it
 
 
 class Constraint(NamedTuple):
@@ -128,12 +128,12 @@ class FeasibleSet:
         self._cheap = [each for each in self.constraints if not is_expensive(each.metric)]
         self._bounds = {id(each.metric): each.metric.bounds() for each in self.constraints if isinstance(each.metric, Layerwise)}
         for each in self.constraints:
-            if id(each.metric) in self._bounds and (least := self._bounds[id(each.metric)][0]).value > each.limit:
+            if id(each.metric) in self._bounds and (least := self._bounds[id(each.metric)][0]).value > each.limit * (1 + _ROUNDING):
                 raise Infeasible(_alone(index.space, each, least))
         self._candidates = [self._bounds[id(each.metric)][0].code for each in self._cheap if id(each.metric) in self._bounds]
         self._candidates += [index.space.smallest(), index.space.largest()]
         together = [(each.budget, each.metric) for each in self._cheap if isinstance(each.metric, Layerwise) and _is_exact(index, each.metric)]
-        if len(together) > 1:
+        if together:
             self._candidates.append(_joint(index, together, self._candidates))
 
     def within(self, codes: Codes) -> npt.NDArray[np.bool_]:

@@ -152,7 +152,9 @@ class Layerwise:
                 if previous is None or (value < previous.value if side == 0 else value > previous.value):
                     best[side] = Extreme(value, np.asfortranarray(code))
         assert best[0] is not None and best[1] is not None
-        return best[0], best[1]
+        # Summed in another order a value may differ by rounding from what the metric says of the code. A subclass may be paid for saying it.
+        least, greatest = (Extreme(float(Layerwise.__call__(self, each.code)[0]), each.code) for each in (best[0], best[1]))
+        return least, greatest
 
 
 class Additive(Layerwise):
