@@ -47,7 +47,7 @@ class LoweredPeak:
 
     def __call__(self, codes: Codes) -> FloatArray:
         """codes (n, choices) -> (n,)."""
-        return np.array([self._of(ids.tobytes(), code) for ids, code in zip(self.index.ids(codes), codes, strict=True)], np.float64)
+        return np.array([self._of(subnet, code) for subnet, code in zip(self.index.keys(codes), codes, strict=True)], np.float64)
 
     def _of(self, subnet: bytes, code: Codes) -> float:
         if subnet not in self._known:
