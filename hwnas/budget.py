@@ -7,13 +7,22 @@ from dataclasses import dataclass
 
 from hwnas.errors import InputError
 
-_UNITS = {"latency": {"us": 1e-3, "ms": 1.0, "s": 1e3}, "macs": {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}, "params": {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}}
+_COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+#: Metric -> how its limit may be written: unit -> what one of it is in ms, MACs, parameters or bytes.
+UNITS = {
+    "latency": {"us": 1e-3, "ms": 1.0, "s": 1e3},
+    "macs": _COUNTS,
+    "params": _COUNTS,
+    "memory": {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1024.0, "MiB": 1024.0**2, "GiB": 1024.0**3},
+}
+_EXAMPLES = {"latency": "'<= 12ms p50' or '<= 55% p50' of the largest subnet", "macs": "'<= 300M'", "params": "'<= 4M'", "memory": "'<= 512kB'"}
+_LARGEST = 1e18  # of a limit as it is written
 _TEXT = re.compile(r"\s*<=\s*([0-9]*\.?[0-9]+)\s*(%|[A-Za-z]*)\s*(p[0-9]{1,2}(?:\.[0-9])?)?\s*")
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """`metric <= limit`, for latency of the given quantile. Limit in ms, MACs or parameters, or as `share` of the largest subnet's.
+    """`metric <= limit`, for latency of the given quantile. Limit in ms, MACs, parameters or bytes, or as `share` of the largest subnet's.
 
     `limit` is None until a share is resolved against a space.
     """
@@ -25,23 +34,26 @@ class Budget:
 
     @classmethod
     def parse(cls, metric: str, text: str) -> Budget:
-        """`<= 12ms p50`, `<= 900us`, `<= 55% p50` (of the largest subnet), `<= 300M`. Raises InputError."""
+        """`<= 12ms p50`, `<= 900us`, `<= 55% p50` (of the largest subnet), `<= 300M`, `<= 512kB`. Raises InputError."""
         match = _TEXT.fullmatch(text)
-        units = _UNITS.get(metric)
+        units = UNITS.get(metric)
         if units is None:
-            raise InputError(f"no budget on '{metric}'; budgets are on {', '.join(_UNITS)}")
-        example = "'<= 12ms p50' or '<= 55% p50' of the largest subnet" if metric == "latency" else "'<= 300M'"
+            raise InputError(f"no budget on '{metric}'; budgets are on {', '.join(UNITS)}")
+        example = _EXAMPLES[metric]
         if match is None or (match[3] and metric != "latency"):
             raise InputError(f"'{text}' is no budget on {metric}; write {example}")
         value, unit, statistic = float(match[1]), match[2].lower(), match[3]
+        factors = {each.lower(): factor for each, factor in units.items()}
         quantile = float(statistic[1:]) / 100 if statistic else 0.5
+        if value >= _LARGEST:
+            raise InputError(f"'{text:.60}' is no budget on {metric}: the limit is out of range; write {example}")
         if value <= 0 or not 0 < quantile < 1:
             raise InputError(f"'{text}' is no budget on {metric}: the limit and the percentile must be positive; write {example}")
         if unit == "%":
             return cls(metric, None, quantile, value / 100)
-        if unit not in units:
+        if unit not in factors:
             raise InputError(f"'{text}' has the unit '{match[2]}'; {metric} takes {', '.join(u or 'none' for u in units)} or %, as in {example}")
-        return cls(metric, value * units[unit], quantile)
+        return cls(metric, value * factors[unit], quantile)
 
     @property
     def statistic(self) -> str:
@@ -55,4 +67,6 @@ class Budget:
     def __str__(self) -> str:
         if self.limit is None:
             return f"{self.metric} <= {100 * (self.share or 0):g}% of the largest subnet"
-        return f"latency <= {self.limit:.4g} ms {self.statistic}" if self.metric == "latency" else f"{self.metric} <= {self.limit:.4g}"
+        if self.metric == "latency":
+            return f"latency <= {self.limit:.4g} ms {self.statistic}"
+        return f"memory <= {self.limit / 1e3:.6g} kB" if self.metric == "memory" else f"{self.metric} <= {self.limit:.4g}"

@@ -1,8 +1,9 @@
-"""Exact search where everything is additive: the whole Pareto front, or one optimum with its proof.
+"""Exact search where objective and budgets are sums over layers: the whole Pareto front, or one optimum with its proof.
 
 Two independent ways, tied by test. `pareto_front` is a dynamic programme: layers that share no choice, once the shared ones are
 fixed, have fronts of their own, and the front of a sum lies within the sum of the fronts. `solve` is a mixed-integer linear
-programme for SciPy's HiGHS: it takes several budgets, and layers that hang together in any way.
+programme for SciPy's HiGHS: it takes several budgets, and layers that hang together in any way. A budget on the largest layer (peak
+memory) only forbids blocks, in both.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hwnas.budget import Budget
-from hwnas.errors import Infeasible, InputError
+from hwnas.errors import InputError
+from hwnas.feasible_set import Constraint, infeasible
 from hwnas.index import BlockIndex
 from hwnas.milp import Programme
-from hwnas.predictor import Additive
-from hwnas.problem import Problem, describe
+from hwnas.predictor import Additive, Layerwise, Metric, Peak
+from hwnas.problem import Problem
 from hwnas.space import Codes, FloatArray
 
 _ENUMERATED = 4_096  # cells: groups of layers up to this size are listed, larger ones are split by fixing a choice
@@ -75,21 +77,23 @@ class Optimum:
 # -- the whole front ----------------------------------------------------------------------------------------------------------
 
 
-def pareto_front(objective: Additive, cost: Additive, *, maximize: bool = True) -> Front:
+def pareto_front(objective: Additive, cost: Additive, *, maximize: bool = True, within: Sequence[tuple[Budget, Peak]] = ()) -> Front:
     """The exact front of all architectures: `objective` maximised (or minimised) against `cost` minimised.
 
+    within: budgets on the largest layer, which forbid every block above them; the front is empty where they leave nothing.
     Points that differ by rounding alone (5e-15 of the largest sum for twenty layers) count as equal; values and costs returned are
     those of the metrics themselves. Raises FrontTooLarge where the layers hang together too much or the front has too many points,
-    and InputError where the metrics are not of one index or not finite.
+    and InputError where the metrics are not of one index or not finite, or a limit is not positive.
     """
-    index = _one_index([objective, cost])
+    index = _one_index([objective, cost, *(metric for _, metric in within)])
     work = _work(index, [], range(len(index.columns)))
     if work > _MAX_WORK:
         raise FrontTooLarge(
             f"the layers of {index.space.name} share too many choices for its whole front: {work:,} combinations remain after splitting, "
             f"over the limit of {_MAX_WORK:,}; solve it for one budget at a time"
         )
-    front = _Fronts(index, objective, cost, 1.0 if maximize else -1.0).of([], index.space.smallest()[0], range(len(index.columns)))
+    fronts = _Fronts(index, objective, cost, 1.0 if maximize else -1.0, _allowed(index, within))
+    front = fronts.of([], index.space.smallest()[0], range(len(index.columns)))
     codes = np.asfortranarray(front.codes)
     values, costs = objective(codes), cost(codes)
     order = np.argsort(costs, kind="stable")
@@ -108,8 +112,9 @@ class _Points:
 class _Fronts:
     """Fronts of groups of layers under fixed choices. The value is `sign` times the objective, maximised."""
 
-    def __init__(self, index: BlockIndex, objective: Additive, cost: Additive, sign: float):
-        self.index = index
+    def __init__(self, index: BlockIndex, objective: Additive, cost: Additive, sign: float, allowed: Sequence[npt.NDArray[np.bool_]]):
+        """allowed: by layer, which of its cells may be used."""
+        self.index, self.allowed = index, allowed
         self.values = [sign * cells for cells in objective.cells]  # by layer and cell
         self.costs = cost.cells
         self.rounding = _rounding(objective), _rounding(cost)
@@ -139,12 +144,13 @@ class _Fronts:
         codes = np.repeat(setting[None], prod(shape), axis=0)
         if columns:
             codes[:, columns] = np.indices(shape).reshape(len(columns), -1).T
-        values, costs = np.zeros(len(codes)), np.zeros(len(codes))
+        values, costs, allowed = np.zeros(len(codes)), np.zeros(len(codes)), np.ones(len(codes), np.bool_)
         for layer in layers:
             cells = self.index.cells(codes, layer)
             values += self.values[layer][cells]
             costs += self.costs[layer][cells]
-        return self._undominated(values, costs, codes)
+            allowed &= self.allowed[layer][cells]
+        return self._undominated(values[allowed], costs[allowed], codes[allowed])
 
     def _undominated(self, values: FloatArray, costs: FloatArray, codes: Codes) -> _Points:
         kept = self._front(values, costs)
@@ -159,7 +165,7 @@ class _Fronts:
                 f"the whole front of {self.index.space.name} has too many points: {self.sums:,} sums of parts to compare, over the limit of {_MAX_SUMS:,}; "
                 "solve it for one budget at a time"
             )
-        rows = max(1, _PAIRS // width)
+        rows = max(1, _PAIRS // max(width, 1))
         values, costs, pairs = np.empty(0), np.empty(0), np.empty(0, np.intp)
         for start in range(0, len(first.costs), rows):
             stop = min(start + rows, len(first.costs))
@@ -168,7 +174,7 @@ class _Fronts:
             pairs = np.concatenate([pairs, np.arange(start * width, stop * width)])
             kept = self._front(values, costs)
             values, costs, pairs = values[kept], costs[kept], pairs[kept]
-        left, right = np.divmod(pairs, width)
+        left, right = np.divmod(pairs, max(width, 1))
         return _Points(values, costs, np.maximum(first.codes[left], second.codes[right]))
 
     def _front(self, values: FloatArray, costs: FloatArray) -> npt.NDArray[np.intp]:
@@ -181,6 +187,17 @@ class _Fronts:
         last = np.ones(len(order), np.bool_)
         last[:-1] = np.diff(costs[order]) > self.rounding[1]  # among equally cheap ones, values rise
         return order[last]
+
+
+def _allowed(index: BlockIndex, within: Sequence[tuple[Budget, Peak]]) -> list[npt.NDArray[np.bool_]]:
+    """By layer, which of its cells keep these budgets."""
+    constraints = [Constraint.of(index.space, budget, metric) for budget, metric in within]
+    possible = all(metric.constant <= each.limit for each, (_, metric) in zip(constraints, within, strict=True))
+    allowed = [np.full(len(table), possible) for table in index.tables]
+    for each, (_, metric) in zip(constraints, within, strict=True):
+        for layer, prices in enumerate(metric.cells):
+            allowed[layer] &= prices <= each.limit
+    return allowed
 
 
 def _rounding(metric: Additive) -> float:
@@ -232,55 +249,68 @@ def _work(index: BlockIndex, fixed: Sequence[int], layers: Iterable[int]) -> int
 
 
 def optimum(problem: Problem) -> Optimum:
-    """The best architecture of a problem with one additive objective and additive budgets.
+    """The best architecture of a problem whose objective is a sum over layers, and whose budgets are on such sums or on the largest layer.
 
-    From the whole front where there is one budget and the front is not too large, else from the integer programme. Raises InputError
-    where something is not additive, Infeasible where nothing meets the budgets.
+    From the whole front where one budget is on a sum and the front is not too large, else from the integer programme. Raises InputError
+    where something is neither, Infeasible where nothing meets the budgets.
     """
-    objective, maximize, budgets = additive_parts(problem)
-    if len(budgets) == 1:
-        ((budget, cost),) = budgets
+    objective, maximize, sums, peaks = exact_parts(problem)
+    if len(sums) == 1:
+        ((budget, cost),) = sums
         with suppress(FrontTooLarge):
-            front = pareto_front(objective, cost, maximize=maximize)
-            inside = front.within(_limit(budget))
+            front = pareto_front(objective, cost, maximize=maximize, within=peaks)
+            limit = Constraint(budget, cost).limit
+            inside = front.within(limit)
             # Of architectures equal but for rounding the front keeps one: where it is over the limit by no more, another may be within.
-            if len(inside) == len(front.within(_limit(budget) + 4 * _rounding(cost))) > 0:
+            if len(inside) == len(front.within(limit + 4 * _rounding(cost))) > 0:
                 value = float(inside.values[-1])
                 return Optimum(inside.codes[-1:], value, value, f"the whole exact front, {len(front)} architectures, {len(inside)} within the budget")
-    return solve(objective, budgets, maximize=maximize)
+    return solve(objective, [*sums, *peaks], maximize=maximize)
 
 
 def best_codes(problem: Problem, n: int) -> Codes:
     """The optimum and the next cheaper architectures of the exact front, best first, (up to n, choices): candidates, or seeds of a search.
 
-    Raises InputError where something is not additive, or n > 1 and there is no front: several budgets or none, or a front
-    that is too large; Infeasible where nothing meets the budgets.
+    Raises InputError where something is neither a sum over layers nor the largest of them, or n > 1 and there is no front: several
+    budgets on sums or none, or a front that is too large; Infeasible where nothing meets the budgets.
     """
     first = optimum(problem).code
     if n == 1:
         return first
-    objective, maximize, budgets = additive_parts(problem)
-    if len(budgets) != 1:
-        raise InputError(f"{n} candidates come from the front of objective and budget, and there are {len(budgets)} budgets; ask for one candidate")
-    ((budget, cost),) = budgets
-    inside = pareto_front(objective, cost, maximize=maximize).within(_limit(budget))
+    objective, maximize, sums, peaks = exact_parts(problem)
+    if len(sums) != 1:
+        raise InputError(f"{n} candidates come from the front of objective and budget, and there are {len(sums)} budgets on sums; ask for one candidate")
+    ((budget, cost),) = sums
+    inside = pareto_front(objective, cost, maximize=maximize, within=peaks).within(Constraint(budget, cost).limit)
     better = np.concatenate([first, inside.codes[::-1]])
     return problem.index.distinct(np.asfortranarray(better))[:n]
 
 
-def additive_parts(problem: Problem) -> tuple[Additive, bool, list[tuple[Budget, Additive]]]:
-    """(objective, whether to maximise it, budgets) of a problem that can be solved exactly. Raises InputError for any other."""
+def exact_parts(problem: Problem) -> tuple[Additive, bool, list[tuple[Budget, Additive]], list[tuple[Budget, Peak]]]:
+    """(objective, whether to maximise it, budgets on sums, budgets on the largest) of a problem that can be solved exactly.
+
+    Raises InputError for any other.
+    """
     if len(problem.objectives) != 1:
         raise InputError(f"exact search takes one objective, this problem has {len(problem.objectives)}")
-    given = problem.objectives[0]
-    for what, metric in [("objective", given.metric), *((f"budget {budget}", metric) for budget, metric in problem.budgets)]:
-        if not isinstance(metric, Additive):
-            raise InputError(
-                f"exact search needs sums over blocks, and the {what} is not one: {metric.name} is of type {type(metric).__name__}; use another searcher"
-            )
-    assert isinstance(given.metric, Additive)
-    budgets = [(budget, metric) for budget, metric in problem.budgets if isinstance(metric, Additive)]
-    return _prices_alone(given.metric), given.maximize, [(budget, _prices_alone(metric)) for budget, metric in budgets]
+    ((objective, maximize),) = ((each.metric, each.maximize) for each in problem.objectives)
+    if not isinstance(objective, Additive):
+        raise _not_exact("objective", objective)
+    sums, peaks = list[tuple[Budget, Additive]](), list[tuple[Budget, Peak]]()
+    for budget, metric in problem.budgets:
+        if isinstance(metric, Additive):
+            sums.append((budget, _prices_alone(metric)))
+        elif isinstance(metric, Peak):
+            peaks.append((budget, metric))
+        else:
+            raise _not_exact(f"budget {budget}", metric)
+    return _prices_alone(objective), maximize, sums, peaks
+
+
+def _not_exact(what: str, metric: Metric) -> InputError:
+    return InputError(
+        f"exact search needs sums over blocks, and the {what} is not one: {metric.name} is of type {type(metric).__name__}; use another searcher"
+    )
 
 
 def _prices_alone(metric: Additive) -> Additive:
@@ -292,7 +322,7 @@ def _prices_alone(metric: Additive) -> Additive:
     )
 
 
-def solve(objective: Additive, budgets: Sequence[tuple[Budget, Additive]] = (), *, maximize: bool = True, time_limit_s: float | None = None) -> Optimum:
+def solve(objective: Additive, budgets: Sequence[tuple[Budget, Layerwise]] = (), *, maximize: bool = True, time_limit_s: float | None = None) -> Optimum:
     """The architecture with the largest (or smallest) `objective` within all budgets, by mixed-integer linear programming.
 
     The choice that most layers read is taken value by value: each gets a bound from its linear relaxation, then the programmes are
@@ -303,32 +333,15 @@ def solve(objective: Additive, budgets: Sequence[tuple[Budget, Additive]] = (), 
     of one index or not finite, a limit is not positive, or the time was too short to find any architecture.
     """
     index = _one_index([objective, *(metric for _, metric in budgets)])
-    resolved = [(_resolved(budget, metric), metric) for budget, metric in budgets]
-    limits = [(_limit(budget), metric) for budget, metric in resolved]
-    found = Programme(index, objective, limits, maximize).solve(time_limit_s)
+    constraints = [(Constraint.of(index.space, budget, metric), metric) for budget, metric in budgets]
+    found = Programme(index, objective, [(each.limit, metric) for each, metric in constraints], maximize).solve(time_limit_s)
     if found is None:
-        raise _infeasible(index, resolved, limits)
+        raise infeasible(index, [(each.budget, metric) for each, metric in constraints])
     proof = f"integer programme (HiGHS): {found.settings} bounded, {found.solved} solved{'' if found.complete else ', gap not closed'}"
     return Optimum(found.code, found.value, found.bound, proof)
 
 
-def _infeasible(index: BlockIndex, budgets: Sequence[tuple[Budget, Additive]], limits: Sequence[tuple[float, Additive]]) -> Infeasible:
-    """What to say of budgets that no architecture meets: how near one comes."""
-    nearest = Programme(index, None, limits).solve()
-    assert nearest is not None  # without limits every architecture is feasible
-    who = describe(index.space, nearest.code)
-    if len(budgets) == 1:
-        ((budget, metric),) = budgets
-        least = f"every architecture of {index.space.name} takes at least {float(metric(nearest.code)[0]):.6g} {metric.unit} ({metric.origin})"
-        return Infeasible(f"{budget} cannot be met: {least}, reached by {who}")
-    taken = " and ".join(f"{float(metric(nearest.code)[0]):.6g} {metric.unit}" for _, metric in budgets)
-    return Infeasible(
-        f"{' and '.join(str(budget) for budget, _ in budgets)} cannot be met together: every architecture of {index.space.name} takes at least "
-        f"{nearest.value:.6g} times one of the limits; the nearest takes {taken}: {who}"
-    )
-
-
-def _one_index(metrics: Sequence[Additive]) -> BlockIndex:
+def _one_index(metrics: Sequence[Layerwise]) -> BlockIndex:
     index = metrics[0].index
     for metric in metrics:
         if metric.index is not index:
@@ -336,13 +349,3 @@ def _one_index(metrics: Sequence[Additive]) -> BlockIndex:
         if not (all(np.isfinite(cells).all() for cells in metric.cells) and np.isfinite(metric.constant)):
             raise InputError(f"{metric.name} has a price that is not finite; exact search needs all of them")
     return index
-
-
-def _resolved(budget: Budget, metric: Additive) -> Budget:
-    return budget if budget.limit is not None else budget.resolved(float(metric(metric.index.space.largest())[0]))
-
-
-def _limit(budget: Budget) -> float:
-    if budget.limit is None or not 0 < budget.limit < np.inf:
-        raise InputError(f"the budget {budget} needs a positive limit")
-    return budget.limit

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
 
 from hwnas.errors import InputError
 from hwnas.ops import Op, Shape, parse_op
+from hwnas.ops.op import ITEM_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +204,20 @@ class Graph:
 
     def peak_activation_elements(self) -> int:
         """Largest number of activation elements alive at once when nodes run in order, each node's inputs and output included."""
+        return self._peak(dict.fromkeys(("input", *(each.name for each in self.nodes)), 1))
+
+    def peak_activation_bytes(self) -> int:
+        """The same in bytes; the network's input has the data type of the first node that reads it. Nothing is computed in place."""
+        reader = next(each for each in self.nodes if "input" in each.inputs)
+        return self._peak({"input": ITEM_BYTES[reader.op.data_type]} | {each.name: ITEM_BYTES[each.op.data_type] for each in self.nodes})
+
+    def _peak(self, width: Mapping[str, int]) -> int:
+        """Largest sum of what is alive at once; width: what an element of each node's output counts."""
         last_use = {"input": -1, self.output_name: len(self.nodes)}
         for i, each in enumerate(self.nodes):
             for name in each.inputs:
                 last_use[name] = max(last_use.get(name, -1), i)
-        size = {"input": prod(self.input)} | {each.name: prod(each.op.output) for each in self.nodes}
+        size = {"input": prod(self.input) * width["input"]} | {each.name: prod(each.op.output) * width[each.name] for each in self.nodes}
         alive, peak = size["input"], size["input"]
         for i, each in enumerate(self.nodes):
             alive += size[each.name]

@@ -1,4 +1,4 @@
-"""What a predictor and a metric are, and the metric that everything additive becomes.
+"""What a predictor and a metric are, and the two metrics that prices of blocks become: a sum over layers, and the largest of them.
 
 A predictor prices blocks, once per space; a metric prices populations. `Additive` turns one into the other: two look-ups and a sum.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, Protocol, TypeAlias
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
 
@@ -61,8 +61,10 @@ class _Gather:
     prices: FloatArray
 
 
-class Additive:
-    """A metric that is `constant` plus a sum over layers: of the price of each layer's block, or of any number for each of its cells."""
+class Layerwise:
+    """A metric made of a number for each cell of each layer: `constant` and the layers' numbers, reduced by `reduce`."""
+
+    reduce: ClassVar[np.ufunc]
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class Additive:
             prices = [by_block[table] for table in index.tables]
         self.cells: tuple[FloatArray, ...] = tuple(np.asarray(each, np.float64) for each in prices)
         self.name, self.unit, self.origin = name, unit, origin
-        self._gathers = _fuse(index, self.cells)
+        self._gathers = _fuse(index, self.cells, self.reduce)
         self._radix = np.zeros((len(self._gathers), len(index.space.choices)), np.float32)  # exact: cells are few
         for row, gather in zip(self._radix, self._gathers, strict=True):
             row[list(gather.columns)] = gather.strides
@@ -93,7 +95,7 @@ class Additive:
         n = len(codes)
         if n <= _FEW:
             return self._of_few(codes)
-        total = np.full(n, self.constant)
+        total, reduce = np.full(n, self.constant), self.reduce
         rows = min(n, _ROWS)
         part, offsets = np.empty(rows), np.empty(rows, np.intp)
         buffers = {dtype: (np.empty(rows, dtype), np.empty(rows, dtype)) for dtype in (np.int16, np.int32)}
@@ -103,7 +105,7 @@ class Additive:
             chunk, sums = codes[start:stop], total[start:stop]
             for gather in self._gathers:
                 if not gather.columns:
-                    sums += gather.prices[0]
+                    reduce(sums, gather.prices[0], out=sums)
                     continue
                 # int16 offsets, where the cells fit, move a quarter of the memory of int64.
                 narrow, term = buffers[np.int16 if len(gather.prices) <= _INT16 else np.int32]
@@ -117,22 +119,22 @@ class Additive:
                         np.add(narrow[:m], term[:m], out=narrow[:m])
                 offsets[:m] = narrow[:m]
                 np.take(gather.prices, offsets[:m], out=part[:m], mode="clip")
-                sums += part[:m]
+                reduce(sums, part[:m], out=sums)
         return total
 
     def _of_few(self, codes: Codes) -> FloatArray:
-        """The same sums in the same order, with the look-ups made at once: calls cost more than memory here."""
+        """The same values in the same order, with the look-ups made at once: calls cost more than memory here."""
         offsets = (self._radix @ codes.T).astype(np.intp) + self._starts  # (look-ups, n)
         terms = np.empty((len(offsets) + 1, len(codes)))
         terms[0] = self.constant
         np.take(self._fused, offsets, out=terms[1:], mode="clip")
         total: FloatArray = terms[0]
         for term in terms[1:]:  # np.add.reduce would add a single column in pairs, and the last bits differ
-            total += term
+            self.reduce(total, term, out=total)
         return total
 
     def layers(self, codes: Codes) -> FloatArray:
-        """Each layer's share before the sum, (n, layers); the constant is not in it."""
+        """Each layer's number before they are reduced, (n, layers); the constant is not among them."""
         return np.stack([cells[self.index.cells(codes, i)] for i, cells in enumerate(self.cells)], axis=1)
 
     def bounds(self, hold: Mapping[str, int] | None = None) -> tuple[Extreme, Extreme]:
@@ -142,18 +144,39 @@ class Additive:
             for side, pick in enumerate((np.argmin, np.argmax)):
                 value, code = self.constant, self.index.space.smallest()
                 for codes, layers in here:
-                    sums = sum(self.cells[i][self.index.cells(codes, i)] for i in layers)
-                    row = int(pick(np.atleast_1d(sums)))
-                    value += float(np.atleast_1d(sums)[row])
+                    values = _reduced([self.cells[i][self.index.cells(codes, i)] for i in layers], self.reduce)
+                    row = int(pick(values))
+                    value = float(self.reduce(value, values[row]))
                     code = np.maximum(code, codes[row : row + 1])  # other columns are 0
                 previous = best[side]
                 if previous is None or (value < previous.value if side == 0 else value > previous.value):
                     best[side] = Extreme(value, np.asfortranarray(code))
         assert best[0] is not None and best[1] is not None
-        return best[0], best[1]
+        # Summed in another order a value may differ by rounding from what the metric says of the code. A subclass may be paid for saying it.
+        least, greatest = (Extreme(float(Layerwise.__call__(self, each.code)[0]), each.code) for each in (best[0], best[1]))
+        return least, greatest
 
 
-def _fuse(index: BlockIndex, cells: Sequence[FloatArray]) -> list[_Gather]:
+class Additive(Layerwise):
+    """`constant` plus a sum over layers: of the price of each layer's block, or of any number for each of its cells."""
+
+    reduce = np.add
+
+
+class Peak(Layerwise):
+    """The largest of `constant` and the layers' prices: of what the layers of a chain need one after the other."""
+
+    reduce = np.maximum
+
+
+def _reduced(parts: Sequence[FloatArray], reduce: np.ufunc) -> FloatArray:
+    result = parts[0]
+    for part in parts[1:]:
+        result = reduce(result, part)
+    return result
+
+
+def _fuse(index: BlockIndex, cells: Sequence[FloatArray], reduce: np.ufunc) -> list[_Gather]:
     """Layers merged greedily into look-ups of at most _FUSED_CELLS cells: fewer passes over the population."""
     sizes = index.space.cardinalities
     groups: list[tuple[list[int], list[int]]] = []  # columns (in the order first met), layers
@@ -165,16 +188,14 @@ def _fuse(index: BlockIndex, cells: Sequence[FloatArray]) -> list[_Gather]:
             group[1].append(layer)
         else:
             groups.append((list(columns), [layer]))
-    return [_gather(index, cells, columns, layers) for columns, layers in groups]
+    return [_gather(index, cells, columns, layers, reduce) for columns, layers in groups]
 
 
-def _gather(index: BlockIndex, cells: Sequence[FloatArray], columns: list[int], layers: list[int]) -> _Gather:
+def _gather(index: BlockIndex, cells: Sequence[FloatArray], columns: list[int], layers: list[int], reduce: np.ufunc) -> _Gather:
     shape = [int(index.space.cardinalities[c]) for c in columns]
     codes = np.zeros((prod(shape), len(index.space.choices)), np.int16, order="F")
     if columns:
         codes[:, columns] = np.indices(shape).reshape(len(columns), -1).T
-    fused = np.zeros(prod(shape))
-    for layer in layers:
-        fused += cells[layer][index.cells(codes, layer)]
+    fused = _reduced([cells[layer][index.cells(codes, layer)] for layer in layers], reduce)
     strides = tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
     return _Gather(tuple(columns), strides, fused)

@@ -1,4 +1,4 @@
-"""What a search is about: a space, objectives, budgets. Feasibility is decided here and nowhere else."""
+"""What a search is about: a space, objectives, budgets, and what a population scores in them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from hwnas.budget import Budget
-from hwnas.errors import Infeasible, InputError
+from hwnas.errors import InputError
+from hwnas.feasible_set import Constraint, Feasibility, FeasibleSet, is_expensive, values_of
 from hwnas.index import BlockIndex
 from hwnas.pareto import BoolArray
-from hwnas.predictor import Additive, Extreme, Metric
+from hwnas.predictor import Metric
 from hwnas.rewards import Reward, feasible_first
 from hwnas.space import Codes, FloatArray, SearchSpace
-
-_BATCH = 65_536  # rows sampled at a time
-_TRIES = 4_096  # uniform samples drawn per feasible one wanted, before samples are repaired
-_MAX_TRIES = 1 << 20
 
 
 @runtime_checkable
@@ -75,8 +72,8 @@ class Scores:
 class Problem:
     """Objectives over a space under budgets.
 
-    Raises Infeasible, before anything is evaluated, where a budget on an additive metric lies below the least value of the
-    space, and InputError where a budget has no positive limit. A budget given as a share is resolved against the largest subnet.
+    Raises Infeasible, before anything is evaluated, where no architecture can keep the budgets on sums over layers and on their
+    largest, and InputError where a budget has no positive limit. A budget given as a share is resolved against the largest subnet.
     """
 
     index: BlockIndex
@@ -88,12 +85,17 @@ class Problem:
     def __post_init__(self) -> None:
         if not self.objectives:
             raise InputError("a problem needs at least one objective")
-        resolved = [(budget if budget.share is None else budget.resolved(self._largest(budget, metric)), metric) for budget, metric in self.budgets]
-        for budget, _ in resolved:
-            if budget.limit is None or not budget.limit > 0:
-                raise InputError(f"the budget {budget} needs a positive limit")
-        object.__setattr__(self, "budgets", tuple(resolved))
-        self._refuse_infeasible()
+        object.__setattr__(self, "budgets", self.feasible_set.constraints)
+
+    @cached_property
+    def feasible_set(self) -> FeasibleSet:
+        """The architectures within every budget whose metric is cheap."""
+        return FeasibleSet(self.index, self.budgets)
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """The budgets with their limits, each with its metric: `price(codes)`, and `expected(probabilities)` with gradients."""
+        return self.feasible_set.constraints
 
     @property
     def space(self) -> SearchSpace:
@@ -109,7 +111,7 @@ class Problem:
 
     def evaluate_expensive(self, codes: Codes, fidelity: float = 1.0) -> FloatArray:
         """Values of the expensive metrics, (n, len(expensive)). Raises InputError below full fidelity where one has no `at`."""
-        columns = [_values(_at(metric, fidelity), codes) for metric in self.expensive]
+        columns = [values_of(_at(metric, fidelity), codes) for metric in self.expensive]
         return np.stack(columns, axis=1) if columns else np.empty((len(codes), 0))
 
     def scores(self, codes: Codes, known: FloatArray) -> Scores:
@@ -118,13 +120,13 @@ class Problem:
 
         def value(metric: Metric) -> FloatArray:
             if id(metric) not in computed:
-                computed[id(metric)] = _values(metric, codes)
+                computed[id(metric)] = values_of(metric, codes)
             return computed[id(metric)]
 
         values = np.stack([value(objective.metric) for objective in self.objectives], axis=1)
         ratio = np.zeros(len(codes))
-        for budget, metric in self.budgets:
-            ratio = np.maximum(ratio, value(metric) / _limit(budget))  # NaN stays NaN
+        for each in self.constraints:
+            ratio = np.maximum(ratio, value(each.metric) / each.limit)  # NaN stays NaN
         return Scores(values, ratio)
 
     def evaluate(self, codes: Codes) -> Scores:
@@ -148,124 +150,27 @@ class Problem:
 
     # -- feasibility before search ------------------------------------------------------------------------------------------
 
+    def feasible(self, rng: np.random.Generator, samples: int | None = None) -> Feasibility:
+        """Least and greatest value of the space and its share within each cheap budget, the share within all, and an architecture that is.
+
+        samples: of the shares; 65,536 by default, fewer where a metric is no look-up. Raises Infeasible where no architecture is found.
+        """
+        return self.feasible_set.survey(rng, samples)
+
     def within(self, codes: Codes) -> BoolArray:
         """Rows within every budget whose metric is cheap, (n,)."""
-        inside = np.ones(len(codes), np.bool_)
-        for budget, metric in self._cheap_budgets:
-            inside &= _values(metric, codes) <= _limit(budget)
-        return inside
+        return self.feasible_set.within(codes)
 
-    def feasible_share(self, rng: np.random.Generator, samples: int = _BATCH) -> float:
+    def feasible_share(self, rng: np.random.Generator) -> float:
         """Share of the space's codes within the cheap budgets, estimated from uniform samples."""
-        return float(self.within(self.space.sample(rng, samples)).mean())
+        return self.feasible_set.share(rng).value
 
     def sample_feasible(self, rng: np.random.Generator, n: int) -> Codes:
-        """n codes within the cheap budgets, uniform over them, (n, choices), column-major.
+        """n codes within the cheap budgets, uniform over them as long as that is affordable, (n, choices), column-major; see `FeasibleSet.sample`.
 
-        The effort is bounded: where too few uniform samples are feasible, the rest are samples moved gene by gene, in random
-        order, towards an architecture that is known to be, and stopped at the first feasible step. Raises Infeasible where none is known.
+        Raises Infeasible where none is known.
         """
-        found: list[Codes] = []
-        missing, left = n, min(max(_BATCH, _TRIES * n), _MAX_TRIES)
-        batch = n
-        while missing > 0 and left > 0:
-            codes = self.space.sample(rng, batch)
-            inside = codes[self.within(codes)][:missing]
-            found.append(inside)
-            missing, left = missing - len(inside), left - batch
-            batch = min(max(4 * batch, 256), _BATCH)
-        if missing > 0:
-            found.append(self._repaired(self.space.sample(rng, missing), rng))
-        return np.asfortranarray(np.concatenate(found)) if found else self.space.sample(rng, 0)
-
-    def _repaired(self, codes: Codes, rng: np.random.Generator) -> Codes:
-        """Each row with as many genes, taken in random order, replaced by the witness's as it takes to be feasible."""
-        witness = self._witness
-        if witness is None:
-            known = next((c for c in (self.space.smallest(), self.space.largest()) if self.within(c)[0]), None)
-            if known is None:
-                raise Infeasible(
-                    f"no architecture of {self.space.name} within {self._joined_budgets} was found among random ones; allow more, or give fewer budgets"
-                )
-            witness = known
-        steps = np.arange(len(self.space.choices) + 1)
-        repaired = codes.copy(order="F")
-        for row, code in enumerate(codes):
-            rank = np.argsort(rng.random(len(code)))
-            path = np.where(rank[None] < steps[:, None], witness, code[None])  # (choices + 1, choices), the last row is the witness
-            repaired[row] = path[np.argmax(self.within(np.asfortranarray(path, np.int16)))]
-        return repaired
-
-    @cached_property
-    def _cheap_budgets(self) -> list[tuple[Budget, Metric]]:
-        return [(budget, metric) for budget, metric in self.budgets if not is_expensive(metric)]
-
-    @cached_property
-    def _witness(self) -> Codes | None:
-        """A code (1, choices) within the cheap budgets, if the exact minima of the additive ones give one."""
-        least = [self._least[id(metric)].code for _, metric in self._cheap_budgets if id(metric) in self._least]
-        if self._joint is not None:
-            least.append(self._joint.code)
-        return next((code for code in least if self.within(code)[0]), None)
-
-    @cached_property
-    def _least(self) -> dict[int, Extreme]:
-        """Exact minimum over the space of each additive metric that has a budget, by the metric's identity."""
-        return {id(metric): metric.bounds()[0] for _, metric in self.budgets if isinstance(metric, Additive)}
-
-    @cached_property
-    def _joint(self) -> Extreme | None:
-        """Exact minimum of the sum of all additive metrics, each divided by its limit; None for fewer than two."""
-        additive = [(_limit(budget), metric) for budget, metric in self.budgets if isinstance(metric, Additive) and metric.index is self.index]
-        if len(additive) < 2:
-            return None
-        cells = [np.sum(each, axis=0) for each in zip(*([cells / limit for cells in metric.cells] for limit, metric in additive), strict=True)]
-        constant = sum(metric.constant / limit for limit, metric in additive)
-        return Additive(self.index, cells, name="used", unit="", constant=constant).bounds()[0]
-
-    def _refuse_infeasible(self) -> None:
-        for budget, metric in self.budgets:
-            least = self._least.get(id(metric))
-            if least is not None and least.value > _limit(budget):
-                raise Infeasible(
-                    f"{budget} cannot be met: every architecture of {self.space.name} takes at least {least.value:.6g} {metric.unit} "
-                    f"({metric.origin}), reached by {describe(self.space, least.code)}"
-                )
-        additive = [budget for budget, metric in self.budgets if isinstance(metric, Additive) and metric.index is self.index]
-        if self._joint is not None and self._joint.value > len(additive) * (1 + 1e-9):  # then in every architecture some share exceeds 1
-            raise Infeasible(
-                f"{' and '.join(map(str, additive))} cannot be met together: each can alone, but every architecture of {self.space.name} "
-                f"uses at least {self._joint.value:.4g} of them in sum, more than {len(additive)}"
-            )
-
-    @property
-    def _joined_budgets(self) -> str:
-        return " and ".join(str(budget) for budget, _ in self.budgets)
-
-    def _largest(self, budget: Budget, metric: Metric) -> float:
-        if is_expensive(metric):
-            raise InputError(f"the budget {budget} is a share, and {metric.name} is expensive to evaluate; give the limit in {metric.unit}")
-        largest = float(_values(metric, self.space.largest())[0])
-        if not np.isfinite(largest):
-            raise InputError(f"the budget {budget} cannot be resolved: the largest subnet of {self.space.name} has no {metric.name}")
-        return largest
-
-
-def is_expensive(metric: Metric) -> bool:
-    """Whether evaluating the metric costs something worth recording; a metric without the attribute `expensive` is cheap."""
-    return bool(getattr(metric, "expensive", False))
-
-
-def describe(space: SearchSpace, code: Codes) -> str:
-    """An architecture (1, choices) in words, by how it differs from the smallest: `the smallest but for resolution=160`."""
-    values, smallest = space.decode(code[0]), space.decode(space.smallest()[0])
-    differing = [f"{name}={value}" for name, value in values.items() if value != smallest[name]]
-    return "the smallest architecture" + (f" but for {', '.join(differing)}" if differing else "")
-
-
-def _limit(budget: Budget) -> float:
-    assert budget.limit is not None  # Problem has resolved it
-    return budget.limit
+        return self.feasible_set.sample(rng, n)
 
 
 def _at(metric: Metric, fidelity: float) -> Metric:
@@ -274,10 +179,3 @@ def _at(metric: Metric, fidelity: float) -> Metric:
     if not isinstance(metric, PartialMetric):
         raise InputError(f"{metric.name} cannot be evaluated at a fidelity of {fidelity:g}: it has no method at(fidelity); use a searcher that asks for 1")
     return metric.at(fidelity)
-
-
-def _values(metric: Metric, codes: Codes) -> FloatArray:
-    values = np.asarray(metric(codes), np.float64)
-    if values.shape != (len(codes),):
-        raise InputError(f"the metric {metric.name} returned values of shape {values.shape} for {len(codes)} architectures")
-    return values

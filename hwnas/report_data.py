@@ -83,6 +83,18 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class CostBudget:
+    """A budget beside that on latency, on what needs no measurement: `metric` is macs, params or memory (peak of the activations, in bytes)."""
+
+    metric: str
+    limit: float
+    space_min: float
+    space_max: float
+    chosen: float | None
+    """Of the chosen network."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """All of a run. `latency_origin` is that of the table's prices."""
 
@@ -104,6 +116,8 @@ class Report:
     certificate: Mapping[str, Any] | None = field(hash=False)
     quality: Mapping[str, Any] = field(hash=False)
     commands: tuple[str, ...] = ()
+    budgets: tuple[CostBudget, ...] = ()
+    """Those beside the budget on latency."""
     surrogate: Mapping[str, Any] | None = field(default=None, hash=False)
     """How far the best found is from the optimum of an additive surrogate, as `search` records it."""
     seconds: Mapping[str, float] = field(default_factory=dict, hash=False)

@@ -24,7 +24,7 @@ _SHAPES = {
     "largest": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0Z",
     "other": "M-5-5L5 5M5-5L-5 5",
 }
-_UNITS = re.compile(r"(?<=\d) (?=(?:%|ms|points|[kMGT])(?!\w))")
+_UNITS = re.compile(r"(?<=\d) (?=(?:%|ms|points|[kMGT]?B|[kMGT])(?!\w))")
 
 
 def render_html(report: Report) -> str:
@@ -67,6 +67,7 @@ def _content(report: Report) -> dict[str, Any]:
         "headline": words.headline(report),
         "at_hand": words.at_hand(report),
         "warning": words.warning(report),
+        "budgets": [(words.cost_name(each.metric), words.cost_budget(each)) for each in report.budgets],
         "predicted": words.predicted(report),
         "measured": report.measurement_origin,
         "surrogate_gap": "" if report.surrogate is None else words.surrogate_gap(report.surrogate),

@@ -26,7 +26,7 @@ def render_text(report: Report) -> Group:
 
     parts: list[RenderableType] = [Text(f"{words.plain(report.title)}: {words.plain(report.space)} on {words.plain(report.device)}", "bold")]
     parts.append(Text(f"{words.plain(report.conditions)}; {words.plain(report.data)}", "dim"))
-    parts += [_front(report), Text()]
+    parts += [_front(report), *(Text(f"{words.cost_name(each.metric)} {words.cost_budget(each)}") for each in report.budgets), Text()]
     if report.measured:
         budget = f"{words.significant(report.budget_ms, words.latency_digits(report))} ms {words.plain(report.statistic)}"
         parts += [Text(f"exported networks, {report.measurement_origin} as files against {budget} (* chosen)", "dim"), _networks(report), Text()]

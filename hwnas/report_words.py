@@ -10,7 +10,7 @@ from typing import Any
 
 from hwnas.errors import InputError
 from hwnas.graph import IDENTITY, block_text, parse_block
-from hwnas.report_data import Comparison, Measured, Report
+from hwnas.report_data import Comparison, CostBudget, Measured, Report
 
 #: Names of the baselines in a sentence; others are given as they are.
 BASELINES = {"random": "random search", "uniform": "uniform scaling"}
@@ -20,6 +20,7 @@ _DIGITS = 3
 _MOST_DIGITS = 5
 _LEAST_DECIMAL = 9
 _FLATTENED = 4
+_COSTS = {"macs": "MACs", "params": "parameters", "memory": "peak memory"}
 
 
 def plain(value: object) -> str:
@@ -60,6 +61,42 @@ def count(value: float) -> str:
         if abs(rounded) >= limit:
             return significant(value / limit) + unit
     return significant(value) if value % 1 else f"{value:.0f}"
+
+
+def cost(metric: str, value: float | None) -> str:
+    """A number of MACs or parameters, or bytes of peak memory: 0.61 M, 38.4 kB."""
+    text = NOTHING if value is None else count(value)
+    return text if metric != "memory" or text == NOTHING else f"{text}B" if text[-1].isalpha() else f"{text} B"
+
+
+def cost_name(metric: str) -> str:
+    """What a cost is called: MACs, parameters, peak memory."""
+    return _COSTS.get(metric, plain(metric))
+
+
+def cost_budget(each: CostBudget) -> str:
+    """A budget beside that on latency, what the chosen network takes of it, and what the space offers."""
+    chosen = "" if each.chosen is None else f", the chosen network has {cost(each.metric, each.chosen)}"
+    return f"at most {cost(each.metric, each.limit)}{chosen}; the space: {cost(each.metric, each.space_min)} to {cost(each.metric, each.space_max)}"
+
+
+def budget_line(facts: Mapping[str, Any]) -> str:
+    """What a space offers under one budget, from `hwnas.verbs.common.budget_facts`."""
+    metric, percentage = facts["metric"], 100 * facts["share"]["value"]
+    share = f"{percentage:.0f} % of the space within it" if percentage >= 9.5 else f"{percentage:.2g} % of the space within it"
+    if metric == "latency":
+        statistic = facts["budget"].rpartition(" ")[2]
+        reach = f"latency {facts['min']:.4g} ... {facts['max']:.4g} ms {statistic} ({facts['origin']}); budget {facts['limit']:.4g} ms"
+    else:
+        sampled = "" if facts["exact"] else f" (of {facts['share']['samples']:,} random architectures)"
+        reach = f"{cost_name(metric)} {cost(metric, facts['min'])} ... {cost(metric, facts['max'])}{sampled}; budget {cost(metric, facts['limit'])}"
+    return f"{reach}, {share}"
+
+
+def share_line(share: Mapping[str, Any]) -> str:
+    """The share of a space that keeps all budgets, with its interval."""
+    value, low, high = (f"{100 * share[key]:.3g}" for key in ("value", "low", "high"))
+    return f"{value} % of the space within all budgets (95 % interval {low} to {high} %, from {share['samples']:,} random architectures)"
 
 
 def percent(value: float | None) -> str:

@@ -13,10 +13,11 @@ import numpy as np
 from hwnas.costs import macs, params
 from hwnas.errors import Infeasible, InputError
 from hwnas.exact import FrontTooLarge, best_codes
+from hwnas.feasible_set import is_expensive
 from hwnas.features import OneHot
 from hwnas.index import BlockIndex
-from hwnas.predictor import Additive
-from hwnas.problem import Objective, Problem, Scores, is_expensive
+from hwnas.predictor import Additive, Layerwise
+from hwnas.problem import Objective, Problem, Scores
 from hwnas.space import Codes, FloatArray
 
 LEAST_SAMPLES = 8
@@ -77,15 +78,15 @@ def best_by_surrogate(problem: Problem, codes: Codes, scores: Scores, n: int) ->
     """Up to n architectures from the top of the exact front of the objective's surrogate under the problem's budgets, best first.
 
     codes, scores: evaluated candidates to fit it to. Where the objective is a sum over layers itself, it is solved. Without exactly
-    one budget only the optimum is known. Empty where too few candidates are known, or the programme finds nothing.
+    one budget on a sum only the optimum is known. Empty where too few candidates are known, or the programme finds nothing.
     """
     given = problem.objectives[0]
     try:
         known = isinstance(given.metric, Additive) and not is_expensive(given.metric)
         metric = given.metric if known else fit_surrogate(problem.index, codes, scores.values[:, 0]).metric
-        cheap = [(budget, cost) for budget, cost in problem.budgets if isinstance(cost, Additive)]
+        cheap = [(budget, cost) for budget, cost in problem.budgets if isinstance(cost, Layerwise)]
         solvable = Problem(problem.index, [Objective(metric, given.maximize)], cheap)
-        return best_codes(solvable, n if len(cheap) == 1 else 1)
+        return best_codes(solvable, n if sum(isinstance(cost, Additive) for _, cost in cheap) == 1 else 1)
     except FrontTooLarge:
         return best_codes(solvable, 1)
     except (InputError, Infeasible):

@@ -26,9 +26,10 @@ from hwnas.errors import CheckFailed, HwnasError, InputError, MissingExtra
 from hwnas.executor import Completion, InProcess
 from hwnas.graph import Block, Graph, Node, block_text, parse_block
 from hwnas.index import BlockIndex
+from hwnas.memory import peak_memory
 from hwnas.ops import KINDS, Add, Conv2d, Flatten, GlobalPool, Linear, Mul, Op
 from hwnas.ops.op import ACTIVATIONS
-from hwnas.predictor import Additive
+from hwnas.predictor import Additive, Metric
 from hwnas.problem import Objective, Problem
 from hwnas.run import RunDirectory
 from hwnas.searcher import Option, Searcher, Trainer, options_of
@@ -49,7 +50,7 @@ def check_space(space: SearchSpace, *, samples: int = 30, seed: int = 0, prices:
     """Checks a search space on its smallest, largest and reference architectures and `samples` random ones.
 
     Shapes connect; layers are pure; blocks survive their text form; the gathered price of MACs, parameters and every function of
-    `prices` (blocks -> (m,)) equals that of the lowered network; tensors of one name differ in sizes alone, so that a supernet can
+    `prices` (blocks -> (m,)), and peak memory, equal those of the lowered network; tensors of one name differ in sizes alone, so that a supernet can
     hold them; the smallest and largest network compute the same on every installed backend. Raises CheckFailed.
     """
     rng = np.random.default_rng(seed)
@@ -63,8 +64,9 @@ def check_space(space: SearchSpace, *, samples: int = 30, seed: int = 0, prices:
     _check_text(space, index)
     _check_names(space, index)
     priced = [(price, Additive(index, price(index.blocks), name="", unit="")) for price in (macs, params, *prices)]
+    memory = peak_memory(index)
     for who, code in codes.items():
-        _check_lowering(space, index, who, code, priced)
+        _check_lowering(space, index, who, code, priced, memory)
     for who in ("the smallest architecture", "the largest architecture"):
         graph = space.lower(codes[who])
         weights, images = random_weights(graph, rng), rng.normal(0, 1, graph.input).astype(np.float32)
@@ -73,7 +75,7 @@ def check_space(space: SearchSpace, *, samples: int = 30, seed: int = 0, prices:
             _compare(f"{space.name}: {who}", name, backend, graph, weights, images, expected)
 
 
-def _check_lowering(space: SearchSpace, index: BlockIndex, who: str, code: Codes, priced: Sequence[tuple[Price, Additive]]) -> None:
+def _check_lowering(space: SearchSpace, index: BlockIndex, who: str, code: Codes, priced: Sequence[tuple[Price, Additive]], memory: Metric) -> None:
     values = space.decode(code)
     if (space.encode(values) != code).any():
         raise CheckFailed(f"{space.name}: {who} decodes to values that encode to another code")
@@ -95,6 +97,8 @@ def _check_lowering(space: SearchSpace, index: BlockIndex, who: str, code: Codes
                 f"{space.name}: {getattr(price, '__name__', 'a price')} of {who} is {gathered:g} summed over its blocks but {lowered:g} in the "
                 f"lowered network; a layer whose output nothing reads must build ABSENT"
             )
+    if memory(code)[0] != graph.peak_activation_bytes():
+        raise CheckFailed(f"{space.name}: {who} needs {memory(code)[0]:g} bytes by its blocks but {graph.peak_activation_bytes():,} in the lowered network")
 
 
 def _check_text(space: SearchSpace, index: BlockIndex) -> None:

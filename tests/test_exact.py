@@ -11,8 +11,9 @@ from hwnas.driver import drive
 from hwnas.errors import Infeasible, InputError
 from hwnas.exact import Front, FrontTooLarge, best_codes, optimum, pareto_front, solve
 from hwnas.index import BlockIndex
+from hwnas.memory import peak_memory
 from hwnas.pareto import non_dominated
-from hwnas.predictor import Additive
+from hwnas.predictor import Additive, Peak
 from hwnas.problem import Objective, Problem
 from hwnas.searchers.exact import exact
 from hwnas.searchers.regularized_evolution import regularized_evolution
@@ -76,6 +77,54 @@ def test_the_programme_finds_the_best_of_all_architectures_under_any_budgets(cas
     assert found.value == pytest.approx(best, abs=1e-9) and found.value == objective(found.code)[0]
     assert found.gap <= 1e-9 * max(np.ptp(values), 1) * 10 and all(cost(found.code)[0] <= budget.limit for budget, cost in budgets)
     assert (found.bound >= found.value) if maximize else (found.bound <= found.value)
+
+
+@st.composite
+def peaked(draw):
+    """Two sums and one or two largests over a small space, with limits that some of its architectures keep, all or none."""
+    index, sums = draw(priced())
+    codes = all_codes(index.space)
+    price = st.sampled_from([0.0, 0.1, 0.3, 1.0, 7.3])
+    budgets = []
+    for i in range(draw(st.integers(1, 2))):
+        cells = [np.array(draw(st.lists(price, min_size=len(table), max_size=len(table)))) for table in index.tables]
+        peak = Peak(index, cells, name=f"memory{i}", unit="bytes")
+        limit = draw(st.sampled_from([0.05, *np.unique(peak(codes)).tolist()]))
+        budgets.append((Budget(peak.name, limit or 0.05), peak))
+    return index, sums, budgets, np.all([peak(codes) <= budget.limit for budget, peak in budgets], axis=0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(case=peaked(), maximize=st.booleans())
+def test_the_front_within_a_limit_of_every_layer_is_the_one_found_by_listing(case, maximize):
+    index, (objective, cost), budgets, allowed = case
+    codes = all_codes(index.space)[allowed]
+    front = pareto_front(objective, cost, maximize=maximize, within=budgets)
+    if not len(codes):
+        assert len(front) == 0 and front.codes.shape == (0, len(index.space.choices))
+        return
+    signed = objective if maximize else metric(index, -block_prices(objective), constant=-objective.constant)
+    expected = listed_front(signed, cost, np.asfortranarray(codes))
+    assert np.stack([front.costs, front.values * (-1 if maximize else 1)], axis=1) == pytest.approx(expected, abs=1e-9)
+    assert all((peak(front.codes) <= budget.limit).all() for budget, peak in budgets)
+
+
+@settings(max_examples=60, deadline=None)
+@given(case=peaked(), share=st.floats(0.05, 1.0), maximize=st.booleans())
+def test_the_programme_keeps_budgets_on_the_largest_layer_beside_those_on_sums(case, share, maximize):
+    index, (objective, cost), budgets, inside = case
+    codes = all_codes(index.space)
+    limit = float(np.quantile(cost(codes), share)) + 1e-6
+    if limit > 0:
+        budgets, inside = [(Budget(cost.name, limit), cost), *budgets], inside & (cost(codes) <= limit)
+    if not inside.any():
+        with pytest.raises(Infeasible, match="cannot be met"):
+            solve(objective, budgets, maximize=maximize)
+        return
+    values = objective(codes)[inside]
+    found = solve(objective, budgets, maximize=maximize)
+    assert found.value == pytest.approx(values.max() if maximize else values.min(), abs=1e-9)
+    assert all(each(found.code)[0] <= budget.limit for budget, each in budgets)
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +242,47 @@ def test_budgets_that_exclude_each_other_name_the_nearest_architecture():
     )
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_a_memory_budget_gives_one_optimum_by_the_front_and_by_the_programme(mini, seed):
+    worth, latency = table_like(mini, seed)
+    memory = peak_memory(mini)
+    codes = mini.space.sample(np.random.default_rng(seed), 20_000)
+    limits = (Budget("latency", float(np.quantile(latency(codes), 0.6))), Budget("memory", float(np.quantile(memory(codes), 0.05))))
+    problem = Problem(mini, [Objective(worth, maximize=True)], list(zip(limits, (latency, memory), strict=True)))
+    found = optimum(problem)
+    assert found.proof.startswith("the whole exact front")
+    assert found.value == pytest.approx(solve(worth, problem.budgets).value, rel=1e-9)
+    assert problem.within(found.code)[0] and worth(codes[problem.within(codes)]).max() <= found.value
+    free = optimum(Problem(mini, [Objective(worth, maximize=True)], [(limits[0], latency)]))
+    assert memory(free.code)[0] > limits[1].limit and free.value > found.value  # the memory budget binds
+    several = drive(exact, problem, seed=0, evaluations=60, options={"candidates": 3})
+    assert len(several.codes) == 3 and several.scores.feasible.all() and several.codes[0].tolist() == found.code[0].tolist()
+
+
+def test_a_memory_budget_alone_is_solved_too(mini):
+    worth, _ = table_like(mini, 0)
+    memory = peak_memory(mini)
+    limit = float(np.median(memory(mini.space.sample(np.random.default_rng(0), 1_000))))
+    found = optimum(Problem(mini, [Objective(worth, maximize=True)], [(Budget("memory", limit), memory)]))
+    codes = mini.space.sample(np.random.default_rng(1), 20_000)
+    assert memory(found.code)[0] <= limit and worth(codes[memory(codes) <= limit]).max() <= found.value
+
+
+def test_a_layer_without_choices_that_is_over_a_limit_leaves_nothing():
+    choice = Choice("c", (0, 1))
+    index = BlockIndex(SearchSpace("fixed", [choice], [Layer("l", (choice,), lambda v: conv(1 + 2 * v)), Layer("last", (), partial(conv, 7))]))
+    worth, memory = metric(index, [1.0, 2.0, 0.0]), Peak(index, [1.0, 2.0, 5.0], name="memory", unit="bytes")
+    assert len(pareto_front(worth, worth, within=[(Budget("memory", 4.0), memory)])) == 0
+    with pytest.raises(Infeasible, match=r"memory <= 0.004 kB cannot be met: every architecture of fixed takes at least 5 bytes \(predicted\)"):
+        solve(worth, [(Budget("memory", 4.0), memory)])
+    floor = Peak(index, [1.0, 2.0, 1.0], name="memory", unit="bytes", constant=5.0)
+    assert len(pareto_front(worth, worth, within=[(Budget("memory", 4.0), floor)])) == 0
+    with pytest.raises(Infeasible, match="takes at least 5 bytes"):
+        solve(worth, [(Budget("memory", 4.0), floor)])
+    with pytest.raises(InputError, match="needs a positive limit"):
+        pareto_front(worth, worth, within=[(Budget("memory", 0.0), memory)])
+
+
 def test_a_share_is_resolved_against_the_largest_subnet(mini):
     cost = Additive(mini, macs(mini.blocks), name="macs", unit="MACs")
     size = Additive(mini, params(mini.blocks), name="params", unit="parameters")
@@ -270,7 +360,7 @@ def test_several_candidates_are_the_top_of_the_front(mini):
 
 def test_options_that_the_problem_cannot_answer_are_refused(mini):
     worth, latency = table_like(mini, 2)
-    with pytest.raises(InputError, match="3 candidates come from the front of objective and budget, and there are 0 budgets; ask for one candidate"):
+    with pytest.raises(InputError, match="3 candidates come from the front of objective and budget, and there are 0 budgets on sums; ask for one candidate"):
         drive(exact, Problem(mini, [Objective(worth, maximize=True)]), seed=0, evaluations=5, options={"candidates": 3})
     with pytest.raises(InputError, match="candidates >= 1, got 0"):
         drive(exact, toy_problem(), seed=0, evaluations=5, options={"candidates": 0})

@@ -17,6 +17,7 @@ pytest.importorskip("sklearn", reason="the data set cluttered_digits comes with 
 
 EVOLUTION = ("--set", "population=4", "--set", "tournament=2")
 SPACE = "ofa_mini(resolutions=(24,))"
+BUDGETS = ("--latency", "<= 900ms", "--memory", "<= 60%")
 
 
 def hwnas(*arguments):
@@ -42,7 +43,7 @@ def folder(tmp_path_factory):
     steps = [
         ("profile", "localhost", "--space", SPACE, "--to", folder / "table", "--visits", 2, "--networks", 8),
         ("train", folder / "run", "--space", SPACE, "--data", "cluttered_digits", "--length", 0.02, "--threads", 1),
-        ("search", folder / "run", "--table", folder / "table", "--latency", "<= 900ms", "--evaluations", 20, "--threads", 1, *EVOLUTION),
+        ("search", folder / "run", "--table", folder / "table", *BUDGETS, "--evaluations", 20, "--threads", 1, *EVOLUTION),
     ]
     for step in steps:
         code, out, error = hwnas(*step, "--json")
@@ -134,6 +135,16 @@ def test_the_report_says_whether_the_search_won(folder):
     assert "src=\"http" not in page and "href=\"http" not in page
     assert abs(sum(layer["share"] for layer in shown["layers"]) - 1) < 1e-6
     assert all(0 <= each["test_accuracy_pct"]["low"] <= each["test_accuracy_pct"]["high"] <= 100 for each in shown["measured"])
+
+
+def test_the_report_shows_the_budget_on_memory_beside_the_one_on_latency(folder):
+    shown = read(folder, "report.json")
+    (budget,) = shown["budgets"]
+    assert budget["metric"] == "memory" and 0 < budget["space_min"] <= budget["chosen"] <= budget["limit"] == pytest.approx(0.6 * budget["space_max"])
+    assert ">peak memory</dt><dd>at most " in (folder / "report.html").read_text()
+    assert any("--latency '<= 900ms' --memory '<= 60%'" in line for line in shown["commands"])
+    points = read(folder, "search.json")["points"]
+    assert all(point["memory_bytes"] <= budget["limit"] for point in points)
 
 
 def test_a_report_after_another_verification_is_of_what_that_one_measured(folder, tmp_path):

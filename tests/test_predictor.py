@@ -8,7 +8,7 @@ from small_spaces import all_codes, block_prices, conv, spaces
 
 from hwnas.costs import activations, layers, macs, params
 from hwnas.index import BlockIndex
-from hwnas.predictor import Additive
+from hwnas.predictor import Additive, Peak
 from hwnas.space import Choice, Layer, SearchSpace
 from hwnas.spaces.ofa_mobilenet_v3 import ofa_mobilenet_v3
 
@@ -54,6 +54,16 @@ def test_bounds_with_a_choice_held_equal_brute_force(space, seed, data):
     low, high = metric.bounds({space.choices[column].name: code})
     assert (low.value, high.value) == (pytest.approx(values.min()), pytest.approx(values.max()))
     assert low.code[0, column] == high.code[0, column] == code
+
+
+@given(spaces(), seeds)
+def test_a_peak_is_the_largest_of_the_layers_and_its_bounds_equal_brute_force(space, seed):
+    sums = priced(space, seed)
+    metric, codes = Peak(sums.index, block_prices(sums), name="peak", unit="bytes", constant=-0.5), all_codes(space)
+    values = metric(codes)
+    assert values.tolist() == np.maximum(sums.layers(codes).max(axis=1), -0.5).tolist()
+    low, high = metric.bounds()
+    assert (low.value, high.value) == (values.min(), values.max()) == (metric(low.code)[0], metric(high.code)[0])
 
 
 @pytest.mark.parametrize("cost", [macs, params, activations, layers])

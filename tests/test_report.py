@@ -12,11 +12,29 @@ from importlib.resources import files
 
 import pytest
 
-from hwnas.report_data import Comparison, Interval, LayerShare, Measured, Point, Report
+from hwnas.report_data import Comparison, CostBudget, Interval, LayerShare, Measured, Point, Report
 from hwnas.report_html import render_html
 from hwnas.report_plot import Scale
 from hwnas.report_text import render_text
-from hwnas.report_words import confidence, count, duration, flat, headline, labels, percent, plain, quality_rows, share, short_block, signed, significant
+from hwnas.report_words import (
+    budget_line,
+    confidence,
+    cost,
+    cost_name,
+    count,
+    duration,
+    flat,
+    headline,
+    labels,
+    percent,
+    plain,
+    quality_rows,
+    share,
+    share_line,
+    short_block,
+    signed,
+    significant,
+)
 
 NAN = math.nan
 BLOCK = (
@@ -38,6 +56,9 @@ def network(role="candidate", *, measured_ms=0.0954, upper_bound_ms=0.0978, verd
         "params": 75_312,
     }
     return Measured(role=role, measured_ms=measured_ms, upper_bound_ms=upper_bound_ms, verdict=verdict, chosen=chosen, **(values | changes))
+
+
+BUDGETS = (CostBudget("macs", 800e3, 157_824, 1_484_112, 610_304), CostBudget("memory", 65_536, 640, 92_160, None))
 
 
 def comparison(low, value, high, baseline="random"):
@@ -224,6 +245,7 @@ def hostile():
         certificate={HOSTILE: HOSTILE, "nested": {HOSTILE: [HOSTILE]}, "confidence": HOSTILE, "verdict": HOSTILE, "origin": HOSTILE},
         quality={HOSTILE: {HOSTILE: HOSTILE, "mape": HOSTILE}},
         commands=(HOSTILE,),
+        budgets=(CostBudget(HOSTILE, 1.0, NAN, 1.0, None),),
         seconds={HOSTILE: 1.0},
         versions={HOSTILE: HOSTILE},
     )
@@ -249,6 +271,27 @@ def test_hostile_strings_reach_the_terminal_as_text_alone():
     assert "[red]" in text
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202e\ud800-\udfff]", text)
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_budgets_beside_the_latency_are_shown_with_what_the_chosen_network_takes():
+    sentences = ("at most 800 k, the chosen network has 610 k; the space: 158 k to 1.48 M", "at most 65.5 kB; the space: 640 B to 92.2 kB")
+    report = replace(REPORT, budgets=BUDGETS)
+    page, text = Page(render_html(report)).text.replace("\xa0", " "), terminal(report)
+    for name, sentence in zip(("MACs", "peak memory"), sentences, strict=True):
+        assert f"{name} {sentence}" in text
+        assert sentence in page and f">{name}</dt>" in render_html(report)
+    assert "at most" not in terminal(REPORT) and "at most" not in Page(render_html(REPORT)).text
+
+
+def test_one_line_tells_what_a_space_offers_under_a_budget():
+    facts = {"metric": "memory", "min": 24_576.0, "max": 92_160.0, "limit": 45e3, "exact": True, "share": {"value": 0.421, "samples": 65_536}}
+    assert budget_line(facts) == "peak memory 24.6 kB ... 92.2 kB; budget 45.0 kB, 42 % of the space within it"
+    sampled = {**facts, "exact": False, "share": {"value": 0.00321, "samples": 2_048}}
+    assert budget_line(sampled) == "peak memory 24.6 kB ... 92.2 kB (of 2,048 random architectures); budget 45.0 kB, 0.32 % of the space within it"
+    latency = {"metric": "latency", "budget": "latency <= 0.5 ms p90", "origin": "predicted", "min": 0.25, "max": 1.5, "limit": 0.5, "share": {"value": 0.5}}
+    assert budget_line(latency) == "latency 0.25 ... 1.5 ms p90 (predicted); budget 0.5 ms, 50 % of the space within it"
+    told = share_line({"value": 0.12345, "low": 0.1209, "high": 0.126, "samples": 65_536})
+    assert told == "12.3 % of the space within all budgets (95 % interval 12.1 to 12.6 %, from 65,536 random architectures)"
 
 
 def test_the_budget_line_stands_where_the_scale_puts_it():
@@ -434,6 +477,12 @@ def test_a_thousand_points_on_one_pixel_are_drawn_once():
         (count(812), "812"),
         (count(566.2e6), "566 M"),
         (count(0), "0"),
+        (cost("macs", 610_304), "610 k"),
+        (cost("memory", 38_400), "38.4 kB"),
+        (cost("memory", 640), "640 B"),
+        (cost("memory", None), "–"),
+        (cost_name("params"), "parameters"),
+        (cost_name("x\n"), "x "),
         (percent(89.06), "89.1"),
         (share(0.1234), "12.3 %"),
         (signed(1.94), "+1.9"),

@@ -18,6 +18,9 @@ app.add_typer(space_app, name="space")
 app.add_typer(device_app, name="device")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Macs = Annotated[str | None, typer.Option(help="Budget on multiply-accumulates: '<= 300M', or '<= 60%' of the largest subnet.")]
+Params = Annotated[str | None, typer.Option(help="Budget on parameters: '<= 4M'.")]
+Memory = Annotated[str | None, typer.Option(help="Budget on the peak memory of the activations: '<= 512kB', '<= 2MiB'.")]
 Run = Annotated[Path, typer.Argument(help="Folder of the run; the same command again continues it.")]
 Seed = Annotated[int, typer.Option(help="Of everything that is random.", min=0, max=2**32 - 1)]
 Threads = Annotated[int | None, typer.Option(help="Threads of PyTorch; all cores by default.")]
@@ -62,12 +65,21 @@ def space_list(as_json: Json = False) -> None:
 
 
 @space_app.command("show")
-def space_show(name: Annotated[str, typer.Argument(help="Name, name(key=value), or path.py:name.")], as_json: Json = False) -> None:
-    """Choices, size, MACs and parameters of a search space."""
+def space_show(
+    name: Annotated[str, typer.Argument(help="Name, name(key=value), or path.py:name.")],
+    table: Annotated[Path | None, typer.Option(help="Folder of the latency table that --latency is predicted from.")] = None,
+    latency: Annotated[str | None, typer.Option(help="Budget to look at: '<= 12ms p50', or '<= 60% p50' of the largest subnet.")] = None,
+    macs: Macs = None,
+    params: Params = None,
+    memory: Memory = None,
+    as_json: Json = False,
+) -> None:
+    """Choices, size, MACs, parameters and memory of a search space; with budgets, whether and how far it can keep them."""
     from hwnas.cli import show
+    from hwnas.report_words import budget_line, cost, share_line
     from hwnas.verbs.space import show_space as facts_of
 
-    facts = facts_of(name)
+    facts = facts_of(name, table=table, latency=latency, macs=macs, params=params, memory=memory)
     if as_json:
         show.as_json(facts)
         return
@@ -88,6 +100,13 @@ def space_show(name: Annotated[str, typer.Argument(help="Name, name(key=value), 
     typer.echo(f"subnets     {bound['subnets']}{facts['subnets']:.4g}")
     typer.echo(f"MACs        {facts['macs']['min'] / 1e6:.4g} M to {facts['macs']['max'] / 1e6:.4g} M{at}")
     typer.echo(f"parameters  {facts['params']['min'] / 1e6:.3g} M to {facts['params']['max'] / 1e6:.3g} M (batch norm counted)")
+    if facts["memory"]:
+        typer.echo(f"peak memory {cost('memory', facts['memory']['min'])} to {cost('memory', facts['memory']['max'])} of activations{at}")
+    if found := facts.get("feasibility"):
+        for each in found["budgets"]:
+            typer.echo(budget_line(each))
+        typer.echo(share_line(found["share"]))
+        typer.echo(f"such as {found['in_words']}")
     typer.echo(f"next: hwnas profile localhost --space '{name}' --to DIR")
 
 
@@ -193,6 +212,9 @@ def search(
     run: Run,
     table: Annotated[Path, typer.Option(help="Folder of the latency table.")] = ...,  # type: ignore[assignment]
     latency: Annotated[str, typer.Option(help="Budget: '<= 12ms p50', or '<= 60% p50' of the largest subnet.")] = ...,  # type: ignore[assignment]
+    macs: Macs = None,
+    params: Params = None,
+    memory: Memory = None,
     space: Annotated[str | None, typer.Option(help="Search this space without a supernet, with --accuracy.")] = None,
     accuracy: Annotated[str | None, typer.Option(help="Predictor of accuracy: a name with arguments, or path.py:function.")] = None,
     searcher: Annotated[str, typer.Option(help="Search algorithm.")] = "regularized_evolution",
@@ -203,9 +225,9 @@ def search(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Search the trained supernet under a latency budget."""
+    """Search the trained supernet under a latency budget, and others beside it."""
     from hwnas.cli import show
-    from hwnas.report_words import surrogate_gap
+    from hwnas.report_words import budget_line, cost, cost_name, share_line, surrogate_gap
     from hwnas.verbs.search import search as act
 
     with show.progress_bar() as progress:
@@ -213,6 +235,9 @@ def search(
             run,
             table=table,
             latency=latency,
+            macs=macs,
+            params=params,
+            memory=memory,
             space=space,
             accuracy=accuracy,
             searcher=searcher,
@@ -226,21 +251,42 @@ def search(
     if as_json:
         show.as_json(result)
         return
-    typer.echo(
-        f"latency {result['space_min_ms']:.4g} ... {result['space_max_ms']:.4g} ms {result['statistic']} (predicted); "
-        f"budget {result['budget_ms']:.4g} ms, {100 * result['feasible_share']:.0f} % of the space within it"
-    )
+    budgets = result.get("budgets") or [_latency_alone(result)]
+    for each in budgets:
+        typer.echo(budget_line(each))
+    if len(budgets) > 1:
+        typer.echo(share_line(result["share"]))
     best = [("search", result["points"][0] if result["points"] else None, result["evaluations"])]
     best += [(name, each["points"][0] if each["points"] else None, each["evaluations"]) for name, each in result.get("baselines", {}).items()]
-    rows = [[name, f"{n:.0f}", f"{p['accuracy_pct']:.2f} %", f"{p['latency_ms']:.4g} ms", f"{p['macs'] / 1e6:.2f} M"] for name, p, n in best if p]
+    others = {"params": "params", "memory": "memory_bytes"}
+    shown = [(each["metric"], others[each["metric"]]) for each in budgets if each["metric"] in others]
+    rows = [
+        [name, f"{n:.0f}", f"{p['accuracy_pct']:.2f} %", f"{p['latency_ms']:.4g} ms", f"{p['macs'] / 1e6:.2f} M", *(cost(what, p[key]) for what, key in shown)]
+        for name, p, n in best
+        if p
+    ]
     origin = result.get("accuracy_origin") or "measured"
     what = f"accuracy ({origin})" if accuracy else f"validation accuracy ({origin})"
     columns = {"by": "left", "evaluations": "right", what: "right", "latency (predicted)": "right", "MACs": "right"}
+    columns |= {cost_name(each): "right" for each, _ in shown}
     show.table("best within the budget", columns, rows)
     if gap := result.get("surrogate"):
         typer.echo(surrogate_gap(gap))
     after = f"hwnas train RUN --space '{space}' --data DATA" if accuracy else f"hwnas verify {run}"
     typer.echo(f"front in {run / 'front.csv'}\nnext: {after}")
+
+
+def _latency_alone(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The budget of a search that an older version recorded, as `hwnas.verbs.common.budget_facts` has it."""
+    return {
+        "metric": "latency",
+        "budget": result["statistic"],
+        "limit": result["budget_ms"],
+        "origin": result["latency_origin"],
+        "min": result["space_min_ms"],
+        "max": result["space_max_ms"],
+        "share": {"value": result["feasible_share"]},
+    }
 
 
 @app.command()

@@ -10,7 +10,9 @@ from typing import Any, ClassVar, TypeAlias
 
 Shape: TypeAlias = tuple[int, ...]
 
-DTYPES = ("float32", "float16", "bfloat16", "int8")
+#: Data type -> bytes of an element.
+ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
+DTYPES = tuple(ITEM_BYTES)
 ACTIVATIONS = ("none", "relu", "relu6", "hswish", "hsigmoid")
 
 

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from hwnas import registry
 from hwnas.budget import Budget
+from hwnas.costs import macs, params
 from hwnas.errors import DamagedFile, InputError
+from hwnas.feasible_set import Feasibility, Share
 from hwnas.index import BlockIndex
 from hwnas.latency_table import LatencyTable
+from hwnas.memory import peak_memory
 from hwnas.predictor import Additive, Metric
 from hwnas.predictors.calibrated import calibrated
 from hwnas.problem import Objective, Problem
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from hwnas.images import Images, Split
     from hwnas.supernet.supernet import Supernet
     from hwnas.training.evaluate import SupernetAccuracy
+
+#: Metrics that can have a budget beside that on latency; they need no device.
+COSTS = ("macs", "params", "memory")
 
 #: (what is being done, how much of it is done, of how much)
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -153,16 +159,50 @@ class Job:
         return calibrated(self.table, self.index, self.budget.quantile)
 
     @cached_property
+    def costs(self) -> Mapping[str, Metric]:
+        """MACs, parameters and peak memory of the run's space, by the names in COSTS."""
+        return cost_metrics(self.index)
+
+    @cached_property
     def problem(self) -> Problem:
-        """Accuracy under the latency budget. Raises Infeasible."""
+        """Accuracy under the budget on latency, and under those on other costs. Raises Infeasible."""
+        options = self.options("search")
+        others = [(Budget.parse(name, options[name]), self.costs[name]) for name in COSTS if options.get(name) is not None]
         accuracy: Metric = self.accuracy if self._predicted is None else self._predicted.accuracy
-        return Problem(self.index, [Objective(accuracy, maximize=True)], [(self.budget, self.latency)])
+        return Problem(self.index, [Objective(accuracy, maximize=True)], [(self.budget, self.latency), *others])
 
     @property
     def budget_ms(self) -> float:
-        limit = self.problem.budgets[0][0].limit
-        assert limit is not None  # Problem has resolved it
-        return limit
+        return self.problem.constraints[0].limit
+
+
+def cost_metrics(index: BlockIndex) -> dict[str, Metric]:
+    """The metrics that COSTS names: MACs, parameters, and peak memory in bytes."""
+    sums: list[tuple[str, str, Callable[..., Any]]] = [("macs", "MACs", macs), ("params", "parameters", params)]
+    return {**{name: Additive(index, price(index.blocks), name=name, unit=unit) for name, unit, price in sums}, "memory": peak_memory(index)}
+
+
+def budget_facts(feasibility: Feasibility) -> list[dict[str, Any]]:
+    """Each budget for JSON: its limit, the space's least and greatest value (`exact`: of the whole space), its share of the space."""
+    return [
+        {
+            "metric": each.constraint.budget.metric,
+            "budget": str(each.constraint.budget),
+            "limit": each.constraint.limit,
+            "unit": each.constraint.metric.unit,
+            "origin": each.constraint.metric.origin,
+            "min": each.least.value,
+            "max": each.greatest.value,
+            "exact": each.exact,
+            "share": share_facts(each.share),
+        }
+        for each in feasibility.reaches
+    ]
+
+
+def share_facts(share: Share) -> dict[str, float]:
+    """A share of the space for JSON, with its 95 % interval and the number of samples."""
+    return {"value": share.value, "low": share.low, "high": share.high, "samples": share.samples}
 
 
 def check_seed(seed: int) -> None:

@@ -19,10 +19,11 @@ _POINT = {
     "code": [int],
     "values": {str: (int, float, str)},
     **dict.fromkeys(("accuracy_pct", "latency_ms", "macs", "params"), NUMBER),
+    "memory_bytes?": NUMBER,
     "on_front": bool,
 }
 _MEASURED = {
-    **{key: _POINT[key] for key in ("code", "values", "accuracy_pct", "latency_ms", "macs", "params")},
+    **{key: _POINT[key] for key in ("code", "values", "accuracy_pct", "latency_ms", "macs", "params", "memory_bytes?")},
     "role": str,
     "round": int,
     "model_sha256": str,
@@ -45,7 +46,7 @@ _VERIFY = {"top": int, "seconds": NUMBER, "device": str, "seed": int}
 OPTIONS: Mapping[str, Any] = {
     "train": {"space": str, "data": str, "schedule": str, "length": NUMBER, "batch": int, "seed": int, "fingerprint": str},
     "search": {
-        **dict.fromkeys(("table", "latency", "searcher", "accuracy?"), str),
+        **dict.fromkeys(("table", "latency", "macs?", "params?", "memory?", "searcher", "accuracy?"), str),
         **dict.fromkeys(("evaluations", "seed"), int),
         "baselines": bool,
         "options": {str: (int, float, str, bool)},
@@ -62,6 +63,7 @@ RESULTS: Mapping[str, Any] = {
         **dict.fromkeys(("budget_ms", "space_min_ms", "space_max_ms", "evaluations", "seconds"), NUMBER),
         "statistic": str,
         "latency_origin": str,
+        "budgets?": [{"metric": str, "unit": str, **dict.fromkeys(("limit", "min", "max"), NUMBER)}],
         "points": [_POINT],
         "accuracy_origin?": str,
         "surrogate?": {**dict.fromkeys(("samples", "error_points", "spearman", "optimum_pct", "best_found_pct", "gap_points"), NUMBER), "proof": str},

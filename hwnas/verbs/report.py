@@ -18,8 +18,8 @@ from hwnas.files import write_whole
 from hwnas.graph import block_text
 from hwnas.latency_table import Conditions
 from hwnas.predictors.calibrated import assess
-from hwnas.report_data import Comparison, Interval, LayerShare, Measured, Point, Report
-from hwnas.verbs.common import Job, Progress, existing, silent
+from hwnas.report_data import Comparison, CostBudget, Interval, LayerShare, Measured, Point, Report
+from hwnas.verbs.common import COSTS, Job, Progress, existing, silent
 from hwnas.verbs.search import BASELINES
 from hwnas.verbs.verify import matched
 
@@ -98,10 +98,18 @@ def _report(job: Job, tested: Mapping[str, Any]) -> Report:
         certificate=verified["certificate"],
         quality=assess(job.table, job.index, job.budget.quantile),
         commands=_commands(job),
+        budgets=_budgets(search, networks[chosen] if chosen is not None else {}),
         surrogate=search.get("surrogate"),
         seconds={"train": trained["seconds"], "search": search["seconds"]},
         versions={"hwnas": __version__, "python": sys.version.split()[0]} | {name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")},
     )
+
+
+def _budgets(search: Mapping[str, Any], chosen: Mapping[str, Any]) -> tuple[CostBudget, ...]:
+    """Budgets beside that on latency; a run of an older version recorded none."""
+    recorded = {"memory": "memory_bytes"}
+    others = [each for each in search.get("budgets") or () if each["metric"] != "latency"]
+    return tuple(CostBudget(name := each["metric"], each["limit"], each["min"], each["max"], chosen.get(recorded.get(name, name))) for each in others)
 
 
 def _measured(each: Mapping[str, Any], test: Interval, chosen: bool) -> Measured:
@@ -155,7 +163,8 @@ def _commands(job: Job) -> tuple[str, ...]:
     run, folder = job.run.folder.resolve().name, job.table_name
     profiled = {"space": train["space"], "to": folder, **{key: table[key] for key in ("visits", "networks", "seed") if key in table}}
     trained = {key: train[key] for key in ("space", "data", "schedule", "length", "batch", "seed")}
-    searched = {"table": folder, **{key: search[key] for key in ("latency", "searcher", "evaluations", "seed")}}
+    budgets = ["latency", *(name for name in COSTS if search.get(name) is not None)]
+    searched = {"table": folder, **{key: search[key] for key in (*budgets, "searcher", "evaluations", "seed")}}
     given = [f"--set={name}={value}" for name, value in search["options"].items()] + ([] if search["baselines"] else ["--no-baselines"])
     lines = (
         ["profile", job.table.conditions.device, *_flags({**profiled, "threads": job.table.conditions.threads})],

@@ -1,4 +1,4 @@
-"""`search`: the most accurate subnets within a latency budget, and what the baselines reach at equal cost."""
+"""`search`: the most accurate subnets within a latency budget, and others beside it, and what the baselines reach at equal cost."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from typing import Any
 import numpy as np
 
 from hwnas import registry
-from hwnas.costs import macs, params
 from hwnas.driver import SearchResult, drive
 from hwnas.errors import Infeasible, InputError
 from hwnas.exact import optimum
 from hwnas.files import sha256, write_whole
 from hwnas.index import BlockIndex
 from hwnas.latency_table import TABLE, LatencyTable
-from hwnas.predictor import Additive, Metric
+from hwnas.predictor import Metric
 from hwnas.problem import Objective, Problem
 from hwnas.run import RunDirectory
 from hwnas.searcher import Option, parse_options
 from hwnas.space import Codes, FloatArray
 from hwnas.surrogate import fit_surrogate
-from hwnas.verbs.common import Job, Predicted, Progress, check_seed, existing, silent, use_threads
+from hwnas.verbs.common import COSTS, Job, Predicted, Progress, budget_facts, check_seed, existing, share_facts, silent, use_threads
 
 MAX_POINTS = 1_000  # recorded of a search, beside the front
 MAX_SAMPLES = 2_000  # that a surrogate is fitted to
@@ -39,6 +38,9 @@ def search(
     *,
     table: Path,
     latency: str,
+    macs: str | None = None,
+    params: str | None = None,
+    memory: str | None = None,
     space: str | None = None,
     accuracy: str | Metric | None = None,
     searcher: str = "regularized_evolution",
@@ -51,9 +53,10 @@ def search(
 ) -> Mapping[str, Any]:
     """Search the trained supernet of `run` for accurate subnets whose latency, predicted from `table`, keeps the budget.
 
-    latency: `<= 12ms p50`, or `<= 55% p50` of the largest subnet. options: the searcher's, as `name=value`. With `baselines` random
-    search gets the same number of evaluations, and every uniformly scaled network within the budget is evaluated. The same call
-    again continues. Returns the stage's result. Raises HwnasError, Infeasible where no architecture keeps the budget.
+    latency: `<= 12ms p50`, or `<= 55% p50` of the largest subnet. macs, params, memory: further budgets, as `<= 300M`, `<= 4M`,
+    `<= 512kB` (peak of the activations) or a share. options: the searcher's, as `name=value`. With `baselines` random search gets
+    the same number of evaluations, and every uniformly scaled network within the budgets is evaluated. The same call again
+    continues. Returns the stage's result. Raises HwnasError, Infeasible where no architecture keeps the budgets.
 
     space, accuracy: search `space` without a supernet, by a predictor: the name of one, such as `accuracy_mlp(file='mlp.safetensors')`,
     `path.py:name` of a function that takes the BlockIndex and returns a metric, or a metric. What is found has no weights yet.
@@ -77,6 +80,7 @@ def search(
             "baselines": baselines,
             "seed": seed,
         }
+        recorded |= {name: text for name, text in zip(COSTS, (macs, params, memory), strict=True) if text is not None}  # as older runs, without null
         if predicted is not None:
             recorded |= {"space": space, "fingerprint": predicted.index.fingerprint, "accuracy": _named(accuracy, predicted.accuracy)}
         job = Job(directory, {"search": recorded}, prices, predicted)
@@ -115,6 +119,7 @@ def _search(job: Job, factory: Any, chosen: Mapping[str, Option], threads: int |
     gap = _gap(found)
     seconds = time.monotonic() - started
     least, greatest = job.latency.bounds()
+    feasible = problem.feasible(np.random.default_rng(0))
     result: dict[str, Any] = {
         "budget_ms": job.budget_ms,
         "statistic": job.budget.statistic,
@@ -122,7 +127,9 @@ def _search(job: Job, factory: Any, chosen: Mapping[str, Option], threads: int |
         "space_max_ms": greatest.value,
         "latency_origin": job.latency.origin,
         "accuracy_origin": problem.objectives[0].metric.origin,
-        "feasible_share": problem.feasible_share(np.random.default_rng(0)),
+        "feasible_share": feasible.share.value,
+        "share": share_facts(feasible.share),
+        "budgets": budget_facts(feasible),
         "evaluations": found.evaluations,
         "seconds": seconds,
         "points": _points(job, found),
@@ -191,8 +198,8 @@ def _gap(found: SearchResult) -> dict[str, Any] | None:
 
 
 def records(job: Job, codes: Codes, accuracy: Sequence[float] | FloatArray) -> list[dict[str, Any]]:
-    """Candidates for the store: code, values by choice, validation accuracy (measured), latency (predicted), MACs, parameters."""
-    costs = [metric(codes) for metric in cost_metrics(job)]
+    """Candidates for the store: code, values by choice, validation accuracy (measured), latency (predicted), MACs, parameters, peak memory."""
+    costs = {name: metric(codes) for name, metric in job.costs.items()}
     latency = job.latency(codes)
     return [
         {
@@ -201,16 +208,12 @@ def records(job: Job, codes: Codes, accuracy: Sequence[float] | FloatArray) -> l
             "accuracy_pct": float(accuracy[i]),
             "latency_ms": float(latency[i]),
             "latency_origin": job.latency.origin,
-            "macs": int(costs[0][i]),
-            "params": int(costs[1][i]),
+            "macs": int(costs["macs"][i]),
+            "params": int(costs["params"][i]),
+            "memory_bytes": int(costs["memory"][i]),
         }
         for i, code in enumerate(codes)
     ]
-
-
-def cost_metrics(job: Job) -> list[Additive]:
-    """MACs and parameters of the run's space."""
-    return [Additive(job.index, price(job.index.blocks), name=price.__name__, unit=price.__name__) for price in (macs, params)]
 
 
 def _write_front(path: Path, points: Sequence[Mapping[str, Any]]) -> None:
@@ -218,7 +221,8 @@ def _write_front(path: Path, points: Sequence[Mapping[str, Any]]) -> None:
     text = io.StringIO()
     front = sorted((point for point in points if point["on_front"]), key=lambda point: point["latency_ms"])
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["accuracy_pct", "latency_ms_predicted", "macs", "params", *(front[0]["values"] if front else ())])
+    costs = ("macs", "params", "memory_bytes")
+    writer.writerow(["accuracy_pct", "latency_ms_predicted", *costs, *(front[0]["values"] if front else ())])
     for point in front:
-        writer.writerow([f"{point['accuracy_pct']:.2f}", f"{point['latency_ms']:.6g}", point["macs"], point["params"], *point["values"].values()])
+        writer.writerow([f"{point['accuracy_pct']:.2f}", f"{point['latency_ms']:.6g}", *(point[cost] for cost in costs), *point["values"].values()])
     write_whole(path, text.getvalue())

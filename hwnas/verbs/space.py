@@ -1,31 +1,50 @@
-"""`space list` and `space show`: what a search space holds, in the literature's numbers."""
+"""`space list` and `space show`: what a search space holds, in the literature's numbers, and whether budgets can be kept in it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hwnas import registry
-from hwnas.costs import macs, params
+from hwnas.budget import Budget
+from hwnas.errors import InputError
+from hwnas.feasible_set import FeasibleSet, describe
 from hwnas.index import BlockIndex
-from hwnas.predictor import Additive
+from hwnas.latency_table import LatencyTable
+from hwnas.predictor import Layerwise, Metric
+from hwnas.predictors.calibrated import calibrated
 from hwnas.space import SearchSpace
+from hwnas.verbs.common import COSTS, budget_facts, cost_metrics, share_facts
 
 
-def show_space(name: str) -> Mapping[str, Any]:
+def show_space(
+    name: str, *, table: Path | None = None, latency: str | None = None, macs: str | None = None, params: str | None = None, memory: str | None = None
+) -> Mapping[str, Any]:
     """Facts about the space that `name` (or `name(key=value)`, or `path.py:name`) makes.
 
-    `encodings`: choices of skipped layers collapsed, resolution excluded. `subnets`: distinct networks, all resolutions. `macs` and
-    `params`: least and greatest at the largest resolution. Raises UnknownName, InputError.
+    `encodings`: choices of skipped layers collapsed, resolution excluded. `subnets`: distinct networks, all resolutions. `macs`,
+    `params` and `memory` (peak of the activations in bytes; null where layers form no chain): least and greatest at the largest
+    resolution. With budgets, `feasibility`: each budget with its reach and share of the space, the share within all, and a
+    `witness`, an architecture that keeps all of them, also `in_words`. latency: `<= 12ms p50`, predicted from `table`; the others: `<= 300M`,
+    `<= 4M`, `<= 512kB`; or a share of the largest subnet, `<= 60%`.
+
+    Raises UnknownName, InputError, and Infeasible where no architecture keeps the budgets.
     """
+    if (latency is None) != (table is None):
+        missing = "--latency is predicted from a table: give its folder with --table" if table is None else "--table prices a budget: give it with --latency"
+        raise InputError(f"{missing}, or leave both out")
     space: SearchSpace = registry.create("spaces", name)
     index = BlockIndex(space)
     hold = {"resolution": len(space.choices[space.column["resolution"]].values) - 1} if "resolution" in space.column else {}
-    encodings, subnets = index.encodings(), index.subnets()
-    ranges = {}
-    for price in (macs, params):
-        least, greatest = Additive(index, price(index.blocks), name=price.__name__, unit=price.__name__).bounds(hold)
-        ranges[price.__name__] = {"min": int(least.value), "max": int(greatest.value)}
+    encodings, subnets, costs = index.encodings(), index.subnets(), cost_metrics(index)
+    budgets: list[tuple[Budget, Metric]] = []
+    if latency is not None and table is not None:
+        budget = Budget.parse("latency", latency)
+        budgets.append((budget, calibrated(LatencyTable.load(Path(table)), index, budget.quantile)))
+    budgets += [(Budget.parse(cost, text), costs[cost]) for cost, text in zip(COSTS, (macs, params, memory), strict=True) if text is not None]
     return {
         "name": space.name,
         "fingerprint": index.fingerprint,
@@ -37,6 +56,19 @@ def show_space(name: str) -> Mapping[str, Any]:
         "subnets": subnets.n,
         "subnets_exact": subnets.exact,
         "resolution": space.choices[space.column["resolution"]].values[-1] if hold else None,
-        **ranges,
+        **{cost: _range(metric, hold) for cost, metric in costs.items()},
         "references": sorted(space.references),
+        **({"feasibility": _feasibility(index, budgets)} if budgets else {}),
     }
+
+
+def _range(metric: Metric, hold: Mapping[str, int]) -> dict[str, int] | None:
+    if not isinstance(metric, Layerwise):
+        return None
+    least, greatest = metric.bounds(hold)
+    return {"min": int(least.value), "max": int(greatest.value)}
+
+
+def _feasibility(index: BlockIndex, budgets: list[tuple[Budget, Metric]]) -> dict[str, Any]:
+    found = FeasibleSet(index, budgets).survey(np.random.default_rng(0))
+    return {"budgets": budget_facts(found), "share": share_facts(found.share), "witness": index.space.decode(found.witness[0]), "in_words": describe(index.space, found.witness)}
