@@ -287,13 +287,13 @@ def test_a_login_that_asks_is_ended(server, monkeypatch):
 
 def test_a_dropped_link_is_continued_and_nothing_is_measured_twice(server, index, tmp_path):
     def drop(stage, done, total):
-        if stage == "measure" and done >= 60:
+        if stage == "measure" and done > 0:  # by the second pass at the latest
             server.drop()
 
     with pytest.raises(ConnectionLost, match=r"the connection to pi4 \(.*\) was lost during 'run': .*; the same command goes on where it was"):
         profile(index, server.device(), tmp_path, visits=2, networks=8, progress=drop)
     before = recorded(tmp_path)
-    assert len(before.visits) >= 60 and not before.failures
+    assert before.visits and not before.failures
     table = profile(index, server.device(), tmp_path, visits=2, networks=8)
     after = recorded(tmp_path)
     assert after.visits[: len(before.visits)] == before.visits
