@@ -231,7 +231,8 @@ def limit_memory():
     available = memory_available_bytes()
     if available and resource is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        limit = available // 10 * 9
+        sizes = read_first_line("/proc/self/statm").split()
+        limit = available // 10 * 9 + (int(sizes[5]) * os.sysconf("SC_PAGE_SIZE") if len(sizes) > 5 else 0)
         resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
