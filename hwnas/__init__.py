@@ -1,7 +1,8 @@
 """Hardware-aware neural architecture search: profile a device, search under a latency budget, export what is measured to fit.
 
-Each command of the shell is a function here: `profile`, `train`, `search`, `verify`, `export`, `report`, `show_space` and `doctor`.
-They, and with them PyTorch and the rest, are imported when they are first asked for; `import hwnas` alone needs numpy.
+Each command of the shell is a function here: `profile`, `train`, `search`, `verify`, `export`, `report`, `show_space`, `doctor`,
+`list_devices`, `add_device` and `check_device`. They, and with them PyTorch and the rest, are imported when they are first asked for;
+`import hwnas` alone needs numpy.
 """
 
 import importlib
@@ -14,6 +15,9 @@ from hwnas.index import BlockIndex
 from hwnas.space import Choice, Layer, SearchSpace
 
 if TYPE_CHECKING:
+    from hwnas.verbs.device import add_device as add_device
+    from hwnas.verbs.device import check_device as check_device
+    from hwnas.verbs.device import list_devices as list_devices
     from hwnas.verbs.doctor import doctor as doctor
     from hwnas.verbs.export import export as export
     from hwnas.verbs.profile import profile as profile
@@ -44,8 +48,11 @@ __all__ = [
 
 #: Verb -> module that defines a function of that name. No module of this package may be named like a verb.
 _VERBS = {
+    "add_device": "hwnas.verbs.device",
+    "check_device": "hwnas.verbs.device",
     "doctor": "hwnas.verbs.doctor",
     "export": "hwnas.verbs.export",
+    "list_devices": "hwnas.verbs.device",
     "profile": "hwnas.verbs.profile",
     "report": "hwnas.verbs.report",
     "search": "hwnas.verbs.search",

@@ -1,4 +1,4 @@
-"""A device: what it is called and how to reach it. One TOML file each, in `devices/` or anywhere.
+"""A device: what it is called and how to reach it. One TOML file each: shipped ones in `devices/`, the user's own in a folder of theirs, or anywhere.
 
 What a device really is (processor, cores, system, versions) is not written down here but asked of its agent when it measures.
 """
@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from hwnas import registry
-from hwnas.data import shipped
+from hwnas.data import own_devices, shipped
 from hwnas.errors import DamagedFile, UnknownName
 from hwnas.files import read_toml
 
 MAX_THREADS = 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_PYTHON = re.compile(r"(~/|/)?[A-Za-z0-9_.+][A-Za-z0-9_.+-]*(/[A-Za-z0-9_.+-]+)*")  # a shell reads it: nothing that means something to one
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
     """`runtimes` are the names of those it can run, the preferred one first; `threads` is what it is measured with unless told otherwise.
 
-    `address` is how its transport reaches it, such as `user@host`; local ones need none.
+    `address` is how its transport reaches it, such as `user@host`; local ones need none. `python` is the interpreter there, a name or a
+    path, `~/...` being the user's home; where empty it is the transport's choice.
     """
 
     name: str
@@ -33,21 +35,28 @@ class Device:
     runtimes: tuple[str, ...]
     threads: int = 1
     address: str = ""
+    python: str = ""
+
+
+def device_files() -> dict[str, Path]:
+    """Name -> file of the shipped devices and the user's own, sorted; of two of one name it is the shipped one."""
+    files = {path.stem: path for folder in (own_devices(), shipped("devices")) for path in folder.glob("*.toml") if _NAME.fullmatch(path.stem)}
+    return dict(sorted(files.items()))
 
 
 def device_names() -> list[str]:
-    """Sorted names of the shipped devices."""
-    return sorted(path.stem for path in shipped("devices").glob("*.toml"))
+    """Sorted names of the shipped devices and the user's own."""
+    return list(device_files())
 
 
 def load_device(name_or_path: str | Path) -> Device:
-    """The shipped device of that name, or the one in a `.toml` file. Raises UnknownName, DamagedFile."""
+    """The device of that name, shipped or the user's own, or the one in a `.toml` file. Raises UnknownName, DamagedFile."""
     text = str(name_or_path)
     if isinstance(name_or_path, Path) or text.endswith(".toml"):
         return validate(read_toml(Path(text)), text)
     if text not in device_names():
         raise UnknownName("device", text, device_names())
-    return load_device(shipped("devices") / f"{text}.toml")
+    return load_device(device_files()[text])
 
 
 def validate(data: dict[str, Any], source: str) -> Device:
@@ -69,8 +78,11 @@ def validate(data: dict[str, Any], source: str) -> Device:
         raise DamagedFile(f"{source}: 'threads' must be a whole number from 1 to {MAX_THREADS}, got {threads!r}")
     if not isinstance(address, str) or not address.isprintable() or address.startswith("-"):  # '-...' would be an option of the program that connects
         raise DamagedFile(f"{source}: 'address' must be a text that does not begin with '-', got {address!r}")
+    python = data.get("python", "")
+    if not isinstance(python, str) or len(python) > 200 or (python and not _PYTHON.fullmatch(python)):
+        raise DamagedFile(f"{source}: 'python' must be a name or path of letters, digits, '.', '_', '+', '-' and '/', got {python!r}")
     for catalogue, wanted in (("profiling.transports", [data["transport"]]), ("profiling.runtimes", runtimes)):
         for each in wanted:
             if each not in registry.names(catalogue):
                 raise UnknownName(registry.CATALOGUES[catalogue], each, registry.names(catalogue))
-    return Device(name, data["description"], data["processor"], data["transport"], tuple(runtimes), threads, address)
+    return Device(name, data["description"], data["processor"], data["transport"], tuple(runtimes), threads, address, python)

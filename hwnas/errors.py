@@ -5,11 +5,12 @@ HwnasError
 │   ├── UnknownName       no space, device, searcher ... of that name
 │   ├── DamagedFile       a file is cut short, of another format, version or fingerprint
 │   ├── MissingLatency    the table has no row for some block of the space
-│   ├── RunHeld           another process is writing this run
+│   ├── RunHeld           another process is writing this run, or measures on this device
 │   └── MissingExtra      an optional dependency is not installed
 ├── Infeasible            no architecture of the space meets the budget (exit code 1)
 ├── CheckFailed           a space, backend, searcher ... breaks its contract (exit code 1)
 └── MeasurementFailed     the target did not deliver a usable measurement (exit code 1)
+    └── ConnectionLost    the way to the target broke
 """
 
 from __future__ import annotations
@@ -74,8 +75,12 @@ class MeasurementFailed(HwnasError):
     """The target delivered an error, or nothing that may be called a latency."""
 
 
+class ConnectionLost(MeasurementFailed):
+    """The way to the target broke; that says nothing about what it was running."""
+
+
 class RunHeld(InputError):
-    """Another process is writing the same run."""
+    """Another process is writing the same run, or measures on the same device."""
 
 
 class MissingExtra(InputError):

@@ -1,5 +1,6 @@
 """An exported folder; and one thread for PyTorch: small networks gain nothing from more, and lose much on a machine that does something else as well."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from hwnas.spaces.ofa_mini import ofa_mini
 from hwnas.weights import random_weights
 
 torch.set_num_threads(1)
+# Tests hold several agents at once, and so may test runs side by side; those of the lease name one of their own.
+os.environ["HWNAS_LEASE"] = ""
+os.environ["HWNAS_DEVICES"] = os.devnull  # whoever runs the tests may have devices of their own
 
 
 @pytest.fixture

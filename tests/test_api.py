@@ -11,7 +11,7 @@ import pytest
 import hwnas
 from hwnas.cli.commands import app
 
-VERBS = ("doctor", "export", "profile", "report", "search", "show_space", "train", "verify")
+VERBS = ("add_device", "check_device", "doctor", "export", "list_devices", "profile", "report", "search", "show_space", "train", "verify")
 
 
 @pytest.mark.parametrize("name", VERBS)

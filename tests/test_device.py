@@ -1,11 +1,16 @@
 """hwnas/device.py and devices/."""
 
+import json
+import sys
+from pathlib import Path
+
 import pytest
 
-from hwnas import registry
-from hwnas.data import shipped
+from hwnas import cli, registry
+from hwnas.data import own_devices, shipped
 from hwnas.device import Device, device_names, load_device, validate
-from hwnas.errors import DamagedFile, UnknownName
+from hwnas.errors import DamagedFile, InputError, UnknownName
+from hwnas.verbs.device import add_device, list_devices
 
 GOOD = {"description": "a phone", "processor": "cpu", "transport": "local", "runtimes": ["onnxruntime"]}
 
@@ -44,6 +49,29 @@ def test_an_unknown_device_suggests_a_near_name():
         ({"threads": 0}, "'threads' must be a whole number from 1 to 1024, got 0"),
         ({"threads": True}, "'threads' must be a whole number"),
         ({"address": "-oProxyCommand=sh"}, "'address' must be a text that does not begin with '-'"),
+        ({"python": 3}, "'python' must be a name or path"),
+        ({"python": "a" * 201}, "'python' must be a name or path"),
+        *(
+            ({"python": text}, "'python' must be a name or path")
+            for text in (
+                "python3 -x",
+                "-c",
+                "/opt/my python",
+                "p;reboot",
+                "$(reboot)",
+                "`reboot`",
+                "a\nb",
+                "a|b",
+                "'p'",
+                '"p"',
+                "~root/p",
+                "~",
+                "/",
+                "a//b",
+                "p*",
+                "a&b",
+            )
+        ),
     ],
 )
 def test_a_wrong_field_is_named(change, message):
@@ -67,3 +95,98 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path):
     path.write_bytes(b"\xff\x00")
     with pytest.raises(DamagedFile, match="not UTF-8"):
         load_device(path)
+
+
+@pytest.mark.parametrize("python", ["", "python3", "python3.12", "~/venv/bin/python", "/opt/py-3.8+x/bin/python", "venv/bin/python"])
+def test_an_interpreter_is_a_plain_name_or_path(python):
+    assert validate(GOOD | {"python": python}, "phone.toml").python == python
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The folder of the user's own devices, which does not exist yet."""
+    monkeypatch.setenv("HWNAS_DEVICES", str(tmp_path / "own" / "devices"))
+    return tmp_path / "own" / "devices"
+
+
+def test_a_device_that_was_added_is_found_by_its_name(own):
+    path = add_device("pi4", transport="ssh", address="ssh://me@pi:2222", python="~/venv/bin/python", threads=4)
+    assert path == own / "pi4.toml"
+    assert load_device("pi4") == Device("pi4", "ssh://me@pi:2222, over ssh", "cpu", "ssh", ("onnxruntime",), 4, "ssh://me@pi:2222", "~/venv/bin/python")
+    assert device_names() == ["localhost", "pi4"]
+    assert [(each["name"], each["origin"]) for each in list_devices()] == [("localhost", "shipped"), ("pi4", "own")]
+
+
+def test_a_device_is_replaced_on_request_only(own):
+    add_device("pi4", transport="ssh", address="pi")
+    with pytest.raises(InputError, match=r"pi4\.toml is there already; choose another name, or replace it"):
+        add_device("pi4", transport="ssh", address="other")
+    assert load_device("pi4").address == "pi"
+    add_device("pi4", transport="ssh", address="other", replace=True)
+    assert load_device("pi4").address == "other"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("localhost", {"transport": "ssh", "address": "pi"}, "ships with hwnas; choose another name"),
+        ("../pi4", {"transport": "ssh", "address": "pi"}, "is a path"),
+        ("a/b", {"transport": "ssh", "address": "pi"}, "is a path"),
+        (".pi", {"transport": "ssh", "address": "pi"}, "named by letters"),
+        ("", {"transport": "ssh", "address": "pi"}, "named by letters"),
+        ("pi4", {"transport": "ssh"}, "has transport 'ssh' and no address"),
+        ("pi4", {"transport": "ssh", "address": "pi; reboot"}, "is no address for ssh"),
+        ("pi4", {"transport": "ssh", "address": "pi", "python": "a b"}, "'python' must be"),
+        ("pi4", {"transport": "ssh", "address": "pi", "threads": 0}, "'threads' must be"),
+        ("pi4", {"transport": "pigeon", "address": "pi"}, "no transport named 'pigeon'"),
+        ("pi4", {"transport": "local", "address": "pi"}, "takes neither an address nor a python"),
+    ],
+)
+def test_a_device_that_could_not_be_reached_is_not_written(own, name, fields, message):
+    with pytest.raises(InputError, match=message):
+        add_device(name, **fields)
+    assert not own.exists()
+
+
+def test_a_shipped_device_is_not_hidden_by_one_of_the_same_name(own):
+    own.mkdir(parents=True)
+    (own / "localhost.toml").write_text('description = "a trap"\nprocessor = "cpu"\ntransport = "ssh"\naddress = "trap"\nruntimes = ["onnxruntime"]\n')
+    assert load_device("localhost").transport == "local"
+
+
+def test_a_damaged_file_of_ones_own_is_a_row_and_hides_no_other(own, monkeypatch, capsys):
+    add_device("pi4", transport="ssh", address="pi")
+    (own / "broken.toml").write_text("description = 3\n")
+    assert load_device("pi4").address == "pi"
+    with pytest.raises(DamagedFile, match=r"broken\.toml: 'description' must be a text"):
+        load_device("broken")
+    for flags in ((), ("--json",)):
+        monkeypatch.setattr(sys, "argv", ["hwnas", "device", "list", *flags])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert "cannot be read" in out and "me@pi" not in out
+    assert [each["name"] for each in json.loads(out[out.index("[\n") :])] == ["broken", "localhost", "pi4"]
+
+
+def test_own_devices_are_where_the_system_keeps_settings(monkeypatch, tmp_path):
+    monkeypatch.delenv("HWNAS_DEVICES")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert own_devices() == tmp_path / "hwnas" / "devices"
+    monkeypatch.setenv("XDG_CONFIG_HOME", "relative")  # to be ignored, says its specification
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert own_devices() == tmp_path / ".config" / "hwnas" / "devices"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert own_devices() == tmp_path / "Library" / "Application Support" / "hwnas" / "devices"
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setenv("APPDATA", str(tmp_path / "roaming"))
+    assert own_devices() == tmp_path / "roaming" / "hwnas" / "devices"
+
+
+def test_a_user_without_a_home_has_the_shipped_devices(monkeypatch):
+    monkeypatch.delenv("HWNAS_DEVICES")
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert "localhost" in device_names()

@@ -3,8 +3,15 @@
 import ast
 import json
 import os
+import re
+import signal
+import socket
+import sys
+import threading
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import onnx
@@ -252,6 +259,119 @@ def test_an_agent_that_leaves_visits_out_is_not_believed(tmp_path):
     with pytest.raises(MeasurementFailed, match="asked for 2 visits and answered 1"):
         agent.visit(["a", "a"], {"a": Burst(0, 2)})
     connection.close()
+
+
+def variant(tmp_path, body):
+    """The real agent, with something changed."""
+    path = tmp_path / "variant.py"
+    path.write_text(AGENT.read_text().partition('if __name__ == "__main__":')[0] + body + "\nmain()\n")
+    return local().start(LOCALHOST, path)
+
+
+def test_the_agent_tells_the_state_of_its_machine(agent):
+    state = agent.look()
+    assert state["clock_step_ns"] > 0 and all(isinstance(value, int) for value in state.values())
+    if hasattr(os, "sched_getaffinity"):
+        assert state["usable_cores"] == len(os.sched_getaffinity(0))
+    if Path("/proc/meminfo").exists():
+        assert 0 < state["memory_available_bytes"] < 1 << 50
+
+
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="this system has no alarms")
+def test_a_job_that_hangs_is_ended_by_the_device_itself(tmp_path):
+    connection = variant(tmp_path, "def hang(self, request):\n    while True: pass\nAgent.load = hang")
+    with pytest.raises(MeasurementFailed, match="the agent ended during 'load', killed by signal 14"):
+        connection.ask({"op": "load", "item": "a", "bytes": 0, "seconds": 1}, seconds=60)
+    connection.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="this system has no alarms")
+def test_an_agent_without_a_host_ends(tmp_path):
+    connection = variant(tmp_path, "IDLE_S = 1")
+    assert connection._process.wait(60) == -signal.SIGALRM
+    connection.close()
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 1.5, "soon", 10**9, None])
+def test_a_time_limit_that_is_none_is_refused(pipe, seconds):
+    assert "seconds must be a whole number" in pipe.ask(HELLO | {"seconds": seconds}, seconds=60)["error"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of a process as Linux does")
+def test_a_model_that_the_machine_has_no_memory_for_is_an_answer(tmp_path):
+    """A gigabyte is all there is; the second of these models needs four."""
+    connection = variant(tmp_path, "memory_available_bytes = lambda: 1 << 30")
+    assert connection.ask(HELLO, seconds=60)["ok"]
+    for size, fits in ((1 << 10, True), (1 << 30, False), (1 << 10, True)):
+        shape = numpy_helper.from_array(np.array([size], np.int64), "shape")
+        model = model_of(helper.make_node("Expand", ["x", "shape"], ["y"]), [1], [shape])
+        model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = size
+        raw = model.SerializeToString()
+        answer = connection.ask({"op": "load", "item": "a", "bytes": len(raw)}, raw, seconds=60)
+        assert answer["ok"] is fits, answer
+        assert fits or "alloc" in answer["error"].lower() or "memory" in answer["error"].lower(), answer
+    connection.close()
+
+
+@pytest.fixture
+def lease(monkeypatch):
+    """A lease of this test's own."""
+    if sys.platform != "linux":
+        pytest.skip("the lease is a name of Linux's sockets")
+    name = f"test-{uuid4().hex[:8]}"
+    monkeypatch.setenv("HWNAS_LEASE", name)
+    return name
+
+
+def test_a_second_agent_is_told_who_measures_until_the_first_ends(tmp_path, lease):
+    first, second = local().start(LOCALHOST, AGENT), variant(tmp_path, "LEASE_PATIENCE_S = 0")
+    assert first.ask(HELLO | {"by": "alice@laptop, process 12"}, seconds=60)["ok"] and first.ask(HELLO, seconds=60)["ok"]
+    answer = second.ask(HELLO, seconds=60)
+    assert answer["ok"] is False and re.fullmatch(r"alice@laptop, process 12, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", answer["held_by"])
+    first._process.kill()
+    first._process.wait()
+    assert second.ask(HELLO, seconds=60)["ok"] is True
+    for each in (first, second):
+        each.close()
+
+
+def test_an_agent_waits_for_one_that_is_about_to_end(tmp_path, lease):
+    """As when the host of a profile was killed, and the same command is given again at once."""
+    first, second = local().start(LOCALHOST, AGENT), variant(tmp_path, "LEASE_PATIENCE_S = 60")
+    assert first.ask(HELLO, seconds=60)["ok"]
+    threading.Timer(0.5, first._process.kill).start()
+    assert second.ask(HELLO, seconds=60)["ok"] is True
+    for each in (first, second):
+        each.close()
+
+
+def test_a_lease_that_does_not_name_its_holder_holds_all_the_same(tmp_path, lease):
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(f"\0{lease}")
+        connection = variant(tmp_path, "LEASE_PATIENCE_S = 0")
+        assert connection.ask(HELLO, seconds=60)["held_by"] == "another program"
+        connection.close()
+
+
+def test_other_leases_and_none_do_not_meet(monkeypatch, lease):
+    connections = []
+    for name in (lease, f"{lease}-gpu", "", ""):
+        monkeypatch.setenv("HWNAS_LEASE", name)
+        connections.append(local().start(LOCALHOST, AGENT))
+        assert connections[-1].ask(HELLO, seconds=60)["ok"] is True
+    for each in connections:
+        each.close()
+
+
+@pytest.mark.parametrize("by", ["a\nb", "x" * 201, 7, None])
+def test_a_holder_is_a_short_text(pipe, by):
+    assert "by must be a text" in pipe.ask(HELLO | {"by": by}, seconds=60)["error"]
+
+
+def test_this_machine_has_neither_address_nor_python():
+    for field in ("address", "python"):
+        with pytest.raises(InputError, match="takes neither an address nor a python"):
+            local().start(replace(LOCALHOST, **{field: "x"}), AGENT)
 
 
 def test_a_program_that_does_not_exist_ends_with_its_reason(tmp_path):

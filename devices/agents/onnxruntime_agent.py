@@ -3,8 +3,10 @@
 Contract, version 1. The host writes requests to stdin and reads answers from stdout; each is one line of JSON. The host decides
 everything (what, in which order, how often, what counts); this program only runs and reports raw nanoseconds.
 
-  {"op": "hello", "contract": 1, "threads": 1, "seed": 0}      must come first
+  {"op": "hello", "contract": 1, "threads": 1, "seed": 0}      must come first; "by": who measures, for others who would
       -> {"ok": true, "contract": 1, "runtime": "onnxruntime", "version": ..., "options": {...}, "system": {...}}
+      or, where another agent measures on this machine, {"ok": false, "held_by": who and since when, "error": ...}
+  {"op": "look"} -> {"ok": true, "state": {...}}                clock, load, memory, frequencies and temperatures as they are now
   {"op": "load", "item": "e0", "bytes": N}, then exactly N bytes of an ONNX model with fixed float32 input shapes
       -> {"ok": true, "item": "e0"}                             the session stays alive until the end
   {"op": "run", "items": {"e0": {"warmups": 3, "runs": 50}}, "order": ["e0", ...], "anchor": {"item": "a", "warmups": 1, "runs": 5}}
@@ -16,18 +18,29 @@ everything (what, in which order, how often, what counts); this program only run
 
 A request that cannot be answered gets {"ok": false, "error": "one sentence"}; the program goes on. No path is taken from the host,
 models with external data are refused, sizes are limited. Inputs are random, of the given seed; outputs must be finite.
+
+Any request may give "seconds", after which the system ends this program if it has not answered; so it does where no request comes for
+ten minutes, its host being gone. What the machine has no memory for is an error. From hello on it holds the machine's lease: one agent
+measures at a time, whoever started it. HWNAS_LEASE in its environment names another lease than the machine's, or, empty, none.
 """
 
+import errno
 import gc
 import json
 import os
 import platform
+import signal
+import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
-import onnxruntime as ort
+try:
+    import numpy as np
+    import onnxruntime as ort
+except ImportError as error:
+    sys.exit(f"{error}; install what the agent needs with: {sys.executable} -m pip install numpy onnxruntime")
 
 try:
     import resource
@@ -41,11 +54,18 @@ MAX_TENSOR_ELEMENTS = 1 << 28
 MAX_ITEMS = 100000
 MAX_VISITS = 100000
 MAX_RUNS = 100000
+MAX_JOB_S = 86400
+IDLE_S = 600
+LEASE_PATIENCE_S = 5  # an agent whose host was killed ends after what it is running
 EXTERNAL_DATA_KEY = b"\x0a\x08location"  # StringStringEntryProto.key = "location", which only external tensors carry
 
 
 class Refused(Exception):
     """A request that is answered with one sentence."""
+
+
+class Held(Refused):
+    """Another agent has the lease."""
 
 
 def quoted(value):
@@ -161,6 +181,98 @@ def describe_system():
     }
 
 
+def number_in(path):
+    """The whole number that a file of the system holds, or None."""
+    text = read_first_line(path).strip()
+    return int(text) if text.lstrip("-").isdigit() else None
+
+
+def clock_step_ns():
+    readings = [time.perf_counter_ns() for _ in range(10000)]
+    return min((after - before for before, after in zip(readings, readings[1:]) if after > before), default=0)
+
+
+def memory_available_bytes():
+    try:
+        with Path("/proc/meminfo").open(encoding="utf-8", errors="replace") as file:
+            return next((int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable:")), None)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def describe_state():
+    """What may change from minute to minute, as whole numbers; what the system does not tell is left out."""
+    state = {"clock_step_ns": clock_step_ns(), "memory_available_bytes": memory_available_bytes()}
+    if hasattr(os, "sched_getaffinity"):
+        state["usable_cores"] = len(os.sched_getaffinity(0))
+    if hasattr(os, "getloadavg"):
+        state["load_1min_pct"] = round(100 * os.getloadavg()[0])  # of one core
+    cpu = "/sys/devices/system/cpu/cpu0/"
+    files = (("cur", "scaling_cur_freq"), ("limit", "scaling_max_freq"), ("max", "cpuinfo_max_freq"))
+    state.update({f"frequency_{name}_khz": number_in(cpu + "cpufreq/" + file) for name, file in files})
+    state["throttled"] = number_in(cpu + "thermal_throttle/core_throttle_count")
+    for zone in sorted(Path("/sys/class/thermal").glob("thermal_zone*"))[:32]:
+        name = read_first_line(zone / "type").strip()[:32] or "unnamed"
+        state[f"temperature_{zone.name[len('thermal_zone') :]}_{name}_millicelsius"] = number_in(zone / "temp")
+    mains = [number_in(each / "online") for each in Path("/sys/class/power_supply").glob("*") if read_first_line(each / "type").strip() == "Mains"]
+    if mains:
+        state["on_mains"] = any(mains)
+    return {key: value for key, value in state.items() if value is not None}
+
+
+def end_after(seconds):
+    """Have the system end this program so many seconds from now, even while it hangs in native code; 0 is never. Costs nothing until then."""
+    if hasattr(signal, "alarm"):
+        signal.alarm(seconds)
+
+
+def limit_memory():
+    """What this machine has no memory for shall be an error of that model, before the system ends other programs for its sake."""
+    available = memory_available_bytes()
+    if available and resource is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        sizes = read_first_line("/proc/self/statm").split()
+        limit = available // 10 * 9 + (int(sizes[5]) * os.sysconf("SC_PAGE_SIZE") if len(sizes) > 5 else 0)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def take_lease(holder):
+    """Sockets to be kept: the name of the first is free to one program of this machine only, and the second's says which one that is.
+
+    Names without files (Linux): no folder must be writable, all users meet there, and the kernel frees them whenever the program ends.
+    Raises Held; where the system has no such names, returns none.
+    """
+    name = os.environ.get("HWNAS_LEASE", "hwnas-lease").encode("utf-8", "replace")[:40]
+    if not name or not hasattr(socket, "AF_UNIX"):
+        return []
+    lease, label = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+    give_up = time.monotonic() + LEASE_PATIENCE_S
+    while True:
+        try:
+            lease.bind(b"\0" + name)
+            break
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                return []
+            if time.monotonic() > give_up:
+                raise Held(lease_holder(name)) from None
+            time.sleep(0.1)
+    about = f"{holder}, since {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}"
+    with suppress(OSError):  # this name is for people, the lease holds without it
+        label.bind((b"\0" + name + b" " + about.encode("ascii", "replace"))[:107])
+    return [lease, label]
+
+
+def lease_holder(name):
+    """Who has the lease of that name, as far as the system shows it."""
+    try:
+        sockets = Path("/proc/net/unix").read_bytes().decode("ascii", "replace")
+    except OSError:
+        sockets = ""
+    start = f" @{name.decode('ascii', 'replace')} "
+    return next((line.partition(start)[2] for line in sockets.splitlines() if start in line), "") or "another program"
+
+
 def whole_number(request, key, low, high):
     value = request.get(key)
     if type(value) is not int or not low <= value <= high:
@@ -171,10 +283,11 @@ def whole_number(request, key, low, high):
 class Agent:
     def __init__(self, requests, answers):
         self.requests, self.answers = requests, answers
-        self.items, self.options, self.seed = {}, None, 0
+        self.items, self.options, self.seed, self.lease = {}, None, 0, []
 
     def serve(self):
         while True:
+            end_after(IDLE_S)
             line = self.requests.readline(MAX_LINE_BYTES + 1)
             if not line:
                 return
@@ -185,7 +298,10 @@ class Agent:
                 request = json.loads(line.decode("utf-8"))
                 if not isinstance(request, dict):
                     raise Refused("a request is a JSON object")
+                end_after(whole_number(request, "seconds", 1, MAX_JOB_S) if "seconds" in request else 0)
                 reply = self.handle(request)
+            except Held as error:
+                reply = {"ok": False, "held_by": str(error), "error": f"this machine is being measured by {error}"}
             except Refused as error:
                 reply = {"ok": False, "error": str(error)}
             except Exception as error:  # whatever the runtime throws at a foreign model is the answer for that model
@@ -202,6 +318,8 @@ class Agent:
         op = request.get("op")
         if op == "hello":
             return self.hello(request)
+        if op == "look":
+            return {"ok": True, "state": describe_state()}
         if op == "load":
             return self.load(request)
         if op == "run":
@@ -215,6 +333,10 @@ class Agent:
             raise Refused(f"this agent speaks contract {CONTRACT}, the host {quoted(request.get('contract'))}; use the agent of the same hwnas version")
         threads = whole_number(request, "threads", 1, 1024)
         self.seed = whole_number(request, "seed", 0, 2**32 - 1)
+        holder = request.get("by", "an unnamed host")
+        if not isinstance(holder, str) or not holder.isprintable() or len(holder) > 200:
+            raise Refused(f"by must be a text of at most 200 characters, got {quoted(holder)}")
+        self.lease = self.lease or take_lease(holder)
         self.options = ort.SessionOptions()
         self.options.intra_op_num_threads = threads
         self.options.inter_op_num_threads = 1
@@ -281,6 +403,9 @@ def main():
     # Native code may print to stdout; only answers may reach the host there.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    limit_memory()
     Agent(sys.stdin.buffer, answers).serve()
 
 

@@ -112,16 +112,80 @@ def space_show(
 
 @device_app.command("list")
 def device_list(as_json: Json = False) -> None:
-    """The devices that ship with hwnas; a device is one TOML file."""
+    """The devices that ship with hwnas and your own; a device is one TOML file."""
     from hwnas.cli import show
-    from hwnas.device import device_names, load_device
+    from hwnas.verbs.device import list_devices
 
-    devices = [load_device(name) for name in device_names()]
+    devices = list_devices()
     if as_json:
-        show.as_json([{"name": each.name, "description": each.description, "transport": each.transport, "runtimes": list(each.runtimes)} for each in devices])
+        show.as_json(devices)
         return
-    rows = [[each.name, each.transport, ", ".join(each.runtimes), each.description] for each in devices]
-    show.table("", {"device": "left", "transport": "left", "runtimes": "left", "description": "left"}, rows)
+    rows = [
+        [each["name"], each["origin"], "", "", f"cannot be read: {each['error']}"]
+        if "error" in each
+        else [each["name"], each["origin"], each["transport"], ", ".join(each["runtimes"]), each["description"]]
+        for each in devices
+    ]
+    show.table("", {"device": "left", "origin": "left", "transport": "left", "runtimes": "left", "description": "left"}, rows)
+
+
+@device_app.command("add")
+def device_add(
+    name: Annotated[str, typer.Argument(help="What it is called from now on.")],
+    transport: Annotated[str, typer.Option(help="How it is reached: local, ssh.")] = ...,  # type: ignore[assignment]
+    address: Annotated[str, typer.Option(help="Where: user@host, ssh://user@host:port, or a name of your ssh configuration.")] = "",
+    python: Annotated[str, typer.Option(help="Python on the device, such as ~/venv/bin/python; python3 by default.")] = "",
+    runtime: Annotated[list[str] | None, typer.Option(help="What it can run, the preferred one first; onnxruntime by default.")] = None,
+    processor: Annotated[str, typer.Option(help="Which of its processors.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="Threads it is measured with unless told otherwise.")] = 1,
+    description: Annotated[str, typer.Option(help="A line for people.")] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Write over your device of that name.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the file of a device of your own; nothing is connected to."""
+    from hwnas.cli import show
+    from hwnas.verbs.device import add_device
+
+    path = add_device(
+        name,
+        transport=transport,
+        address=address,
+        python=python,
+        runtimes=runtime or ["onnxruntime"],
+        processor=processor,
+        threads=threads,
+        description=description,
+        replace=replace,
+    )
+    if as_json:
+        show.as_json({"name": name, "file": str(path)})
+        return
+    typer.echo(f"{path}\nnext: hwnas device check {name}")
+
+
+@device_app.command("check")
+@resumable
+def device_check(
+    device: Annotated[str, typer.Argument(help="Name of a device, or a TOML file.")] = "localhost",
+    seconds: Annotated[float, typer.Option(help="How long it is measured.")] = 10.0,
+    threads: Annotated[int | None, typer.Option(help="Threads of the runtime; the device's by default.")] = None,
+    runtime: Annotated[str, typer.Option(help="One of its runtimes; the first by default.")] = "",
+    as_json: Json = False,
+) -> None:
+    """What a device is, how finely and evenly it can be timed, and what to change for better numbers."""
+    from hwnas.cli import show
+    from hwnas.verbs.device import check_device
+
+    with show.progress_bar() as progress:
+        found = check_device(device, seconds=seconds, threads=threads, runtime=runtime, progress=progress)
+    if as_json:
+        show.as_json(found)
+        return
+    show.table(f"{found['device']}, measured for {found['seconds']:g} s", {"what": "left", "found": "left"}, show.device_rows(found))
+    typer.echo("for better numbers:" if found["advice"] else "nothing to change for better numbers")
+    for each in found["advice"]:
+        typer.echo(f"- {each}")
+    typer.echo(f"next: hwnas profile {device} --space ofa_mini --to DIR")
 
 
 @app.command()

@@ -31,6 +31,33 @@ def table(title: str, columns: Mapping[str, str], rows: list[list[str]]) -> None
     Console(width=None if sys.stdout.isatty() else 140, markup=False).print(made)  # cells are text: 'hwnas[demo]' is no style
 
 
+def device_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """(what, found) of a device's check."""
+    system, before = found["system"], found["before"]
+
+    def percent(value: float | None) -> str:
+        return "every visit was disturbed" if value is None else f"{value:.2f} %"
+
+    ghz = [f"{before[key] / 1e6:.2f} GHz {words}" for key, words in (("frequency_cur_khz", "now"), ("frequency_max_khz", "at most")) if key in before]
+    states = [f"{each['relative_latency']:.2f} times the best for {100 * each['share']:.0f} % of the time" for each in found["speed_states"]]
+    warmest = max(found["temperatures_c"].items(), key=lambda item: item[1], default=None)
+    return [
+        ["reached by", f"{found['transport']} {found['address']}".strip()],
+        ["processor", f"{system.get('processor', 'unknown')}, {before.get('usable_cores', '?')} of {system.get('cores', '?')} cores usable"],
+        ["clock rate", ", ".join([f"governor {system.get('governor', 'unknown')}", *ghz])],
+        ["system", f"{system.get('os', 'unknown')} {system.get('arch', '')}, Python {system.get('python', '?')}"],
+        ["runtime", f"{found['runtime']} {found['version']}, {found['threads']} thread(s)"],
+        ["clock", f"steps of {before.get('clock_step_ns', '?')} ns"],
+        ["memory", f"{before['memory_available_bytes'] / 1e9:.1f} GB available" if "memory_available_bytes" in before else "not shown by this system"],
+        ["load", f"{before['load_1min_pct'] / 100:.2f} cores in the last minute" if "load_1min_pct" in before else "not shown by this system"],
+        ["temperature", f"{warmest[1]:.0f} degrees Celsius ({warmest[0]})" if warmest else "not shown by this system"],
+        ["anchor", f"{found['anchor_best_us']:.1f} microseconds at best, {found['visits']} visits"],
+        ["noise floor", f"{percent(found['noise_pct'])} between bursts, {percent(found['run_noise_pct'])} between runs"],
+        ["speed states", "; ".join(states)],
+        ["disturbed", f"{100 * found['disturbed_share']:.1f} % of the visits"],
+    ]
+
+
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """A progress callback that draws a bar with rate and remaining time on stderr; without a terminal, a line per stage."""

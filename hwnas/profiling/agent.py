@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -12,7 +16,7 @@ import numpy as np
 from hwnas import registry
 from hwnas.data import shipped
 from hwnas.device import MAX_THREADS, Device
-from hwnas.errors import InputError, MeasurementFailed
+from hwnas.errors import InputError, MeasurementFailed, RunHeld
 from hwnas.files import sha256
 from hwnas.graph import Graph
 from hwnas.latency_table import Conditions
@@ -52,7 +56,11 @@ class Identity:
 
 
 class Refused(Exception):
-    """The agent answered that it cannot do this; it goes on."""
+    """The agent answered that it cannot do this; it goes on. held_by: who measures on the device, where that is the reason."""
+
+    def __init__(self, reason: str, held_by: str = ""):
+        super().__init__(reason)
+        self.held_by = held_by
 
 
 class Agent:
@@ -60,7 +68,7 @@ class Agent:
 
     def __init__(self, connection: Connection, agent_sha256: str, *, threads: int, seed: int, timing: Timing):
         self._connection, self._timing = connection, timing
-        answer = self._ask({"op": "hello", "contract": CONTRACT, "threads": threads, "seed": seed}, seconds=_START_S)
+        answer = self._ask({"op": "hello", "contract": CONTRACT, "threads": threads, "seed": seed, "by": _whoami()}, seconds=_START_S)
         texts = [answer.get("runtime"), answer.get("version")]
         if answer.get("contract") != CONTRACT or not all(isinstance(text, str) for text in texts):
             raise MeasurementFailed(f"the agent speaks another contract than {CONTRACT}: {str(answer)[:120]}")
@@ -69,6 +77,10 @@ class Agent:
     def load(self, item: str, model: bytes) -> None:
         """Raises Refused with the agent's reason where the model cannot be run."""
         self._ask({"op": "load", "item": item, "bytes": len(model)}, model, seconds=_LOAD_S)
+
+    def look(self) -> Mapping[str, str | int | bool]:
+        """What may change on the device from minute to minute, as it is now: name -> value. Raises Refused where its agent cannot tell."""
+        return _facts(self._ask({"op": "look"}, seconds=_START_S).get("state"))
 
     def visit(self, order: Sequence[str], bursts: Mapping[str, Burst], *, expected_s: float = 0.0) -> list[Visit | str]:
         """Visits items in that order; for each its visit, or the reason why it failed. `expected_s` lengthens the deadline."""
@@ -89,15 +101,18 @@ class Agent:
         return [_visit(report, item, bursts[item].runs) for report, item in zip(reports, order, strict=True)]
 
     def _ask(self, request: dict[str, Any], payload: bytes = b"", *, seconds: float) -> dict[str, Any]:
-        answer = self._connection.ask(request, payload, seconds=seconds)
+        answer = self._connection.ask({**request, "seconds": ceil(seconds)}, payload, seconds=seconds)
         if not answer["ok"]:
-            raise Refused(str(answer.get("error", "no reason given"))[:500])
+            raise Refused(str(answer.get("error", "no reason given"))[:500], str(answer.get("held_by", ""))[:200])
         return answer
 
 
 @contextmanager
 def started_agent(device: Device, runtime: Runtime, *, threads: int, seed: int, timing: Timing = TIMING) -> Iterator[Agent]:
-    """The agent of that runtime, running on the device, with the anchor loaded; ended at the end. Raises InputError, MeasurementFailed."""
+    """The agent of that runtime, running on the device, with the anchor loaded; ended at the end.
+
+    Raises InputError, RunHeld where the device is being measured, MeasurementFailed.
+    """
     if not 1 <= threads <= MAX_THREADS:
         raise InputError(f"threads must be from 1 to {MAX_THREADS}, got {threads}")
     if not 0 <= seed < 2**32:
@@ -109,6 +124,8 @@ def started_agent(device: Device, runtime: Runtime, *, threads: int, seed: int, 
         try:
             agent = Agent(connection, sha256(path), threads=threads, seed=seed, timing=timing)
         except Refused as error:
+            if error.held_by:
+                raise RunHeld(f"{device.name} is being measured by {error.held_by}; wait until it ends or stop it, then run the same command again") from None
             raise MeasurementFailed(f"the agent of {device.name} refused to start: {error}") from None
         _load_anchor(agent, runtime)
         yield agent
@@ -123,6 +140,15 @@ def _load_anchor(agent: Agent, runtime: Runtime) -> None:
         agent.load(ANCHOR_ITEM, runtime.build(graph, random_weights(graph, np.random.default_rng(0))))
     except Refused as error:
         raise MeasurementFailed(f"the anchor cannot be run: {error}") from None
+
+
+def _whoami() -> str:
+    """`user@host, process 4711`, for whoever wants the device while we measure on it."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a user id without a name, or Windows without variables
+        user = "unknown"
+    return "".join(c for c in f"{user[:20]}@{socket.gethostname()[:20]}, process {os.getpid()}" if c.isprintable())
 
 
 def _facts(data: Any) -> dict[str, str | int | bool]:

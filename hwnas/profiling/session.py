@@ -19,7 +19,7 @@ import numpy as np
 from hwnas import __version__, registry
 from hwnas.architecture import Architecture
 from hwnas.device import Device
-from hwnas.errors import InputError, MeasurementFailed
+from hwnas.errors import ConnectionLost, InputError, MeasurementFailed
 from hwnas.graph import Graph, block_text
 from hwnas.index import BlockIndex
 from hwnas.latency_table import TABLE, Fact, Failure, LatencyTable, Measurement
@@ -79,7 +79,7 @@ def profile(
 
     The same call again continues where the last one ended and measures nothing twice; where the table is complete it is returned at
     once. Ctrl-C ends after the batch in progress (under a second or so). Raises InputError where the folder holds another profile,
-    RunHeld, DamagedFile, MeasurementFailed, KeyboardInterrupt.
+    RunHeld where another process writes there or measures on the device, DamagedFile, MeasurementFailed, KeyboardInterrupt.
     """
     report = progress or (lambda stage, done, total: None)
     folder = Path(folder)
@@ -106,7 +106,10 @@ def profile(
 
 
 def _load(agent: Agent, runtime: Runtime, items: _Items, record: Record, seed: int, report: Progress, check: Callable[[], None]) -> None:
-    """Build each model, hand it over, forget it. What the runtime cannot run becomes a failure, and so does what ends the agent."""
+    """Build each model, hand it over, forget it. What the runtime cannot run becomes a failure, and so does what ends the agent.
+
+    A connection that breaks is no fault of the model, unless it breaks at the same one again.
+    """
     failures: dict[str, str] = {}
     for number, item in enumerate(items.names):
         report("load", number, len(items.names))
@@ -119,6 +122,9 @@ def _load(agent: Agent, runtime: Runtime, items: _Items, record: Record, seed: i
         except (InputError, Refused) as error:
             failures[item] = str(error)
         except MeasurementFailed as error:
+            if isinstance(error, ConnectionLost) and item not in record.lost:
+                record.add_lost(item)
+                raise
             record.add([], failures | {item: str(error)})
             raise MeasurementFailed(f"{error}; it was given {items.describe(item)}, which the same command leaves out the next time") from None
     report("load", len(items.names), len(items.names))

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 
 class Connection(Protocol):
-    """A running agent. Raises MeasurementFailed, naming what happened, when it ends, hangs or answers nonsense."""
+    """A running agent.
+
+    Raises MeasurementFailed, naming what happened, when it ends, hangs or answers nonsense, and ConnectionLost where only the way to it broke.
+    """
 
     def ask(self, request: dict[str, Any], payload: bytes = b"", *, seconds: float) -> dict[str, Any]:
         """Send one request, followed by its payload, and wait at most `seconds` for its one-line answer."""
@@ -22,6 +25,10 @@ class Connection(Protocol):
 
 
 class Transport(Protocol):
+    def check(self, device: Device) -> None:
+        """Raises InputError where the device's address, or another of its fields, is not what this transport takes."""
+        ...
+
     def start(self, device: Device, agent: Path) -> Connection:
-        """Run an agent's file on the device, at its address. Raises MeasurementFailed where it cannot be started."""
+        """Run an agent's file on the device, at its address. Raises InputError as `check` does, MeasurementFailed where it cannot be started."""
         ...

@@ -79,7 +79,7 @@ def _target(name: str, given: str | None) -> Device:
         return load_device(name)
     except UnknownName:
         if given is None:
-            raise InputError(f"the table is of the device '{name}', which does not ship with hwnas; name its file with --device") from None
+            raise InputError(f"the table is of the device '{name}', which is neither shipped nor one of yours; name its file with --device") from None
         raise
 
 
