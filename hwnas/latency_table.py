@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from hwnas.architecture import Architecture
 from hwnas.errors import DamagedFile, InputError, MissingLatency
-from hwnas.files import parse_toml, read_text, write_whole
+from hwnas.files import parse_json, parse_toml, read_text, write_whole
 from hwnas.graph import Block, block_text, parse_block
 
 FORMAT = "hwnas.latency_table/2"
@@ -363,8 +363,8 @@ def _entry(row: Mapping[str, str], where: str) -> Entry:
 
 
 def _network(row: Mapping[str, str], where: str) -> NetworkMeasurement:
-    values = _checked(lambda: json.loads(row["architecture"]), where)
-    if not isinstance(values, dict) or not all(isinstance(value, str | int | float) for value in values.values()):
+    values = _checked(lambda: parse_json(row["architecture"]), where)
+    if not isinstance(values, dict) or not all(isinstance(value, str | int | float) and _not_plain(value, "") is None for value in values.values()):
         raise DamagedFile(f"{where}: the architecture must map choices to values")
     if not row["space"] or not _FINGERPRINT.fullmatch(row["fingerprint"]):
         raise DamagedFile(f"{where}: a network needs the name and the fingerprint of its space")

@@ -166,6 +166,8 @@ def test_forged_entries_are_refused_with_file_and_line(folder, old, new, message
         ("0.5,0.75,1,16", "0.5,nan,1,16", "p50_ms must be a positive number"),
         ("ab" * 32, "ab" * 31, "fingerprint of its space"),
         ('"{""resolution"":32,""act"":""relu""}"', "[" * 50_000, "maximum recursion|Expecting|nested"),
+        ('""resolution"":32', '""resolution"":NaN', "NaN is not allowed"),
+        ('""resolution"":32', '""resolution"":1e999', "must map choices to values"),
         ('"{""resolution"":32,""act"":""relu""}"', "32", "must map choices to values"),
         ('"{""resolution"":32,""act"":""relu""}"', '"{""resolution"":[32]}"', "must map choices to values"),
         ('"{""resolution"":32,', '"{""resolution"":48,', "has two rows"),
