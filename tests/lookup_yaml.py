@@ -59,4 +59,4 @@ Logits-input:7x7x1280-output:1000:
 """
 
 #: By name of the dialect.
-TEXTS = {"ofa": OFA, "proxylessnas": PROXYLESSNAS}
+BY_DIALECT = {"ofa": OFA, "proxylessnas": PROXYLESSNAS}

@@ -11,7 +11,8 @@ import pytest
 import hwnas
 from hwnas.cli.commands import app
 
-VERBS = ("doctor", "export", "profile", "report", "search", "show_space", "train", "verify")
+TABLE_VERBS = ("check_table", "diff_tables", "export_table", "import_table", "list_tables", "merge_tables", "show_table")
+VERBS = ("doctor", "export", "profile", "report", "search", "show_space", "train", "verify", *TABLE_VERBS)
 
 
 @pytest.mark.parametrize("name", VERBS)

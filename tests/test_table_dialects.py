@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from lookup_yaml import OFA, PROXYLESSNAS, TEXTS
+from lookup_yaml import BY_DIALECT, OFA, PROXYLESSNAS
 
 from hwnas.blocks import conv_bn_act, mbconv
 from hwnas.errors import DamagedFile, InputError, UnknownName
@@ -26,7 +26,7 @@ def written(folder, text):
 
 @pytest.mark.parametrize("name", DIALECTS)
 def test_import_then_export_reproduces_the_values(tmp_path, name):
-    dialect, path = DIALECTS[name], written(tmp_path, TEXTS[name])
+    dialect, path = DIALECTS[name], written(tmp_path, BY_DIALECT[name])
     before = read_flat_yaml(path)
     rows, left_out = read_dialect(path, dialect)
     assert len(rows) == len(before) and not left_out
@@ -36,7 +36,7 @@ def test_import_then_export_reproduces_the_values(tmp_path, name):
 
 @pytest.mark.parametrize("name", DIALECTS)
 def test_every_imported_block_is_a_network_of_its_own(tmp_path, name):
-    for key in read_flat_yaml(written(tmp_path, TEXTS[name])):
+    for key in read_flat_yaml(written(tmp_path, BY_DIALECT[name])):
         block = block_of(key, DIALECTS[name])
         assert Graph.of_block(block).output == block[-1].op.output
         assert key_of(block, DIALECTS[name]) == key
@@ -135,7 +135,7 @@ def test_what_has_no_counterpart_is_listed_and_the_rest_is_kept(tmp_path):
 def test_a_file_of_the_other_dialect_is_not_half_read(tmp_path, name, other):
     """Its first and last layers are spelled alike, and have other activations."""
     with pytest.raises(DamagedFile, match=rf"is not of the dialect {other}: 'expanded_conv-.* in the dialect {other} it says expand, kernel"):
-        read_dialect(written(tmp_path, TEXTS[name]), DIALECTS[other])
+        read_dialect(written(tmp_path, BY_DIALECT[name]), DIALECTS[other])
 
 
 def test_a_file_without_any_entry_of_a_dialect_is_refused(tmp_path):
