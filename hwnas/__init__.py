@@ -1,7 +1,8 @@
 """Hardware-aware neural architecture search: profile a device, search under a latency budget, export what is measured to fit.
 
 Each command of the shell is a function here: `profile`, `train`, `search`, `verify`, `export`, `report`, `show_space`, `doctor`,
-`list_devices`, `add_device` and `check_device`. They, and with them PyTorch and the rest, are imported when they are first asked for;
+`list_devices`, `add_device` and `check_device`, and for `hwnas table` `list_tables`, `show_table`, `check_table`, `import_table`,
+`export_table`, `merge_tables` and `diff_tables`. They, and with them PyTorch and the rest, are imported when they are first asked for;
 `import hwnas` alone needs numpy.
 """
 
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     from hwnas.verbs.report import report as report
     from hwnas.verbs.search import search as search
     from hwnas.verbs.space import show_space as show_space
+    from hwnas.verbs.table import check_table as check_table
+    from hwnas.verbs.table import diff_tables as diff_tables
+    from hwnas.verbs.table import export_table as export_table
+    from hwnas.verbs.table import import_table as import_table
+    from hwnas.verbs.table import list_tables as list_tables
+    from hwnas.verbs.table import merge_tables as merge_tables
+    from hwnas.verbs.table import show_table as show_table
     from hwnas.verbs.train import train as train
     from hwnas.verbs.verify import verify as verify
 
@@ -50,13 +58,20 @@ __all__ = [
 _VERBS = {
     "add_device": "hwnas.verbs.device",
     "check_device": "hwnas.verbs.device",
+    "check_table": "hwnas.verbs.table",
+    "diff_tables": "hwnas.verbs.table",
     "doctor": "hwnas.verbs.doctor",
     "export": "hwnas.verbs.export",
+    "export_table": "hwnas.verbs.table",
+    "import_table": "hwnas.verbs.table",
     "list_devices": "hwnas.verbs.device",
+    "list_tables": "hwnas.verbs.table",
+    "merge_tables": "hwnas.verbs.table",
     "profile": "hwnas.verbs.profile",
     "report": "hwnas.verbs.report",
     "search": "hwnas.verbs.search",
     "show_space": "hwnas.verbs.space",
+    "show_table": "hwnas.verbs.table",
     "train": "hwnas.verbs.train",
     "verify": "hwnas.verbs.verify",
 }

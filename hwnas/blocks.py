@@ -55,11 +55,21 @@ def mbconv(
     The shortcut is the identity where stride is 1 and the width stays, else none. With `expand_always` false an
     `expand` of 1 leaves the first convolution out, as in the published networks' first block.
     """
+    channels = shape[1]
+    middle = make_divisible(round(channels * expand)) if expand_always or expand != 1 else None
+    return inverted_residual(shape, out, kernel, middle, stride=stride, act=act, se=se, shortcut=stride == 1 and channels == out, eps=eps)
+
+
+def inverted_residual(
+    shape: Shape, out: int, kernel: int, middle: int | None, *, stride: int, act: str, se: bool, shortcut: bool, eps: float = BN_EPSILON
+) -> Block:
+    """`mbconv` with everything said: its middle channels, or None to leave the expansion out, and whether there is a shortcut."""
     n, channels, height, width = shape
-    middle = make_divisible(round(channels * expand)) if expand_always or expand != 1 else channels
     nodes: list[Node] = []
     source = "in0"
-    if expand_always or expand != 1:
+    if middle is None:
+        middle = channels
+    else:
         nodes.append(Node("expand", Conv2d(shape, out=middle, act=act), ("in0",), eps))
         source = "expand"
     depthwise = Conv2d((n, middle, height, width), out=middle, kernel=kernel, stride=stride, groups=middle, act=act)
@@ -70,7 +80,7 @@ def mbconv(
         source = "se.scale"
     project = Conv2d(depthwise.output, out=out)
     nodes.append(Node("project", project, (source,), eps))
-    if stride == 1 and channels == out:
+    if shortcut:
         nodes.append(Node("add", Add(project.output), ("project", "in0")))
     return tuple(nodes)
 

@@ -54,11 +54,11 @@ def _regular(path: Path) -> os.stat_result:
     return facts
 
 
-def read_text(path: Path) -> str:
-    """A text file of reasonable size. Raises DamagedFile."""
+def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
+    """A text file of at most `limit` bytes. Raises DamagedFile."""
     try:
-        if (size := _regular(path).st_size) > MAX_TEXT_BYTES:
-            raise DamagedFile(f"{path} has {size:,} bytes, over the limit of {MAX_TEXT_BYTES:,} for a text file")
+        if (size := _regular(path).st_size) > limit:
+            raise DamagedFile(f"{path} has {size:,} bytes, over the limit of {limit:,} for this text file")
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise DamagedFile(f"cannot read {path}: {error.strerror or error}") from None

@@ -19,20 +19,23 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from hwnas.architecture import Architecture
 from hwnas.errors import DamagedFile, InputError, MissingLatency
-from hwnas.files import parse_toml, read_text, write_whole
+from hwnas.files import parse_json, parse_toml, read_text, write_whole
 from hwnas.graph import Block, block_text, parse_block
 
-FORMAT = "hwnas.latency_table/1"
+FORMAT = "hwnas.latency_table/2"
+_FORMAT_1 = "hwnas.latency_table/1"  # without mean_ms and std_ms, and so without imported rows; read, no longer written
 TABLE, ENTRIES, NETWORKS = "table.toml", "entries.csv", "networks.csv"
 
 #: measured by hwnas; emulated or simulated by it; imported from somebody else's data.
 TableOrigin: TypeAlias = Literal["measured", "emulated", "simulated", "imported"]
 Fact: TypeAlias = str | int | float | bool
 
-_ENTRY_COLUMNS = ("price_ms", "p10_ms", "p50_ms", "p90_ms", "visits", "accepted", "runs", "error", "block")
+_ENTRY_COLUMNS = ("price_ms", "mean_ms", "std_ms", "p10_ms", "p50_ms", "p90_ms", "visits", "accepted", "runs", "error", "block")
+_ENTRY_COLUMNS_1 = tuple(name for name in _ENTRY_COLUMNS if name not in ("mean_ms", "std_ms"))
 _NETWORK_COLUMNS = ("space", "fingerprint", "p10_ms", "p50_ms", "p90_ms", "visits", "dropped", "architecture")
 _SEAL = re.compile(r'sha256 = "([0-9a-f]{64})"\n')
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_MAX_DEPTH = 16  # of the facts in table.toml; a table merged from tables nests by one or two
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,10 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One block. The price is the 25th percentile over accepted visits of the burst's best run; the percentiles are over all runs."""
+    """One block. The price is the 25th percentile over accepted visits of the burst's best run; all else is over all runs.
+
+    Mean and standard deviation are what other projects' tables hold; those written before format 2 lack them.
+    """
 
     price_ms: float
     p10_ms: float
@@ -62,6 +68,22 @@ class Measurement:
     visits: int
     accepted: int
     runs: int
+    mean_ms: float | None = None
+    std_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """One block as somebody else's table has it: mean and standard deviation over `runs` runs. No percentile is known, and none is made up."""
+
+    mean_ms: float
+    std_ms: float
+    runs: int
+
+    @property
+    def price_ms(self) -> float:
+        """The mean: what those tables are summed by."""
+        return self.mean_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +91,10 @@ class Failure:
     """A block that could not be measured, and why: a row, too."""
 
     error: str
+
+
+#: A row of entries.csv.
+Entry: TypeAlias = Measurement | Imported | Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,26 +112,26 @@ class NetworkMeasurement:
 
 @dataclass(frozen=True, slots=True)
 class LatencyTable:
-    """`entries` by block text. `protocol`, `provenance`, `anchor` and `quality` are facts for people and for `profile` to compare."""
+    """`entries` by block text. `protocol`, `provenance`, `anchor` and `quality` are facts for people, and for commands to compare."""
 
     conditions: Conditions
-    entries: Mapping[str, Measurement | Failure] = field(hash=False)
+    entries: Mapping[str, Entry] = field(hash=False)
     networks: tuple[NetworkMeasurement, ...] = ()
     origin: TableOrigin = "measured"
     protocol: Mapping[str, Fact] = field(default_factory=dict, hash=False)
-    provenance: Mapping[str, Fact] = field(default_factory=dict, hash=False)
+    provenance: Mapping[str, Any] = field(default_factory=dict, hash=False)
     anchor: Mapping[str, Any] = field(default_factory=dict, hash=False)
     quality: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def missing(self, blocks: Sequence[Block]) -> list[str]:
         """Texts of the blocks without a price, in order, each once; skipped layers need none."""
         texts = dict.fromkeys(block_text(block) for block in blocks if block)
-        return [text for text in texts if not isinstance(self.entries.get(text), Measurement)]
+        return [text for text in texts if not isinstance(self.entries.get(text), Measurement | Imported)]
 
     def price_ms(self, block: Block) -> float:
         """0 for a skipped layer. Raises MissingLatency."""
         entry = self.entries.get(block_text(block)) if block else None
-        if isinstance(entry, Measurement):
+        if isinstance(entry, Measurement | Imported):
             return entry.price_ms
         if block:
             raise self.missing_latency([block_text(block)], 1, "SPACE")
@@ -159,16 +185,28 @@ class LatencyTable:
                 raise DamagedFile(f"{folder / name} is not the file that {TABLE} was written with: it was cut short or changed")
         if table.get("origin") not in get_args(TableOrigin):
             raise DamagedFile(f"{path}: origin must be one of {', '.join(get_args(TableOrigin))}, got {table.get('origin')!r}")
-        entries: dict[str, Measurement | Failure] = {}
-        for where, row in _rows(folder / ENTRIES, texts[ENTRIES], _ENTRY_COLUMNS):
+        entries: dict[str, Entry] = {}
+        columns = _ENTRY_COLUMNS_1 if table["format"] == _FORMAT_1 else _ENTRY_COLUMNS
+        for where, row in _rows(folder / ENTRIES, texts[ENTRIES], columns):
             if row["block"] in entries:
                 raise DamagedFile(f"{where}: this block has a row already")
-            entries[row["block"]] = _entry(row, where)
+            entries[row["block"]] = entry = _entry(row, where)
+            if isinstance(entry, Imported) and table["origin"] != "imported":
+                raise DamagedFile(f"{where}: a row without visits is imported, and this table is {table['origin']}")
         networks = tuple(_network(row, where) for where, row in _rows(folder / NETWORKS, texts[NETWORKS], _NETWORK_COLUMNS))
         if len({(each.fingerprint, json.dumps(dict(each.architecture.values))) for each in networks}) != len(networks):
             raise DamagedFile(f"{folder / NETWORKS}: a network has two rows")
         sections = (_section(table, name, path) for name in ("protocol", "provenance", "anchor", "quality"))
         return cls(_conditions(_section(table, "conditions", path), path), entries, networks, table["origin"], *sections)
+
+
+def seal(folder: Path) -> str:
+    """SHA-256 in the first line of a table's `table.toml`: it covers all three files, and so names the table. Raises DamagedFile."""
+    first = read_text(folder / TABLE).partition("\n")[0]
+    found = _SEAL.match(first + "\n")
+    if found is None:
+        raise DamagedFile(f"{folder / TABLE} has no hash in its first line")
+    return found[1]
 
 
 def _digest(text: str) -> str:
@@ -179,12 +217,14 @@ def _number(value: float) -> str:
     return f"{value:.6g}"
 
 
-def _entry_row(item: tuple[str, Measurement | Failure]) -> list[str]:
+def _entry_row(item: tuple[str, Entry]) -> list[str]:
     block, entry = item
     if isinstance(entry, Failure):
-        return [""] * 7 + [entry.error, block]
-    numbers = [_number(value) for value in (entry.price_ms, entry.p10_ms, entry.p50_ms, entry.p90_ms)]
-    return [*numbers, str(entry.visits), str(entry.accepted), str(entry.runs), "", block]
+        return [""] * 9 + [entry.error, block]
+    if isinstance(entry, Imported):  # every digit: they are not ours to round
+        return [repr(entry.mean_ms), repr(entry.mean_ms), repr(entry.std_ms), *[""] * 5, str(entry.runs), "", block]
+    numbers = (entry.price_ms, entry.mean_ms, entry.std_ms, entry.p10_ms, entry.p50_ms, entry.p90_ms)
+    return [*("" if value is None else _number(value) for value in numbers), str(entry.visits), str(entry.accepted), str(entry.runs), "", block]
 
 
 def _network_row(network: NetworkMeasurement) -> list[str]:
@@ -207,8 +247,8 @@ def _read_table(path: Path) -> dict[str, Any]:
     if seal is None or seal[1] != _digest(text[seal.end() :]):
         raise DamagedFile(f"{path} does not match the hash in its first line: it was cut short or changed")
     table = parse_toml(text, path)
-    if table.get("format") != FORMAT:
-        raise DamagedFile(f"{path} has the format {str(table.get('format'))[:60]!r}; this version reads '{FORMAT}'")
+    if table.get("format") not in (FORMAT, _FORMAT_1):
+        raise DamagedFile(f"{path} has the format {str(table.get('format'))[:60]!r}; this version reads '{FORMAT}' and '{_FORMAT_1}'")
     return table
 
 
@@ -216,14 +256,30 @@ def _section(table: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
     section = table.get(name)
     if not isinstance(section, dict):
         raise DamagedFile(f"{path} lacks the section [{name}]")
+    if (wrong := _not_plain(section, name)) is not None:
+        raise DamagedFile(f"{path}: {wrong}")
     return section
+
+
+def _not_plain(value: Any, at: str, depth: int = 0) -> str | None:
+    """What is in a section of TOML that JSON has no place for, or that is too much of a number; None where nothing is."""
+    if depth > _MAX_DEPTH:
+        return f"{at[:80]} is nested more than {_MAX_DEPTH} deep"
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return next((wrong for key, each in items if (wrong := _not_plain(each, f"{at}.{key}", depth + 1))), None)
+    if isinstance(value, str | bool) or (isinstance(value, int | float) and abs(value) < 2**63):  # false for NaN
+        return None
+    return f"{at[:80]} must be text, a number, true, false, or made of these, got {str(value)[:40]}"
 
 
 def _conditions(data: Mapping[str, Any], path: Path) -> Conditions:
     texts = [data.get(key) for key in ("device", "processor", "runtime", "version", "regime")]
     threads, options = data.get("threads"), data.get("options")
-    if not all(isinstance(text, str) for text in texts) or type(threads) is not int or threads < 1 or not isinstance(options, dict):
+    flat = isinstance(options, dict) and not any(isinstance(value, dict | list) for value in options.values())
+    if not all(isinstance(text, str) for text in texts) or type(threads) is not int or threads < 1 or not flat:
         raise DamagedFile(f"{path}: [conditions] must say device, processor, runtime, version, threads, regime and options")
+    assert isinstance(options, dict)
     device, processor, runtime, version, regime = map(str, texts)
     return Conditions(device, processor, runtime, version, threads, regime, options)
 
@@ -254,6 +310,17 @@ def _positive_ms(row: Mapping[str, str], key: str, where: str) -> float:
     return value
 
 
+def _std_ms(row: Mapping[str, str], where: str) -> float:
+    """Unlike a latency it may be 0: of one run, or of equal ones."""
+    try:
+        value = float(row["std_ms"])
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1e12:
+        raise DamagedFile(f"{where}: std_ms must be a number of milliseconds, 0 to 1e12, got '{row['std_ms'][:40]}'")
+    return value
+
+
 def _count(row: Mapping[str, str], key: str, where: str, least: int) -> int:
     if not re.fullmatch(r"[0-9]{1,12}", row[key], re.ASCII) or int(row[key]) < least:
         raise DamagedFile(f"{where}: {key} must be a whole number of at least {least}, got '{row[key][:40]}'")
@@ -274,23 +341,30 @@ def _checked(parse: Callable[[], Any], where: str) -> Any:
         raise DamagedFile(f"{where}: {str(error)[:200]}") from None
 
 
-def _entry(row: Mapping[str, str], where: str) -> Measurement | Failure:
+def _entry(row: Mapping[str, str], where: str) -> Entry:
     block = _checked(lambda: parse_block(row["block"]), where)
     if _checked(lambda: block_text(block), where) != row["block"]:
         raise DamagedFile(f"{where}: the block is not written as hwnas writes it")
+    filled = {key for key, value in row.items() if value} - {"block"}
     if row["error"]:
-        if any(row[key] for key in _ENTRY_COLUMNS[:7]):
+        if filled != {"error"}:
             raise DamagedFile(f"{where}: a row has numbers or an error, not both")
         return Failure(row["error"])
+    spread = {"mean_ms", "std_ms"} & filled
+    mean, std = (_positive_ms(row, "mean_ms", where), _std_ms(row, where)) if spread else (None, None)
+    if mean is not None and std is not None and filled == {"price_ms", "mean_ms", "std_ms", "runs"}:
+        if row["price_ms"] != row["mean_ms"]:
+            raise DamagedFile(f"{where}: the price of an imported row is its mean, got '{row['price_ms'][:40]}' and '{row['mean_ms'][:40]}'")
+        return Imported(mean, std, _count(row, "runs", where, 1))
     visits, accepted, runs = (_count(row, key, where, least) for key, least in (("visits", 1), ("accepted", 0), ("runs", 1)))
     if accepted > visits or runs < visits:
         raise DamagedFile(f"{where}: accepted <= visits <= runs must hold, got {accepted}, {visits}, {runs}")
-    return Measurement(_positive_ms(row, "price_ms", where), *_percentiles_ms(row, where), visits, accepted, runs)
+    return Measurement(_positive_ms(row, "price_ms", where), *_percentiles_ms(row, where), visits, accepted, runs, mean, std)
 
 
 def _network(row: Mapping[str, str], where: str) -> NetworkMeasurement:
-    values = _checked(lambda: json.loads(row["architecture"]), where)
-    if not isinstance(values, dict) or not all(isinstance(value, str | int | float) for value in values.values()):
+    values = _checked(lambda: parse_json(row["architecture"]), where)
+    if not isinstance(values, dict) or not all(isinstance(value, str | int | float) and _not_plain(value, "") is None for value in values.values()):
         raise DamagedFile(f"{where}: the architecture must map choices to values")
     if not row["space"] or not _FINGERPRINT.fullmatch(row["fingerprint"]):
         raise DamagedFile(f"{where}: a network needs the name and the fingerprint of its space")

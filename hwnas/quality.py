@@ -20,6 +20,7 @@ class Quality:
 
     networks: int
     mape: float
+    rmse_ms: float
     bias: float
     within_5pct: float
     within_10pct: float
@@ -29,7 +30,7 @@ class Quality:
 
 
 def quality(measured: FloatArray, predicted: FloatArray, groups: Sequence[Hashable] = ()) -> Quality:
-    """measured, predicted (n,), positive measured; groups: each network's resolution, or nothing. Raises InputError for fewer than two."""
+    """measured, predicted (n,) in ms, positive measured; groups: each network's resolution, or nothing. Raises InputError for fewer than two."""
     from scipy.stats import kendalltau, spearmanr
 
     if len(measured) != len(predicted) or len(measured) < 2 or (groups and len(groups) != len(measured)):
@@ -41,6 +42,7 @@ def quality(measured: FloatArray, predicted: FloatArray, groups: Sequence[Hashab
     return Quality(
         networks=len(measured),
         mape=float(np.abs(error).mean()),
+        rmse_ms=float(np.sqrt(np.square(predicted - measured).mean())),
         bias=float(error.mean()),
         within_5pct=float((np.abs(error) <= 0.05).mean()),
         within_10pct=float((np.abs(error) <= 0.10).mean()),

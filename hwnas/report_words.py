@@ -242,10 +242,15 @@ def _correlation(value: float) -> str:
     return f"{value:.3f}".replace("-", "−")
 
 
+def _ms(value: float) -> str:
+    return f"{significant(value)} ms"
+
+
 #: Figures of `hwnas.quality.Quality`: heading, and how a value is written.
 _QUALITY: dict[str, tuple[str, Callable[[float], str]]] = {
     "networks": ("networks", count),
     "mape": ("mean error", share),
+    "rmse_ms": ("RMSE", _ms),
     "bias": ("bias", relative),
     "within_5pct": ("within 5 %", share),
     "within_10pct": ("within 10 %", share),

@@ -1,7 +1,7 @@
 """Conformance checks, for what hwnas ships and for plug-ins: each takes one registered thing and raises CheckFailed with its fault.
 
-    from hwnas.testing import check_space
-    check_space(my_space())
+from hwnas.testing import check_space
+check_space(my_space())
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from hwnas.errors import CheckFailed, HwnasError, InputError, MissingExtra
 from hwnas.executor import Completion, InProcess
 from hwnas.graph import Block, Graph, Node, block_text, parse_block
 from hwnas.index import BlockIndex
+from hwnas.latency_table import ENTRIES, NETWORKS, TABLE, LatencyTable, Measurement
 from hwnas.memory import peak_memory
 from hwnas.ops import KINDS, Add, Conv2d, Flatten, GlobalPool, Linear, Mul, Op
 from hwnas.ops.op import ACTIVATIONS
@@ -41,6 +42,36 @@ TOLERANCE = 1e-4
 
 Price: TypeAlias = Callable[[Sequence[Block]], FloatArray]
 Backend: TypeAlias = Callable[[Graph, Weights], Callable[[Array], Array]]
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------------------
+
+
+def check_shipped_table(folder: Path, root: Path) -> None:
+    """Checks that the table in `folder` may be shipped in `root`: measured by hwnas, whole, sealed, under the path of its conditions, and better
+    than a line through MACs at predicting the networks it holds. Raises CheckFailed."""
+    who = folder.relative_to(root).as_posix()
+    try:
+        table = LatencyTable.load(folder)
+    except InputError as error:
+        raise CheckFailed(f"{who} does not load: {error}") from None
+    files = {path.name for path in folder.iterdir()}
+    if files != {TABLE, ENTRIES, NETWORKS}:
+        raise CheckFailed(f"{who} holds {', '.join(sorted(files))}; a table is {TABLE}, {ENTRIES} and {NETWORKS}")
+    if table.origin != "measured":
+        raise CheckFailed(f"{who} is {table.origin}: only measured tables are shipped")
+    path = str(table.conditions)
+    if who != path and not who.startswith(f"{path}-"):
+        raise CheckFailed(f"{who} was measured as {path}: that, or more behind it, is the name of its folder")
+    absent = [key for key in ("by", "date", "agent_sha256") if not isinstance(table.provenance.get(key), str)]
+    if absent:
+        raise CheckFailed(f"{who} does not say in [provenance]: {', '.join(absent)}")
+    if not any(isinstance(entry, Measurement) for entry in table.entries.values()):
+        raise CheckFailed(f"{who} has no measured block")
+    errors = [table.quality[name].get("mape") if isinstance(table.quality.get(name), dict) else None for name in ("calibrated", "macs_line")]
+    calibrated, line = (error if isinstance(error, float) else None for error in errors)
+    if calibrated is None or line is None or calibrated >= line:
+        raise CheckFailed(f"{who} must predict networks better than a line through MACs; [quality] says mape {calibrated} and {line}")
 
 
 # -- spaces -----------------------------------------------------------------------------------------------------------------------

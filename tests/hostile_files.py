@@ -13,12 +13,13 @@ import re
 import shutil
 import struct
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+from lookup_yaml import BY_DIALECT
 from simulated_tables import simulated_table
 
 from hwnas import registry
@@ -29,12 +30,16 @@ from hwnas.exporter import Parity
 from hwnas.features import OneHot
 from hwnas.files import sha256
 from hwnas.index import BlockIndex
-from hwnas.latency_table import ENTRIES, NETWORKS, TABLE, LatencyTable
+from hwnas.latency_table import ENTRIES, NETWORKS, TABLE, Conditions, LatencyTable
 from hwnas.manifest import Preprocessing, read_manifest, write_manifest
 from hwnas.predictors.accuracy_mlp import AccuracyMlp, accuracy_mlp
 from hwnas.predictors.calibrated import calibrated
+from hwnas.report_words import quality_rows
 from hwnas.run import RunDirectory
+from hwnas.table_dialects import DIALECTS, read_dialect, write_dialect
+from hwnas.table_merge import merged
 from hwnas.verbs.common import existing
+from hwnas.verbs.table import check_table, diff_tables, show_table
 
 SPACE = "ofa_mini(resolutions=(24,))"
 LONGEST = 2_000  # characters of a sentence that is still one
@@ -70,7 +75,43 @@ def make_table(folder: Path) -> None:
 
 
 def load_table(folder: Path) -> None:
-    calibrated(LatencyTable.load(folder), index()).bounds()
+    """All that is done with a table: shown, checked, compared, united with itself, priced with."""
+    shown(show_table(folder))
+    shown(diff_tables(folder, folder))
+    table = LatencyTable.load(folder)
+    merged(table, table)
+    shown(check_table(folder, space=SPACE))
+    calibrated(table, index()).bounds()
+
+
+def shown(facts: object) -> None:
+    json.dumps(facts, allow_nan=False)
+    if isinstance(facts, Mapping) and "quality" in facts:
+        quality_rows(facts["quality"] or {})
+
+
+def make_imported(folder: Path) -> None:
+    make_yaml(folder, "ofa")
+    rows, _ = read_dialect(folder / "lut.yaml", DIALECTS["ofa"])
+    (folder / "lut.yaml").unlink()
+    provenance = {"source": "somebody", "licence": "MIT", "left_out": [{"key": "a", "reason": "b"}]}
+    LatencyTable(Conditions("phone", "not stated", "tflite", "2", 1, "not stated"), rows, origin="imported", provenance=provenance).save(folder)
+
+
+def load_imported(folder: Path) -> None:
+    shown(show_table(folder))
+    shown(diff_tables(folder, folder))
+    write_dialect(LatencyTable.load(folder).entries, DIALECTS["ofa"])
+
+
+def make_yaml(folder: Path, dialect: str) -> None:
+    (folder / "lut.yaml").write_text(BY_DIALECT[dialect])
+
+
+def load_yaml(folder: Path, dialect: str) -> None:
+    rows, left_out = read_dialect(folder / "lut.yaml", DIALECTS[dialect])
+    shown(left_out)
+    write_dialect(rows, DIALECTS[dialect])
 
 
 def reseal_table(folder: Path, name: str) -> None:
@@ -187,6 +228,9 @@ def load_accuracy(folder: Path) -> None:
 
 FORMATS = (
     Format("latency table", (TABLE, ENTRIES, NETWORKS), make_table, load_table, reseal_table),
+    Format("imported table", (TABLE, ENTRIES), make_imported, load_imported, reseal_table),
+    Format("OFA table", ("lut.yaml",), partial(make_yaml, dialect="ofa"), partial(load_yaml, dialect="ofa")),
+    Format("ProxylessNAS table", ("lut.yaml",), partial(make_yaml, dialect="proxylessnas"), partial(load_yaml, dialect="proxylessnas")),
     Format("run", ("run.sqlite", "run.sqlite", "run.toml"), make_run, load_run),
     Format("architecture", ("architecture.json",), make_architecture, load_architecture),
     Format("device", ("bench.toml",), make_device, lambda folder: load_device(folder / "bench.toml")),

@@ -11,7 +11,9 @@ import pytest
 import hwnas
 from hwnas.cli.commands import app
 
-VERBS = ("add_device", "check_device", "doctor", "export", "list_devices", "profile", "report", "search", "show_space", "train", "verify")
+TABLE_VERBS = ("check_table", "diff_tables", "export_table", "import_table", "list_tables", "merge_tables", "show_table")
+DEVICE_VERBS = ("add_device", "check_device", "list_devices")
+VERBS = ("doctor", "export", "profile", "report", "search", "show_space", "train", "verify", *DEVICE_VERBS, *TABLE_VERBS)
 
 
 @pytest.mark.parametrize("name", VERBS)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-GUIDES = ("add_a_space.md", "concepts.md", "exact.md", "export.md", "profile.md")
+GUIDES = ("add_a_space.md", "concepts.md", "exact.md", "export.md", "profile.md", "tables.md")
 
 
 @pytest.mark.parametrize("name", GUIDES)

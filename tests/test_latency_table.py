@@ -10,7 +10,7 @@ import pytest
 from hwnas.architecture import Architecture
 from hwnas.errors import DamagedFile, MissingLatency
 from hwnas.graph import IDENTITY, Node, block_text
-from hwnas.latency_table import Conditions, Failure, LatencyTable, Measurement, NetworkMeasurement
+from hwnas.latency_table import Conditions, Failure, Imported, LatencyTable, Measurement, NetworkMeasurement, seal
 from hwnas.ops import Conv2d
 
 FILES = ("table.toml", "entries.csv", "networks.csv")
@@ -22,7 +22,7 @@ TABLE = LatencyTable(
     Conditions("phone", "A76", "onnxruntime", "1.30.0", 2, "warm", {"denormals": "zero", "io_binding": True}),
     {
         block_text(WIDE): Measurement(0.25, 0.25, 0.5, 1.5, 8, 7, 64),
-        block_text(CONV): Measurement(0.125, 0.125, 0.125, 0.25, 8, 8, 400),
+        block_text(CONV): Measurement(0.125, 0.125, 0.125, 0.25, 8, 8, 400, 0.1875, 0.0625),
         block_text(BROKEN): Failure("no float16, here"),
     },
     (
@@ -71,11 +71,11 @@ def test_equal_tables_give_equal_bytes_whatever_the_order_of_their_rows(folder, 
 
 def test_rows_are_sorted_by_block_with_units_in_the_header_and_the_block_last(folder):
     header, *rows = (folder / "entries.csv").read_text().splitlines()
-    assert header == "price_ms,p10_ms,p50_ms,p90_ms,visits,accepted,runs,error,block"
+    assert header == "price_ms,mean_ms,std_ms,p10_ms,p50_ms,p90_ms,visits,accepted,runs,error,block"
     assert rows == [
-        ',,,,,,,"no float16, here",conv = conv2d.float16 1x3x8x8 out=16 (in0)',
-        "0.125,0.125,0.125,0.25,8,8,400,,conv = conv2d.float32 1x3x8x8 out=4 k=3 act=relu (in0)",
-        "0.25,0.25,0.5,1.5,8,7,64,,conv = conv2d.float32 1x3x8x8 out=8 k=3 (in0)",
+        ',,,,,,,,,"no float16, here",conv = conv2d.float16 1x3x8x8 out=16 (in0)',
+        "0.125,0.1875,0.0625,0.125,0.125,0.25,8,8,400,,conv = conv2d.float32 1x3x8x8 out=4 k=3 act=relu (in0)",
+        "0.25,,,0.25,0.5,1.5,8,7,64,,conv = conv2d.float32 1x3x8x8 out=8 k=3 (in0)",
     ]
 
 
@@ -120,29 +120,35 @@ def test_a_missing_file_is_named(folder, name):
         LatencyTable.load(folder)
 
 
-CONV_ROW = "0.125,0.125,0.125,0.25,8,8,400,,conv = conv2d.float32 1x3x8x8 out=4 k=3 act=relu (in0)\n"
+CONV_ROW = "0.125,0.1875,0.0625,0.125,0.125,0.25,8,8,400,,conv = conv2d.float32 1x3x8x8 out=4 k=3 act=relu (in0)\n"
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("0.125,0.125,0.125,0.25", "nan,0.125,0.125,0.25", "price_ms must be a positive number of milliseconds, 1e-9 to 1e12, got 'nan'"),
-        ("0.125,0.125,0.125,0.25", "-0.125,0.125,0.125,0.25", "price_ms must be a positive number of milliseconds, 1e-9 to 1e12, got '-0.125'"),
-        ("0.125,0.125,0.125,0.25", "0,0.125,0.125,0.25", "price_ms must be a positive number of milliseconds, 1e-9 to 1e12, got '0'"),
-        ("0.125,0.125,0.125,0.25", "0.125,0.125,0.125,inf", "p90_ms must be a positive number of milliseconds, 1e-9 to 1e12, got 'inf'"),
-        ("0.125,0.125,0.125,0.25", "0.125,0.5,0.125,0.25", "p10 <= p50 <= p90 must hold"),
+        ("0.125,0.1875,", "nan,0.1875,", "price_ms must be a positive number of milliseconds, 1e-9 to 1e12, got 'nan'"),
+        ("0.125,0.1875,", "-0.125,0.1875,", "price_ms must be a positive number of milliseconds, 1e-9 to 1e12, got '-0.125'"),
+        ("0.125,0.1875,", "0,0.1875,", "price_ms must be a positive number of milliseconds, 1e-9 to 1e12, got '0'"),
+        ("0.125,0.125,0.25", "0.125,0.125,inf", "p90_ms must be a positive number of milliseconds, 1e-9 to 1e12, got 'inf'"),
+        ("0.125,0.125,0.25", "0.5,0.125,0.25", "p10 <= p50 <= p90 must hold"),
+        ("0.1875,0.0625", "0.1875,", "std_ms must be a number of milliseconds, 0 to 1e12, got ''"),
+        ("0.1875,0.0625", ",0.0625", "mean_ms must be a positive number"),
+        ("0.1875,0.0625", "0.1875,-0.5", "std_ms must be a number of milliseconds"),
+        ("0.1875,0.0625", "0.1875,nan", "std_ms must be a number of milliseconds"),
+        ("0.125,0.125,0.25,8,8,400", ",,,,,400", "the price of an imported row is its mean"),
+        (CONV_ROW[:6] + "0.1875,0.0625,0.125,0.125,0.25,8,8,", "0.1875,0.1875,0.0625,,,,,,", "a row without visits is imported, and this table is measured"),
         ("8,8,400", "8,9,400", "accepted <= visits <= runs must hold"),
         ("8,8,400", "8,8,-4", "runs must be a whole number"),
         ("8,8,400", "8,8,4e2", "runs must be a whole number"),
         ("8,8,400", "0,0,400", "visits must be a whole number of at least 1"),
         (CONV_ROW, CONV_ROW * 2, "has a row already"),
-        (CONV_ROW, "0.125\n", "has 1 values, must have 9"),
+        (CONV_ROW, "0.125\n", "has 1 values, must have 11"),
         (CONV_ROW, CONV_ROW.replace("out=4", "out=-4"), "is no operator"),
         (CONV_ROW, CONV_ROW.replace("conv =", "conv  ="), "is no node"),
         (CONV_ROW, CONV_ROW.replace("(in0)", "( in0)"), "not written as hwnas writes it"),
         ("400,,conv", "400,but failed,conv", "numbers or an error, not both"),
         ("price_ms,", "price_us,", "the columns must be price_ms"),
-        ("price_ms,p10", 'price_ms,"p10', "not readable CSV|the columns must be"),
+        ("price_ms,mean", 'price_ms,"mean', "not readable CSV|the columns must be"),
     ],
 )
 def test_forged_entries_are_refused_with_file_and_line(folder, old, new, message):
@@ -160,6 +166,8 @@ def test_forged_entries_are_refused_with_file_and_line(folder, old, new, message
         ("0.5,0.75,1,16", "0.5,nan,1,16", "p50_ms must be a positive number"),
         ("ab" * 32, "ab" * 31, "fingerprint of its space"),
         ('"{""resolution"":32,""act"":""relu""}"', "[" * 50_000, "maximum recursion|Expecting|nested"),
+        ('""resolution"":32', '""resolution"":NaN', "NaN is not allowed"),
+        ('""resolution"":32', '""resolution"":1e999', "must map choices to values"),
         ('"{""resolution"":32,""act"":""relu""}"', "32", "must map choices to values"),
         ('"{""resolution"":32,""act"":""relu""}"', '"{""resolution"":[32]}"', "must map choices to values"),
         ('"{""resolution"":32,', '"{""resolution"":48,', "has two rows"),
@@ -177,11 +185,17 @@ def test_forged_networks_are_refused_with_their_file(folder, old, new, message):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("hwnas.latency_table/1", "hwnas.latency_table/2", "this version reads 'hwnas.latency_table/1'"),
+        ("hwnas.latency_table/2", "hwnas.latency_table/3", "this version reads 'hwnas.latency_table/2' and 'hwnas.latency_table/1'"),
+        ("hwnas.latency_table/2", "hwnas.latency_table/1", "the columns must be price_ms,p10_ms"),
         ('origin = "measured"', 'origin = "guessed"', "origin must be one of measured, emulated, simulated, imported"),
         ("threads = 2", "threads = 0", r"\[conditions\] must say"),
         ("threads = 2", 'threads = "2"', r"\[conditions\] must say"),
         ('device = "phone"', "device = 3", r"\[conditions\] must say"),
+        ("denormals = \"zero\"", "denormals = [1]", r"\[conditions\] must say"),
+        ("mape = 0.0125", "mape = nan", "quality.calibrated.mape must be text, a number, true, false"),
+        ("mape = 0.0125", "mape = 2026-11-25", "quality.calibrated.mape must be text, a number, true, false"),
+        ("mape = 0.0125", "mape = " + "9" * 400, "quality.calibrated.mape must be text, a number, true, false"),
+        ("mape = 0.0125", "mape = " + "[" * 40 + "]" * 40, "is nested more than 16 deep"),
         ("[protocol]", "[protocols]", r"lacks the section \[protocol\]"),
         ("[files]", "[filed]", r"lacks the section \[files\]"),
         ("visits = 8", "visits = ", "not readable TOML"),
@@ -199,3 +213,32 @@ def test_a_forged_table_file_is_refused(folder, old, new, message):
 def test_a_network_keeps_the_order_and_the_types_of_its_values(folder):
     values = [json.dumps(dict(each.architecture.values)) for each in LatencyTable.load(folder).networks]
     assert sorted(values) == ['{"resolution": 32, "act": "relu"}', '{"resolution": 48, "act": "relu"}']
+
+
+def test_a_table_of_the_first_format_still_loads(folder):
+    """As hwnas wrote it before rows had a mean: nine columns."""
+    header = "price_ms,p10_ms,p50_ms,p90_ms,visits,accepted,runs,error,block\n"
+    reseal(folder, "entries.csv", header + CONV_ROW.replace("0.1875,0.0625,", ""))
+    reseal(folder, "table.toml", (folder / "table.toml").read_text().partition("\n")[2].replace("latency_table/2", "latency_table/1"))
+    loaded = LatencyTable.load(folder)
+    assert dict(loaded.entries) == {block_text(CONV): Measurement(0.125, 0.125, 0.125, 0.25, 8, 8, 400)}
+    loaded.save(folder)
+    assert LatencyTable.load(folder) == loaded and 'format = "hwnas.latency_table/2"' in (folder / "table.toml").read_text()
+
+
+def test_an_imported_row_keeps_every_digit_and_has_no_percentiles(tmp_path):
+    table = replace(TABLE, origin="imported", entries={block_text(CONV): Imported(0.12345678901234567, 1e-05, 38)}, networks=())
+    table.save(tmp_path)
+    assert (tmp_path / "entries.csv").read_text().splitlines()[1].startswith("0.12345678901234566,0.12345678901234566,1e-05,,,,,,38,,conv")
+    loaded = LatencyTable.load(tmp_path)
+    assert dict(loaded.entries) == dict(table.entries) and loaded.price_ms(CONV) == 0.12345678901234567 and not loaded.missing([CONV])
+
+
+def test_the_seal_names_a_table_by_all_of_its_three_files(folder, tmp_path):
+    first = seal(folder)
+    assert len(first) == 64
+    replace(TABLE, networks=TABLE.networks[:1]).save(tmp_path / "other")
+    assert seal(tmp_path / "other") != first
+    (folder / "table.toml").write_text("sha256 = 1\n")
+    with pytest.raises(DamagedFile, match="no hash in its first line"):
+        seal(folder)

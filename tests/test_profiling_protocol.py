@@ -58,6 +58,13 @@ def test_a_block_is_priced_by_the_25th_percentile_of_the_best_runs_of_accepted_v
     found = measurement(visits, best_anchor_ns=100)
     assert (found.price_ms, found.visits, found.accepted, found.runs) == (0.001, 5, 4, 10)
     assert (found.p10_ms, found.p50_ms, found.p90_ms) == (0.0001, 0.004, 0.009)
+    assert found.mean_ms == pytest.approx((0.0001 + 0.001 + 0.002 + 0.003 + 0.004 + 5 * 0.009) / 10)
+
+
+def test_the_standard_deviation_is_that_of_all_runs():
+    """1 and 3 ms: 2 ms on average, each 1 ms from it."""
+    found = measurement([visit(ns=(1_000_000, 3_000_000))], best_anchor_ns=100)
+    assert (found.mean_ms, found.std_ms) == (2.0, 1.0)
 
 
 def test_a_block_never_seen_at_full_speed_is_priced_but_marked():

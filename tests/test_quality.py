@@ -8,10 +8,11 @@ from hwnas.quality import quality
 
 
 def test_errors_are_relative_to_what_was_measured():
-    """Relative errors 0.04, 0.09, 0, -0.25."""
+    """Relative errors 0.04, 0.09, 0, -0.25; absolute ones 0.04, 0.18, 0, -2."""
     found = quality(np.array([1.0, 2.0, 4.0, 8.0]), np.array([1.04, 2.18, 4.0, 6.0]))
     assert found.networks == 4
     assert (found.mape, found.bias) == pytest.approx((0.095, -0.03))
+    assert found.rmse_ms == pytest.approx(((0.04**2 + 0.18**2 + 4) / 4) ** 0.5)
     assert (found.within_5pct, found.within_10pct) == (0.5, 0.75)
     assert (found.kendall, found.spearman, found.within_group_spearman) == (1.0, 1.0, None)
 

@@ -10,12 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from hwnas import __version__
+from hwnas.cli.table import table_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 space_app = typer.Typer(no_args_is_help=True, help="Search spaces.")
 device_app = typer.Typer(no_args_is_help=True, help="Devices that can be profiled.")
 app.add_typer(space_app, name="space")
 app.add_typer(device_app, name="device")
+app.add_typer(table_app, name="table")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Macs = Annotated[str | None, typer.Option(help="Budget on multiply-accumulates: '<= 300M', or '<= 60%' of the largest subnet.")]

@@ -58,11 +58,13 @@ def assess(table: LatencyTable, index: BlockIndex, quantile: float = 0.5) -> dic
         "table_sum": quality(fit.measured, fit.features[:, 0], fit.resolutions),
         "macs_line": quality(fit.measured, line, fit.resolutions),
     }
-    return {name: {key: _rounded(value) for key, value in asdict(each).items() if value is not None} for name, each in results.items()}
+    return {name: {key: _rounded(key, value) for key, value in asdict(each).items() if value is not None} for name, each in results.items()}
 
 
-def _rounded(value: float) -> float:
-    return value if isinstance(value, int) else round(value, 4)
+def _rounded(key: str, value: float) -> float:
+    if isinstance(value, int):
+        return value
+    return float(f"{value:.4g}") if key.endswith("_ms") else round(value, 4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from hwnas.device import Device
 from hwnas.errors import ConnectionLost, InputError, MeasurementFailed
 from hwnas.graph import Graph, block_text
 from hwnas.index import BlockIndex
-from hwnas.latency_table import TABLE, Fact, Failure, LatencyTable, Measurement
+from hwnas.latency_table import TABLE, Entry, Fact, Failure, LatencyTable
 from hwnas.predictors.calibrated import LEAST_NETWORKS, assess
 from hwnas.profiling.agent import ANCHOR_ITEM, Agent, Burst, Identity, Refused, started_agent
 from hwnas.profiling.plan import NETWORK_VISITS, Plan, make_plan
@@ -236,7 +236,7 @@ def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[
         reason = next(iter(record.failures.values()), "the plan is empty")
         raise MeasurementFailed(f"nothing could be measured: {reason}")
     best = best_anchor_ns(record.visits)
-    entries: dict[str, Measurement | Failure] = {}
+    entries: dict[str, Entry] = {}
     for number, block in enumerate(plan.blocks):
         item = f"e{number}"
         entries[block_text(block)] = Failure(record.failures[item]) if item in record.failures else measurement(by_item[item], best)

@@ -23,7 +23,7 @@ def measurement(visits: Sequence[Visit], best_anchor_ns: int, timing: Timing = T
     best_ms = np.array([min(visit.ns) for visit in accepted or visits], np.float64) / 1e6
     runs_ms = np.concatenate([np.array(visit.ns, np.float64) for visit in visits]) / 1e6
     p10, p50, p90 = (quantile(runs_ms, q) for q in (0.1, 0.5, 0.9))
-    return Measurement(quantile(best_ms, 0.25), p10, p50, p90, len(visits), len(accepted), len(runs_ms))
+    return Measurement(quantile(best_ms, 0.25), p10, p50, p90, len(visits), len(accepted), len(runs_ms), float(runs_ms.mean()), float(runs_ms.std()))
 
 
 def network_measurement(
