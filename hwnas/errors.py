@@ -10,6 +10,7 @@ HwnasError
 ├── Infeasible            no architecture of the space meets the budget (exit code 1)
 ├── CheckFailed           a space, backend, searcher ... breaks its contract (exit code 1)
 └── MeasurementFailed     the target did not deliver a usable measurement (exit code 1)
+    └── ConnectionLost    the way to the target broke
 """
 
 from __future__ import annotations
@@ -72,6 +73,10 @@ class CheckFailed(HwnasError):
 
 class MeasurementFailed(HwnasError):
     """The target delivered an error, or nothing that may be called a latency."""
+
+
+class ConnectionLost(MeasurementFailed):
+    """The way to the target broke; that says nothing about what it was running."""
 
 
 class RunHeld(InputError):

@@ -25,13 +25,14 @@ class TimedBurst:
 
 
 class Record:
-    """What one profile has come to: options, bursts of the items, visits in order, and items that failed."""
+    """What one profile has come to: options, bursts of the items, visits in order, items that failed, and those whose loading broke the connection."""
 
     def __init__(self, store: Store):
         self._store = store
         self.visits: list[Visit] = []
         self.failures: dict[str, str] = {}
         self.bursts: dict[str, TimedBurst] = {}
+        self.lost: set[str] = set()
         self._options: dict[str, Fact] = {}
         try:
             for event in store.events():
@@ -47,6 +48,8 @@ class Record:
         elif kind == "visits":
             self.visits += [Visit(item, tuple(ns), *rest) for item, ns, *rest in body["visits"]]
             self.failures |= body["failures"]
+        elif kind == "lost":
+            self.lost.add(str(body["item"]))
         else:
             raise ValueError(kind)
 
@@ -60,6 +63,10 @@ class Record:
     def add_bursts(self, bursts: Mapping[str, TimedBurst]) -> None:
         self._store.append("bursts", {item: [each.burst.warmups, each.burst.runs, each.run_ns] for item, each in bursts.items()})
         self.bursts |= bursts
+
+    def add_lost(self, item: str) -> None:
+        self._store.append("lost", {"item": item})
+        self.lost.add(item)
 
     def add(self, visits: Sequence[Visit], failures: Mapping[str, str]) -> None:
         """One event: once it returns, these are never measured again."""

@@ -19,7 +19,7 @@ import numpy as np
 from hwnas import __version__, registry
 from hwnas.architecture import Architecture
 from hwnas.device import Device
-from hwnas.errors import InputError, MeasurementFailed
+from hwnas.errors import ConnectionLost, InputError, MeasurementFailed
 from hwnas.graph import Graph, block_text
 from hwnas.index import BlockIndex
 from hwnas.latency_table import TABLE, Fact, Failure, LatencyTable, Measurement
@@ -97,7 +97,7 @@ def profile(
         raise InputError(f"{runtime.name} has rows per {runtime.granularity}; only tables of blocks are measured")
     with Store(folder / FILE) as store, started_agent(device, runtime, threads=threads, seed=seed) as agent, _deferred_interrupt() as check:
         record = Record(store)
-        record.bind(asked | {"processor": agent.identity.system["processor"], "runtime": agent.identity.version, "agent": agent.identity.agent_sha256})
+        record.bind(asked | agent.identity.facts)
         _load(agent, runtime, items, record, seed, report, check)
         _pilot(agent, items, record, check)
         _measure(agent, items, record, seed, report, check)
@@ -106,7 +106,10 @@ def profile(
 
 
 def _load(agent: Agent, runtime: Runtime, items: _Items, record: Record, seed: int, report: Progress, check: Callable[[], None]) -> None:
-    """Build each model, hand it over, forget it. What the runtime cannot run becomes a failure, and so does what ends the agent."""
+    """Build each model, hand it over, forget it. What the runtime cannot run becomes a failure, and so does what ends the agent.
+
+    A connection that breaks is no fault of the model, unless it breaks at the same one again.
+    """
     failures: dict[str, str] = {}
     for number, item in enumerate(items.names):
         report("load", number, len(items.names))
@@ -119,6 +122,9 @@ def _load(agent: Agent, runtime: Runtime, items: _Items, record: Record, seed: i
         except (InputError, Refused) as error:
             failures[item] = str(error)
         except MeasurementFailed as error:
+            if isinstance(error, ConnectionLost) and item not in record.lost:
+                record.add_lost(item)
+                raise
             record.add([], failures | {item: str(error)})
             raise MeasurementFailed(f"{error}; it was given {items.describe(item)}, which the same command leaves out the next time") from None
     report("load", len(items.names), len(items.names))
@@ -140,7 +146,8 @@ def _pilot(agent: Agent, items: _Items, record: Record, check: Callable[[], None
                 failures[item] = visit
                 continue
             burst = network if item[0] == "n" else Burst(TIMING.block_warmups, runs_per_burst(min(visit.ns)))
-            bursts[item] = TimedBurst(burst, min(visit.ns))
+            # An agent with a coarse clock runs more often than it is asked to: what a run costs is seen from the whole burst.
+            bursts[item] = TimedBurst(burst, max(min(visit.ns), visit.wall_ns // (tries[item].warmups + tries[item].runs)))
     if failures:
         record.add([], failures)
     if bursts:
