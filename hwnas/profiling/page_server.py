@@ -26,6 +26,7 @@ from hwnas.files import sha256
 MAX_ANSWER_BYTES = 32 << 20
 MAX_CONNECTIONS = 64
 IDLE_S = 30.0  # what a peer may take for its request
+_END_S = 3.0  # what a command that has just ended may take to be gone
 _BEACON_S = 1.0  # what the notice that a page was closed may be behind the end of its connection
 _TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}
 _HEADERS = {
@@ -210,8 +211,8 @@ class PageServer:
 
     def attach(self, link: socket.socket) -> None:
         """Let another process ask the page, line by line, until it ends."""
-        if not self._host_process.acquire(blocking=False):
-            _send(link, {"failed": "another hwnas command is measuring on this page; wait for its end", "lost": False})
+        if not self._host_process.acquire(timeout=_END_S):
+            _send(link, {"failed": "another hwnas command is measuring on this page: wait for its end", "kind": "held"})
             return
         try:
             while (page := self.wait(1.0)) is None:
@@ -225,7 +226,7 @@ class PageServer:
                     try:
                         answer = {"answer": page.ask(asked["request"], reader.read(asked["bytes"]), seconds=asked["seconds"])}
                     except MeasurementFailed as error:
-                        answer = {"failed": str(error), "lost": isinstance(error, ConnectionLost)}
+                        answer = {"failed": str(error), "kind": "lost" if isinstance(error, ConnectionLost) else "other"}
                     _send(link, answer)
             finally:
                 page.close()

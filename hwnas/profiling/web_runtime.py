@@ -35,12 +35,11 @@ def web_runtime(folder: Path | None = None) -> dict[str, bytes]:
     if folder is not None:
         found = {name: _read(_in_folder(Path(folder), name)) for name in FILES}
     elif all((kept / name).is_file() for name in FILES):
-        return {name: checked(name, _read(kept / name), f"{kept}; remove that folder") for name in FILES}
+        return {name: checked(name, _read(kept / name), str(kept), "remove that folder") for name in FILES}
     else:
         found = _from_npm()
-    source = str(folder or "the npm package")
     for name, raw in found.items():
-        checked(name, raw, source)
+        checked(name, raw, str(folder or "the npm package"), f"get the files of {PACKAGE} {VERSION}")
     for name, raw in found.items():
         write_whole(kept / name, raw)
     return found
@@ -57,10 +56,10 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hwnas"
 
 
-def checked(name: str, raw: bytes, source: str) -> bytes:
+def checked(name: str, raw: bytes, source: str, advice: str) -> bytes:
     """`raw`, if it is the pinned file. Raises DamagedFile."""
     if (digest := hashlib.sha256(raw).hexdigest()) != FILES[name]:
-        raise DamagedFile(f"{name} of {source} is not that of {PACKAGE} {VERSION}: its SHA-256 is {digest[:12]}..., not {FILES[name][:12]}...")
+        raise DamagedFile(f"{name} of {source} is not that of {PACKAGE} {VERSION} (SHA-256 {digest[:12]}..., not {FILES[name][:12]}...): {advice}")
     return raw
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.device import Device
-from hwnas.errors import ConnectionLost, DamagedFile, InputError, MeasurementFailed
+from hwnas.errors import ConnectionLost, DamagedFile, InputError, MeasurementFailed, RunHeld
 from hwnas.files import read_json, sha256
 from hwnas.profiling.page_server import LeasedPage, PageServer, parsed_answer
 from hwnas.profiling.transport import Connection, Transport
@@ -104,7 +104,7 @@ class AttachedPage:
 
     @classmethod
     def find(cls, agent: Path, announce: Announce, wait_s: float) -> AttachedPage | None:
-        """None where nothing is being served. Raises MeasurementFailed where no browser opens the page in time, or another command uses it."""
+        """None where nothing is being served. Raises MeasurementFailed where no browser opens the page in time, RunHeld where another command uses it."""
         address = served_address()
         if address is None:
             return None
@@ -155,7 +155,7 @@ class AttachedPage:
             raise ConnectionResetError
         said: dict[str, Any] = json.loads(line)
         if "failed" in said:
-            raise (ConnectionLost if said["lost"] else MeasurementFailed)(str(said["failed"]))
+            raise {"held": RunHeld, "lost": ConnectionLost}.get(str(said["kind"]), MeasurementFailed)(str(said["failed"]))
         return said
 
     def close(self) -> None:
