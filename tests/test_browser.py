@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import Counter
 from contextlib import contextmanager
 from itertools import pairwise
@@ -92,6 +93,14 @@ def end(process):
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(60)
+
+
+def close_tab(folder):
+    """Close the page as a person does, through Chromium's own tools."""
+    port = (folder / "DevToolsActivePort").read_text().split()[0]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=60) as reply:
+        (page,) = [each["id"] for each in json.load(reply) if each["type"] == "page"]
+    urllib.request.urlopen(f"http://127.0.0.1:{port}/json/close/{page}", timeout=60).close()
 
 
 def hwnas(*arguments, cache, **files):
@@ -293,23 +302,29 @@ def visits_in(folder):
 
 
 def test_a_profile_whose_page_is_closed_goes_on_in_another_and_measures_nothing_twice(chromium, cache, tmp_path):
-    mine, visits = tmp_path / "cache", 60
+    mine, visits = tmp_path / "cache", 150
     shutil.copytree(cache, mine, ignore=shutil.ignore_patterns("*.json"))
-    process, messages = profile_command(mine, tmp_path, "--visits", visits)
-    with opened(chromium, url_in(messages, process), tmp_path / "first") as first:
-        deadline = time.monotonic() + PATIENCE_S
-        while not visits_in(tmp_path / "table") and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        end(first)
-        process.communicate(timeout=PATIENCE_S)
-    error = messages.read_text()
-    assert process.returncode == 1 and "Traceback" not in error, error
-    assert "ended during 'run': run the same command again and open its page" in error.splitlines()[-1]
-    before = visits_in(tmp_path / "table")
-    assert before and not (tmp_path / "table" / "table.toml").exists()
+    before = []
+    for kind, words in (("tab", "the page was closed during 'run'"), ("killed", "the connection to the browser at 127.0.0.1 ended during 'run'")):
+        process, messages = profile_command(mine, tmp_path, "--visits", visits)
+        with opened(chromium, url_in(messages, process), tmp_path / kind, "--remote-debugging-port=0") as browser_process:
+            deadline = time.monotonic() + PATIENCE_S
+            while len(visits_in(tmp_path / "table")) <= len(before) and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+            if kind == "tab":
+                close_tab(tmp_path / kind)
+            else:
+                end(browser_process)
+            process.communicate(timeout=PATIENCE_S)
+        error = messages.read_text()
+        assert process.returncode == 1 and "Traceback" not in error, error
+        assert f"{words}: run the same command again and open its page" in error.splitlines()[-1]
+        recorded = visits_in(tmp_path / "table")
+        assert len(recorded) > len(before) and recorded[: len(before)] == before and not (tmp_path / "table" / "table.toml").exists()
+        before = recorded
 
     process, messages = profile_command(mine, tmp_path, "--visits", visits)
-    with opened(chromium, url_in(messages, process), tmp_path / "second"):
+    with opened(chromium, url_in(messages, process), tmp_path / "last"):
         out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, messages.read_text()
     after = visits_in(tmp_path / "table")

@@ -26,7 +26,7 @@ from hwnas.files import sha256
 MAX_ANSWER_BYTES = 32 << 20
 MAX_CONNECTIONS = 64
 IDLE_S = 30.0  # what a peer may take for its request
-_END_S = 3.0  # what a command that has just ended may take to be gone
+_END_S = 3.0  # what a command or a page that has just ended may take to be gone
 _BEACON_S = 1.0  # what the notice that a page was closed may be behind the end of its connection
 _TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}
 _HEADERS = {
@@ -190,7 +190,8 @@ class PageServer:
     def offer(self, page: LeasedPage, greet: Callable[[], None]) -> LeasedPage | None:
         """Let a browser have the page, or return the one that has it; `greet` tells it before anybody can ask it."""
         with self._changed:
-            if self._page is not None:
+            # A page that is reloaded, or given a new task, comes back before its end is seen here.
+            if not self._changed.wait_for(lambda: self._page is None, _END_S):
                 return self._page
             self._page, self._taken = page, True  # nobody else has it, and nobody asks it yet
         try:
