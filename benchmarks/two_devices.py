@@ -55,10 +55,8 @@ def best_of_each(a, b, index):
         for own, other in ((0, 1), (1, 0)):
             code, foreign = best[own].codes[-1:], best[other].codes[-1:]
             over = float(latencies[own](foreign)[0] / limits[own] - 1)
-            rows.append(
-                {"budget_share": share, "device": own, "best_macs": best[own].values[-1], "others_best_macs": best[other].values[-1], "others_best_over_budget": over}
-                | {"choices_that_differ": int((code != foreign).sum()), "choices": code.shape[1]}
-            )
+            row = {"budget_share": share, "device": own, "best_macs": best[own].values[-1], "others_best_macs": best[other].values[-1]}
+            rows.append(row | {"others_best_over_budget": over, "choices_that_differ": int((code != foreign).sum()), "choices": code.shape[1]})
     return rows
 
 
