@@ -12,7 +12,7 @@ import pytest
 from hwnas.data import shipped
 from hwnas.errors import ConnectionLost, InputError, MeasurementFailed
 from hwnas.profiling.page_server import MAX_ANSWER_BYTES, PageServer, outward_address
-from hwnas.profiling.transports.browser import parse_address, qr_code
+from hwnas.profiling.transports.browser import AttachedPage, is_served, note_path, parse_address, qr_code
 
 AGENT = shipped("devices") / "agents" / "onnxruntime_web_agent.js"
 HELLO = {"op": "hello", "contract": 1, "threads": 1, "seed": 0}
@@ -245,3 +245,10 @@ def test_many_connections_leave_the_server_alive(server):
                 return
         threading.Event().wait(0.1)
     pytest.fail("it answers nobody any more")
+
+
+@pytest.mark.parametrize("note", ["", "[]", '{"host": "127.0.0.1"}', '{"host": 1, "port": 2, "secret": 3}', '{"host": "a\\u0000b", "port": 9, "secret": "s"}'])
+def test_a_damaged_note_of_a_served_page_counts_as_none(note, monkeypatch, tmp_path):
+    monkeypatch.setenv("HWNAS_CACHE", str(tmp_path))
+    note_path().write_text(note)
+    assert not is_served() and AttachedPage.find(AGENT, print, 1) is None

@@ -111,7 +111,7 @@ class AttachedPage:
         host, port, secret = address
         try:
             link = socket.create_connection((host, port), timeout=5)
-        except OSError:
+        except (OSError, ValueError):
             return None  # it ended without taking its note away
         page = cls(link)
         try:
@@ -177,7 +177,7 @@ def is_served() -> bool:
         return False
     try:
         socket.create_connection(address[:2], timeout=5).close()
-    except OSError:
+    except (OSError, ValueError):
         return False
     return True
 
