@@ -24,7 +24,7 @@ from hwnas.errors import InputError, MeasurementFailed
 from hwnas.graph import Graph, Node
 from hwnas.ops import Conv2d
 from hwnas.profiling.agent import Agent, Burst, Refused, started_agent
-from hwnas.profiling.protocol import TIMING
+from hwnas.profiling.protocol import TIMING, is_disturbed
 from hwnas.profiling.runtimes.onnxruntime import onnxruntime
 from hwnas.profiling.transports.local import local
 from hwnas.weights import random_weights
@@ -230,6 +230,28 @@ def test_a_visit_that_failed_is_its_reason(tmp_path):
     connection.close()
 
 
+def test_an_agent_that_cannot_tell_cpu_time_says_so(tmp_path):
+    """Browsers cannot. Left out altogether it is a record cut short."""
+    connection, agent = lying_agent(tmp_path, [GOOD_VISIT | {"cpu_ns": None}])
+    (visit,) = agent.visit(["a"], {"a": Burst(0, 2)})
+    connection.close()
+    assert visit.cpu_ns is None and not is_disturbed(visit)
+    short = {key: value for key, value in GOOD_VISIT.items() if key != "cpu_ns"}
+    connection, agent = lying_agent(tmp_path, [short])
+    with pytest.raises(MeasurementFailed, match="incomplete"):
+        agent.visit(["a"], {"a": Burst(0, 2)})
+    connection.close()
+
+
+def test_what_an_agent_says_of_itself_is_printable_and_short(tmp_path):
+    hello = {"ok": True, "contract": 1, "runtime": "r\x1b[2J", "version": "1" * 999, "options": {"a\n": "b\x07"}, "system": {"processor": "p" * 999}}
+    connection = foreign(tmp_path, f"sys.stdin.readline(); print({json.dumps(hello)!r}, flush=True)")
+    identity = Agent(connection, "ab" * 32, threads=1, seed=0, timing=TIMING).identity
+    connection.close()
+    assert (identity.runtime, len(identity.version), identity.options) == ("r?[2J", 200, {"a?": "b?"})
+    assert len(identity.system["processor"]) == 200
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -242,7 +264,8 @@ def test_a_visit_that_failed_is_its_reason(tmp_path):
         {"ns": None},
         {"anchor_ns": [5]},
         {"wall_ns": 0},
-        {"cpu_ns": None},
+        {"cpu_ns": "none"},
+        {"cpu_ns": -1},
         {"at_ns": -1},
         {"involuntary": "none"},
     ],

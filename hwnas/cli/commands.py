@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -190,6 +191,26 @@ def device_check(
     typer.echo(f"next: hwnas profile {device} --space ofa_mini --to DIR")
 
 
+@device_app.command("serve")
+def device_serve(
+    host: Annotated[str, typer.Option(help="Where the page is served: by default to this machine alone; 0.0.0.0 to its network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the page; any free one by default.")] = 0,
+    runtime_files: Annotated[Path | None, typer.Option(help="Folder with the files of the npm package onnxruntime-web; npm by default.")] = None,
+) -> None:
+    """Serve a page: any browser that opens it is a target for 'hwnas profile browser' and 'hwnas verify'."""
+    from hwnas.profiling.transports.browser import qr_code
+    from hwnas.verbs.serve import serve as act
+
+    def announce(url: str) -> None:
+        typer.echo(f"open this page in the browser that is to be measured:\n{url}\n{qr_code(url)}\nnext: hwnas profile browser --space ofa_mini --to DIR")
+
+    def seen(peer: str | None) -> None:
+        typer.echo(f"browser at {peer} is ready" if peer else "no browser now", err=True)
+
+    with suppress(KeyboardInterrupt):
+        act(host=host, port=port, runtime_files=runtime_files, announce=announce, seen=seen)
+
+
 @app.command()
 @resumable
 def profile(
@@ -227,6 +248,8 @@ def profile(
     if failed:
         typer.echo(f"{len(failed)} failed, the first: {failed[0]}")
     _quality(table.quality)
+    if reach := table.conditions.options.get("reach"):
+        typer.echo(f"this table {reach}")
     typer.echo(f"table in {to}\nnext: hwnas train RUN --space '{space}' --data DATA, then: hwnas search RUN --table {to} --latency '<= 60% p50'")
 
 
@@ -395,8 +418,11 @@ def verify(
     if not as_json:
         typer.echo(
             f"certified: {certificate['measured_ms']:.4g} ms {certificate['statistic']} measured, upper bound {certificate['upper_bound_ms']:.4g} ms "
-            f"at {100 * certificate['confidence']:.4g} % confidence, budget {certificate['budget_ms']:.4g} ms\nnext: hwnas export {run} --to DIR"
+            f"at {100 * certificate['confidence']:.4g} % confidence, budget {certificate['budget_ms']:.4g} ms"
         )
+        if reach := certificate["conditions"]["options"].get("reach"):
+            typer.echo(f"this certificate {reach}")
+        typer.echo(f"next: hwnas export {run} --to DIR")
 
 
 @app.command()

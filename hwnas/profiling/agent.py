@@ -54,6 +54,12 @@ class Identity:
         """The conditions of everything that is measured now."""
         return Conditions(device, str(self.system.get("processor", "unknown")), self.runtime, self.version, threads, REGIME, self.options)
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What must stay the same for numbers to be of one table."""
+        options = ", ".join(f"{name} {value}" for name, value in sorted(self.options.items()))
+        return {"processor": str(self.system.get("processor", "unknown")), "runtime": self.version, "agent": self.agent_sha256, "options": options}
+
 
 class Refused(Exception):
     """The agent answered that it cannot do this; it goes on. held_by: who measures on the device, where that is the reason."""
@@ -72,7 +78,8 @@ class Agent:
         texts = [answer.get("runtime"), answer.get("version")]
         if answer.get("contract") != CONTRACT or not all(isinstance(text, str) for text in texts):
             raise MeasurementFailed(f"the agent speaks another contract than {CONTRACT}: {str(answer)[:120]}")
-        self.identity = Identity(str(texts[0]), str(texts[1]), _facts(answer.get("options")), _facts(answer.get("system")), agent_sha256)
+        runtime, version = (_printable(str(text)) for text in texts)
+        self.identity = Identity(runtime, version, _facts(answer.get("options")), _facts(answer.get("system")), agent_sha256)
 
     def load(self, item: str, model: bytes) -> None:
         """Raises Refused with the agent's reason where the model cannot be run."""
@@ -154,7 +161,12 @@ def _whoami() -> str:
 def _facts(data: Any) -> dict[str, str | int | bool]:
     if not isinstance(data, dict) or len(data) > 64 or not all(isinstance(value, str | int) for value in data.values()):
         raise MeasurementFailed(f"the agent did not say what it runs on: {str(data)[:120]}")
-    return {str(key)[:64]: value if isinstance(value, int) else value[:200] for key, value in data.items()}
+    return {_printable(key)[:64]: value if isinstance(value, int) else _printable(value) for key, value in data.items()}
+
+
+def _printable(text: str) -> str:
+    """At most 200 characters of a text from outside, which goes to tables and terminals."""
+    return "".join(c if c.isprintable() else "?" for c in text[:200])
 
 
 def _visit(report: Any, item: str, runs: int) -> Visit | str:
@@ -166,7 +178,10 @@ def _visit(report: Any, item: str, runs: int) -> Visit | str:
     times = [*(ns if isinstance(ns, list) else []), *(anchors if isinstance(anchors, list) else []), report.get("wall_ns")]
     if len(times) != runs + 3 or not all(type(each) is int and 0 < each <= MAX_NS for each in times):
         raise MeasurementFailed(f"the agent's times of '{item}' are not {runs} positive whole nanoseconds and two anchors")
-    at_ns, cpu_ns, *probes = (report.get(key) for key in ("at_ns", "cpu_ns", "involuntary", "psi_us", "steal_ms"))
-    if type(at_ns) is not int or type(cpu_ns) is not int or min(at_ns, cpu_ns) < 0 or not all(each is None or type(each) is int for each in probes):
+    keys = ("at_ns", "cpu_ns", "involuntary", "psi_us", "steal_ms")
+    if not set(keys) <= set(report) or type(report["at_ns"]) is not int or report["at_ns"] < 0:
+        raise MeasurementFailed(f"the agent's record of '{item}' is incomplete: {str(report)[:80]}")
+    at_ns, cpu_ns, *probes = (report[key] for key in keys)
+    if not all(each is None or type(each) is int for each in (cpu_ns, *probes)) or (cpu_ns or 0) < 0:
         raise MeasurementFailed(f"the agent's record of '{item}' is incomplete: {str(report)[:80]}")
     return Visit(item, tuple(times[:runs]), times[runs], times[runs + 1], at_ns, times[runs + 2], cpu_ns, *probes)

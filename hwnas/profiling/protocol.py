@@ -59,7 +59,7 @@ class Visit:
     anchor_after_ns: int
     at_ns: int
     wall_ns: int
-    cpu_ns: int
+    cpu_ns: int | None
     involuntary: int | None
     psi_us: int | None
     steal_ms: int | None
@@ -74,9 +74,9 @@ def is_disturbed(visit: Visit, timing: Timing = TIMING) -> bool:
     """Whether another process demonstrably ran instead of the measured one.
 
     It was switched out against its will; or it lacked the CPU for part of the burst while the system reports pressure or steal.
-    A slow state of the device is none of these.
+    A slow state of the device is none of these. Where the system tells none of it (browsers), no visit is known to be disturbed.
     """
-    lacked_cpu = visit.wall_ns - visit.cpu_ns > timing.lost_cpu_tolerance * visit.wall_ns
+    lacked_cpu = visit.cpu_ns is not None and visit.wall_ns - visit.cpu_ns > timing.lost_cpu_tolerance * visit.wall_ns
     return bool(visit.involuntary) or (lacked_cpu and bool(visit.psi_us or visit.steal_ms))
 
 

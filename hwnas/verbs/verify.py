@@ -197,6 +197,7 @@ def _measured(row: WindowRow, limit_ms: float) -> dict[str, Any]:
 def _certificate(job: Job, chosen: Mapping[str, Any], measured: Sequence[Mapping[str, Any]], window: Window, limit_ms: float) -> dict[str, Any]:
     """What was measured, of which file, under which conditions; and how far the statement reaches."""
     largest = next(each for each in measured if each["role"] == "largest" and each["round"] == chosen["round"])
+    reach = window.conditions.options.get("reach")  # where a runtime says that it stands for less than its device
     return {
         "format": "hwnas.certificate/1",
         "origin": "measured",
@@ -216,7 +217,7 @@ def _certificate(job: Job, chosen: Mapping[str, Any], measured: Sequence[Mapping
         "architecture": chosen["values"],
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "hwnas": __version__,
-        "scope": "this file on this unit of this device, in the state it was in, on this date",
+        "scope": "this file on this unit of this device, in the state it was in, on this date" + (f"; {reach}" if reach else ""),
     }
 
 
