@@ -71,4 +71,9 @@ def _range(metric: Metric, hold: Mapping[str, int]) -> dict[str, int] | None:
 
 def _feasibility(index: BlockIndex, budgets: list[tuple[Budget, Metric]]) -> dict[str, Any]:
     found = FeasibleSet(index, budgets).survey(np.random.default_rng(0))
-    return {"budgets": budget_facts(found), "share": share_facts(found.share), "witness": index.space.decode(found.witness[0]), "in_words": describe(index.space, found.witness)}
+    return {
+        "budgets": budget_facts(found),
+        "share": share_facts(found.share),
+        "witness": index.space.decode(found.witness[0]),
+        "in_words": describe(index.space, found.witness),
+    }
