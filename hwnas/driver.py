@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from hwnas.errors import DamagedFile, InputError
 from hwnas.executor import Completion, Executor, InProcess
-from hwnas.pareto import non_dominated
+from hwnas.pareto import crowding_distance, domination_ranks, non_dominated
 from hwnas.predictor import Metric
 from hwnas.problem import Problem, Scores
 from hwnas.run import RunDirectory
@@ -48,9 +48,19 @@ class SearchResult:
     """What was spent, in full evaluations."""
 
     def ranked(self) -> npt.NDArray[np.intp]:
-        """Rows of the feasible candidates, best reward first, each subnet once, of the highest fidelity reached."""
+        """Rows of the feasible candidates, best first, each subnet once, of the highest fidelity reached.
+
+        With one objective the best has the highest reward; with several, candidates come front by front, and the least crowded of a
+        front first, as NSGA-II ranks them (Deb et al., 2002).
+        """
         rows = self._comparable()
-        return rows[np.argsort(-self.problem.reward(self.scores[rows]), kind="stable")]
+        if len(self.problem.objectives) == 1:
+            return rows[np.argsort(-self.problem.reward(self.scores[rows]), kind="stable")]
+        values = self.problem.minimised(self.scores[rows])
+        ranks, crowding = domination_ranks(values), np.zeros(len(rows))
+        for rank in np.unique(ranks):
+            crowding[ranks == rank] = crowding_distance(values[ranks == rank])
+        return rows[np.lexsort((-crowding, ranks))]
 
     def front(self, *metrics: Metric) -> npt.NDArray[np.intp]:
         """Rows of the feasible candidates that none other beats in the objectives and in `metrics` (minimised), best first objective first."""

@@ -203,6 +203,18 @@ def test_ranked_and_front_hold_feasible_subnets_once_best_first():
     assert result.front().tolist() == [4]
 
 
+def test_with_several_objectives_candidates_are_ranked_front_by_front_the_least_crowded_first():
+    def fixed(problem, *, rng):
+        yield Ask(codes([0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0], [0, 2, 2, 2, 2, 0], [0, 1, 0, 0, 0, 0], [0, 2, 0, 0, 0, 0], [0, 2, 0, 0, 0, 2]))
+
+    result = drive(fixed, Problem(INDEX, [Objective(Paid(), maximize=True), Objective(MACS)], [(Budget("macs", 9_000.0), MACS)]), seed=0, evaluations=9)
+    # On the front are gains 0, 1, 2 at growing cost (the third row is over the budget); its ends are infinitely far from a neighbour.
+    # The first row gains 1 at a higher cost than the fourth and is on the second front; the last is the subnet before it.
+    assert result.scores.feasible.tolist() == [True, True, False, True, True]
+    assert result.ranked().tolist() == [1, 4, 3, 0]
+    assert result.front().tolist() == [4, 3, 1]
+
+
 def test_cheap_results_list_a_subnet_once():
     result = drive(repeating, cheap(), seed=0, evaluations=9)
     assert result.ranked().tolist() == [2, 0]
