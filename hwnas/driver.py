@@ -349,7 +349,9 @@ class _Driver:
                 run.load_files(last["files"], self._trainer().load)
                 for event in evaluated:
                     if event.id < trained[-1].id:
-                        code = self.problem.space.check(np.array([event.body["code"]]))
+                        code = np.array([event.body["code"]])  # its values are checked at the end: a space that grows has not grown yet
+                        if code.shape != (1, len(self.problem.space.choices)):
+                            raise ValueError("a code of another length")
                         values = _values_of(event.body)
                         known = np.full(len(self.problem.expensive), np.nan) if values is None else values
                         self.results.append((code, known[None], np.array([float(event.body["fidelity"])])))
@@ -377,7 +379,7 @@ class _Driver:
         if self.run is not None and not self.recorded and self.asked not in self.marks:
             self._mark()
         width = len(self.problem.space.choices)
-        codes = np.asfortranarray(np.concatenate([np.empty((0, width), np.int16), *(codes for codes, _, _ in self.results)]))
+        codes = self.problem.space.check(np.concatenate([np.empty((0, width), np.int16), *(codes for codes, _, _ in self.results)]))
         known = np.concatenate([np.empty((0, len(self.problem.expensive))), *(known for _, known, _ in self.results)])
         fidelity = np.concatenate([np.empty(0), *(fidelity for _, _, fidelity in self.results)])
         return SearchResult(self.problem, codes, self.problem.scores(codes, known), fidelity, self.spent)

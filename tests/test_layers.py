@@ -15,7 +15,7 @@ LAYERS = (
     ("errors", "files", "registry", "data", "store", "ops", "graph"),
     ("hwnas", "blocks", "space", "index", "architecture"),
     ("spaces", "costs", "weights", "budget", "device", "latency_table"),
-    ("backends", "predictor", "predictors", "features", "quality"),
+    ("backends", "predictor", "predictors", "features", "quality", "growing"),
     ("images", "datasets", "profiling", "supernet", "training", "problem", "rewards", "pareto", "exact", "expectation", "milp", "surrogate"),
     ("searcher", "searchers"),
     ("run", "driver", "executor", "exporter", "exporters", "manifest", "kit", "testing"),
@@ -27,7 +27,8 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 #: Layers that numpy and the standard library are enough for, wherever a file is imported.
 NUMPY_ONLY = (
-    *LAYERS[0], *LAYERS[1], *LAYERS[2], "features", "predictor", "problem", "rewards", "pareto", "exact", "expectation", "milp", "surrogate", "searcher", "run",
+    *LAYERS[0], *LAYERS[1], *LAYERS[2], "features", "predictor", "growing", "problem", "rewards", "pareto", "exact", "expectation", "milp",
+    "surrogate", "searcher", "run",
 )
 HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "scipy", "sklearn", "rich", "typer", "jinja2", "safetensors", "tomli_w"}
 
