@@ -175,11 +175,16 @@ class Problem:
             missing, left = missing - len(inside), left - batch
             batch = min(max(4 * batch, 256), _BATCH)
         if missing > 0:
-            found.append(self._repaired(self.space.sample(rng, missing), rng))
+            found.append(self.repaired(self.space.sample(rng, missing), rng))
         return np.asfortranarray(np.concatenate(found)) if found else self.space.sample(rng, 0)
 
-    def _repaired(self, codes: Codes, rng: np.random.Generator) -> Codes:
-        """Each row with as many genes, taken in random order, replaced by the witness's as it takes to be feasible."""
+    def repaired(self, codes: Codes, rng: np.random.Generator) -> Codes:
+        """Each row moved within the cheap budgets: as many genes, in random order, as it takes are replaced by those of one that is known to be.
+
+        Rows within them stay as they are. Raises Infeasible where no architecture is known that keeps them.
+        """
+        if self.within(codes).all():
+            return codes.copy(order="F")
         witness = self._witness
         if witness is None:
             known = next((c for c in (self.space.smallest(), self.space.largest()) if self.within(c)[0]), None)

@@ -286,7 +286,7 @@ def test_the_searcher_of_the_documentation_keeps_the_contract(tmp_path):
     check_searcher(f"{tmp_path / 'hill_climbing.py'}:hill_climbing")
 
 
-@pytest.mark.parametrize("name", ["exact", "local_search", "random_search", "regularized_evolution"])
+@pytest.mark.parametrize("name", ["exact", "local_search", "nsga2", "random_search", "regularized_evolution"])
 def test_the_page_of_a_searcher_lists_its_options_with_their_defaults(name):
     page = (Path(__file__).parents[1] / "docs" / f"{name}.md").read_text()
     listed = [[cell.strip(" `") for cell in line.split("|")[1:3]] for line in page.splitlines() if line.startswith("| `")]
