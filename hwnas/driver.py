@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from hwnas.errors import DamagedFile, InputError
 from hwnas.executor import Completion, Executor, InProcess
-from hwnas.pareto import non_dominated
+from hwnas.pareto import crowding_distance, domination_ranks, non_dominated
 from hwnas.predictor import Metric
 from hwnas.problem import Problem, Scores
 from hwnas.run import RunDirectory
@@ -48,9 +48,19 @@ class SearchResult:
     """What was spent, in full evaluations."""
 
     def ranked(self) -> npt.NDArray[np.intp]:
-        """Rows of the feasible candidates, best reward first, each subnet once, of the highest fidelity reached."""
+        """Rows of the feasible candidates, best first, each subnet once, of the highest fidelity reached.
+
+        With one objective the best has the highest reward; with several, candidates come front by front, and the least crowded of a
+        front first, as NSGA-II ranks them (Deb et al., 2002).
+        """
         rows = self._comparable()
-        return rows[np.argsort(-self.problem.reward(self.scores[rows]), kind="stable")]
+        if len(self.problem.objectives) == 1:
+            return rows[np.argsort(-self.problem.reward(self.scores[rows]), kind="stable")]
+        values = self.problem.minimised(self.scores[rows])
+        ranks, crowding = domination_ranks(values), np.zeros(len(rows))
+        for rank in np.unique(ranks):
+            crowding[ranks == rank] = crowding_distance(values[ranks == rank])
+        return rows[np.lexsort((-crowding, ranks))]
 
     def front(self, *metrics: Metric) -> npt.NDArray[np.intp]:
         """Rows of the feasible candidates that none other beats in the objectives and in `metrics` (minimised), best first objective first."""
@@ -340,7 +350,9 @@ class _Driver:
                 run.load_files(last["files"], self._trainer().load)
                 for event in evaluated:
                     if event.id < trained[-1].id:
-                        code = self.problem.space.check(np.array([event.body["code"]]))
+                        code = np.array([event.body["code"]])  # its values are checked at the end: a space that grows has not grown yet
+                        if code.shape != (1, len(self.problem.space.choices)):
+                            raise ValueError("a code of another length")
                         values = _values_of(event.body)
                         known = np.full(len(self.problem.expensive), np.nan) if values is None else values
                         self.results.append((code, known[None], np.array([float(event.body["fidelity"])])))
@@ -368,7 +380,7 @@ class _Driver:
         if self.run is not None and not self.recorded and self.asked not in self.marks:
             self._mark()
         width = len(self.problem.space.choices)
-        codes = np.asfortranarray(np.concatenate([np.empty((0, width), np.int16), *(codes for codes, _, _ in self.results)]))
+        codes = self.problem.space.check(np.concatenate([np.empty((0, width), np.int16), *(codes for codes, _, _ in self.results)]))
         known = np.concatenate([np.empty((0, len(self.problem.expensive))), *(known for _, known, _ in self.results)])
         fidelity = np.concatenate([np.empty(0), *(fidelity for _, _, fidelity in self.results)])
         if self.scored:

@@ -196,7 +196,7 @@ class FeasibleSet:
             missing, left = missing - len(inside), left - batch
             batch = min(max(4 * batch, 256), _BATCH)
         if missing > 0:
-            found.append(self._repaired(self.space.sample(rng, missing), rng))
+            found.append(self.repaired(self.space.sample(rng, missing), rng))
         return np.asfortranarray(np.concatenate(found)) if found else self.space.sample(rng, 0)
 
     def _samples(self, rng: np.random.Generator, samples: int | None) -> Codes:
@@ -206,8 +206,13 @@ class FeasibleSet:
             raise InputError(f"a share is estimated from at least 1 sample, got {samples}")
         return self.space.sample(rng, samples)
 
-    def _repaired(self, codes: Codes, rng: np.random.Generator) -> Codes:
-        """Each row with as many genes, taken in random order, replaced by the witness's as it takes to be feasible."""
+    def repaired(self, codes: Codes, rng: np.random.Generator) -> Codes:
+        """Each row moved within the cheap budgets: as many genes, in random order, as it takes are replaced by those of one that is known to be.
+
+        Rows within them stay as they are. Raises Infeasible where no architecture is known that keeps them.
+        """
+        if self.within(codes).all():
+            return codes.copy(order="F")
         if self._known is None:
             raise self._none_found()
         steps = np.arange(len(self.space.choices) + 1)

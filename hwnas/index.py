@@ -62,7 +62,7 @@ class BlockIndex:
             self.tables.append(table)
             self.columns.append([space.column[choice.name] for choice in layer.reads])
             self.strides.append([prod(shape[i + 1 :]) for i in range(len(shape))])
-        self.blocks: tuple[Block, ...] = tuple(by_value)
+        self.blocks: Sequence[Block] = tuple(by_value)
         # Cells of all layers at once are a matrix product: float32 is exact for every cell below the limit.
         self._radix = np.zeros((len(space.layers), len(space.choices)), np.float32)
         for row, columns, strides in zip(self._radix, self.columns, self.strides, strict=True):

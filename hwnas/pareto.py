@@ -39,6 +39,22 @@ def non_dominated(values: FloatArray) -> BoolArray:
     return mask
 
 
+def domination_ranks(values: FloatArray) -> npt.NDArray[np.intp]:
+    """Number of the front each row is on, (n,): 0 is not beaten, 1 only by rows of 0, and so on (non-dominated sorting, Deb et al., 2002).
+
+    Rows with NaN share the number after the last front.
+    """
+    values = _matrix(values)
+    ranks, rank = np.full(len(values), -1, np.intp), 0
+    left = np.flatnonzero(~np.isnan(values).any(axis=1))
+    while len(left):
+        front = non_dominated(values[left])
+        ranks[left[front]] = rank
+        left, rank = left[~front], rank + 1
+    ranks[ranks < 0] = rank
+    return ranks
+
+
 def hypervolume(values: FloatArray, reference: npt.ArrayLike) -> float:
     """Volume covered by the rows up to the reference point (m,), exact; rows that are not better than it everywhere cover nothing.
 

@@ -172,6 +172,10 @@ class Problem:
         """
         return self.feasible_set.sample(rng, n)
 
+    def repaired(self, codes: Codes, rng: np.random.Generator) -> Codes:
+        """Each row moved within the cheap budgets, see `FeasibleSet.repaired`. Raises Infeasible where no architecture is known that keeps them."""
+        return self.feasible_set.repaired(codes, rng)
+
 
 def _at(metric: Metric, fidelity: float) -> Metric:
     if fidelity == 1.0:

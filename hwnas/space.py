@@ -136,8 +136,8 @@ class SearchSpace:
         wrong = (codes < 0) | (codes >= self.cardinalities)
         if wrong.any():
             row, column = map(int, np.argwhere(wrong)[0])
-            choice = self.choices[column]
-            raise InputError(f"code {int(codes[row, column])} of {choice.name} in row {row} is outside 0..{len(choice.values) - 1}")
+            last = int(self.cardinalities[column]) - 1
+            raise InputError(f"code {int(codes[row, column])} of {self.choices[column].name} in row {row} is outside 0..{last}")
         return np.asfortranarray(codes, np.int16)
 
     def lower(self, code: npt.ArrayLike) -> Graph:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from math import comb
+from math import comb, sqrt
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -30,10 +31,11 @@ from hwnas.latency_table import ENTRIES, NETWORKS, TABLE, LatencyTable, Measurem
 from hwnas.memory import peak_memory
 from hwnas.ops import KINDS, Add, Conv2d, Flatten, GlobalPool, Linear, Mul, Op
 from hwnas.ops.op import ACTIVATIONS
-from hwnas.predictor import Additive, Metric
+from hwnas.pareto import hypervolume
+from hwnas.predictor import Additive, Metric, Origin
 from hwnas.problem import Objective, Problem
 from hwnas.run import RunDirectory
-from hwnas.searcher import Option, Searcher, Trainer, options_of
+from hwnas.searcher import Gates, Option, Paths, Sampler, Searcher, Trainer, options_of
 from hwnas.space import Choice, Codes, FloatArray, Layer, SearchSpace
 from hwnas.weights import Array, Weights, random_weights
 
@@ -274,126 +276,233 @@ _CASES: dict[str, Callable[[], Iterator[Block]]] = {
 # -- searchers --------------------------------------------------------------------------------------------------------------------
 
 
-def check_searcher(name: str, *, trainer: Callable[[Problem], Trainer] | None = None, seeds: int = 20, evaluations: int = 60) -> None:
-    """Checks a searcher on a solved toy problem: 4,096 networks under a MACs budget, each evaluation paid for.
+def toy_problem(objectives: int = 1) -> Problem:
+    """Six layers with a choice of four kernels each; the most points within 55 % of the largest network's MACs, and with two objectives the fewest MACs.
 
-    It asks for codes of the space; equal seeds give equal searches; interrupted and resumed equals uninterrupted, with nothing paid
-    for twice; its best candidates keep the budget in the lowered network too; with the option `pending` it copes with answers out
-    of order; over `seeds` seeds it is not significantly worse than random search at equal cost (sign test, 1 %). Objective and budget
-    are sums over blocks, so that exact searchers take part. Raises CheckFailed.
-
-    trainer: makes the shared weights of a searcher that trains.
-    """
-    searcher: Searcher = registry.load("searchers", name)
-    try:
-        options = options_of(searcher)
-        _check_search(name, searcher, trainer, evaluations, {})
-        if "pending" in options:
-            _check_search(name, searcher, trainer, evaluations, {"pending": 2})
-        _check_against_random(name, searcher, trainer, seeds, evaluations)
-    except InputError as error:
-        raise CheckFailed(f"{name}: {error}") from error
-
-
-class _Gains(Additive):
-    """Sum over choices of what each value is worth; counts evaluations, and is interrupted at the one numbered `stop`."""
-
-    expensive = True
-
-    def __init__(self, index: BlockIndex, gains: FloatArray, stop: int = -1):
-        """gains: (choices, values); every layer reads one choice, so that the gains are the prices of its cells."""
-        super().__init__(index, list(gains), name="gain", unit="points", origin="simulated")
-        self.gains, self.stop, self.evaluated = gains, stop, list[bytes]()
-
-    def __call__(self, codes: Codes) -> FloatArray:
-        for code in codes:
-            if len(self.evaluated) == self.stop:
-                raise KeyboardInterrupt
-            self.evaluated.append(code.tobytes())
-        return np.asarray(self.gains[np.arange(codes.shape[1]), codes].sum(axis=1))
-
-
-class _LastFirst(InProcess):
-    """Evaluates the candidate submitted last first, so that answers come out of order."""
-
-    def wait(self) -> Completion:
-        self._queue.rotate(1)
-        return InProcess.wait(self)
-
-
-def toy_problem(stop: int = -1) -> Problem:
-    """Six layers with a choice of four kernels each; the most points within 55 % of the largest network's MACs.
-
-    Returns diminish, so that the best network is no uniform one. stop: the evaluation to interrupt with KeyboardInterrupt.
+    Returns diminish, so that the best network is no uniform one. At a share of an evaluation the points are off by a noise that is
+    the same each time and the smaller the larger the share.
     """
     choices = [Choice(f"layer{i}.kernel", (1, 3, 5, 7)) for i in range(6)]
     layers = [Layer(f"layer{i}", (choice,), partial(conv_bn_act, (1, 3 + i, 16, 16), 4 + i)) for i, choice in enumerate(choices)]
     index = BlockIndex(SearchSpace("toy", choices, layers))
     worth = np.random.default_rng(2019).uniform(0.5, 2.0, (len(choices), 1))
-    gains = worth * np.sqrt(np.arange(4))
-    return Problem(
-        index,
-        [Objective(_Gains(index, gains, stop), maximize=True)],
-        [(Budget("macs", None, share=0.55), Additive(index, macs(index.blocks), name="macs", unit="MACs"))],
-    )
+    cost = Additive(index, macs(index.blocks), name="macs", unit="MACs")
+    asked = [Objective(Gains(index, worth * np.sqrt(np.arange(4))), maximize=True), Objective(cost)]
+    return Problem(index, asked[:objectives], [(Budget("macs", None, share=0.55), cost)])
 
 
-def _search(searcher: Searcher, problem: Problem, trainer: Callable[[Problem], Trainer] | None, run: RunDirectory | None, **given: Any) -> SearchResult:
-    return drive(searcher, problem, run, trainer=None if trainer is None else trainer(problem), **given)
+class Gains(Additive):
+    """Sum over choices of what each value is worth, in `gains` (choices, values); counts the candidates it has evaluated."""
+
+    expensive = True
+
+    def __init__(self, index: BlockIndex, gains: FloatArray):
+        """Every layer reads one choice, so that the gains are the prices of its cells."""
+        super().__init__(index, list(gains), name="gain", unit="points", origin="simulated")
+        self.gains, self.evaluated = gains, 0
+        self.noise = np.random.default_rng(2016).normal(0, 0.5, gains.shape[1:] * gains.shape[0])
+
+    def __call__(self, codes: Codes) -> FloatArray:
+        self.evaluated += len(codes)
+        return np.asarray(self.gains[np.arange(codes.shape[1]), codes].sum(axis=1))
+
+    def at(self, fidelity: float) -> Metric:
+        return _Early(self, fidelity)
 
 
-def _check_search(name: str, searcher: Searcher, trainer: Callable[[Problem], Trainer] | None, evaluations: int, options: dict[str, Option]) -> None:
-    def search(problem: Problem, run: RunDirectory | None = None) -> SearchResult:
-        return _search(searcher, problem, trainer, run, seed=1, evaluations=evaluations, options=options, executor=_LastFirst() if options else None)
+class _Early:
+    """Gains after a share of an evaluation: with a noise of its own for each architecture, as if over a sample of that size."""
 
-    how = f"{name} with {options}" if options else name
-    problem = toy_problem()
-    whole, again = search(problem), search(toy_problem())
-    if not _equal(whole, again):
-        raise CheckFailed(f"{how}: two searches with the same seed differ; take all randomness from rng")
-    if len(whole.ranked()) == 0:
-        raise CheckFailed(f"{how}: none of {len(whole.codes)} candidates keeps the budget, though more than half of the space does")
-    limit = problem.budgets[0][0].limit
-    for row in whole.ranked()[:5]:
-        lowered = sum(op.macs for op in problem.space.lower(whole.codes[row]).ops)
-        if limit is None or lowered > limit:
-            raise CheckFailed(f"{how}: a candidate told to be feasible has {lowered:,} MACs, over the budget of {limit}")
-    stop = len(whole.codes) // 2
-    with tempfile.TemporaryDirectory() as folder, RunDirectory(Path(folder, "run")) as run:
-        first, second = toy_problem(stop), toy_problem()
-        with suppress(KeyboardInterrupt):
-            search(first, run)
-        resumed = search(second, run)
+    unit, expensive = "points", True
+    origin: Origin = "simulated"
+
+    def __init__(self, final: Gains, fidelity: float):
+        self.name, self.final, self.fidelity = f"{final.name} at {fidelity:g}", final, fidelity
+
+    def __call__(self, codes: Codes) -> FloatArray:
+        noise: FloatArray = self.final.noise[tuple(codes.T)]
+        return self.final(codes) + (1 / sqrt(self.fidelity) - 1) * noise
+
+
+def check_searcher(
+    name: str,
+    *,
+    problem: Callable[[], Problem] = toy_problem,
+    trainer: Callable[[Problem], Trainer] | None = None,
+    baseline: str | None = "random_search",
+    seeds: int = 20,
+    evaluations: int = 60,
+) -> None:
+    """Checks a searcher on a solved toy problem: 4,096 networks under a MACs budget, each evaluation paid for.
+
+    It asks for codes of the space; equal seeds give equal searches, whatever the problem was used for before; interrupted and resumed,
+    twice, equals uninterrupted, with nothing paid for twice; its best candidates keep a MACs budget in the lowered network too; with
+    the option `pending` it copes with answers out of order; over `seeds` seeds it is not significantly worse than random search at
+    equal cost (sign test, 1 %; by the hypervolume of the front where there are several objectives). Objective and budget are sums over
+    blocks, so that exact searchers take part. Raises CheckFailed.
+
+    problem: makes another one, for searchers that need a space of a certain kind, such as one that grows, or several objectives; each
+    call makes a fresh one, with at least one expensive metric. trainer: makes the shared weights of a searcher that trains.
+    baseline: what random search is on that problem, as a name or `path.py:name`; None compares with nothing.
+    """
+    searcher: Searcher = registry.load("searchers", name)
+    check = _SearcherCheck(name, searcher, problem, trainer, evaluations)
+    try:
+        options = options_of(searcher)
+        if not problem().expensive:
+            raise CheckFailed(f"{name}: the problem to check it on has no metric with `expensive = True`; there is nothing to interrupt or to pay for")
+        check.search_and_resume({})
+        if "pending" in options:
+            check.search_and_resume({"pending": 2})
+        if baseline is not None:
+            check.compare(registry.load("searchers", baseline), seeds)
+    except InputError as error:
+        raise CheckFailed(f"{name}: {error}") from error
+
+
+class _Meter:
+    """Counts what a search pays for: evaluations, trainings and gradients. Interrupts it before the one numbered `stop`, from 0."""
+
+    def __init__(self, stop: int = -1):
+        self.stop, self.paid, self.evaluated = stop, 0, list[int]()
+
+    def pay(self) -> None:
+        if self.paid == self.stop:
+            raise KeyboardInterrupt
+        self.paid += 1
+
+
+class _MeteredExecutor(InProcess):
+    """Evaluates in this process; `last_first` what was submitted last, so that answers come out of order."""
+
+    def __init__(self, meter: _Meter, last_first: bool):
+        super().__init__()
+        self.meter, self.last_first = meter, last_first
+
+    def submit(self, number: int, evaluate: Callable[[], FloatArray]) -> None:
+        def paid() -> FloatArray:
+            self.meter.pay()
+            self.meter.evaluated.append(number)
+            return evaluate()
+
+        super().submit(number, paid)
+
+    def wait(self) -> Completion:
+        if self.last_first:
+            self._queue.rotate(1)
+        return super().wait()
+
+
+class _MeteredTrainer:
+    """Another trainer, whose trainings and gradients are counted."""
+
+    def __init__(self, trainer: Trainer, meter: _Meter):
+        self.trainer, self.meter = trainer, meter
+
+    def train(self, sampler: Sampler, steps: int) -> float:
+        self.meter.pay()
+        return self.trainer.train(sampler, steps)
+
+    def gradient(self, gates: Gates, paths: Paths) -> tuple[float, Gates]:
+        self.meter.pay()
+        return self.trainer.gradient(gates, paths)
+
+    def save(self, folder: Path) -> None:
+        self.trainer.save(folder)
+
+    def load(self, folder: Path) -> None:
+        self.trainer.load(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class _SearcherCheck:
+    name: str
+    searcher: Searcher
+    problem: Callable[[], Problem]
+    trainer: Callable[[Problem], Trainer] | None
+    evaluations: int
+
+    def search(
+        self,
+        problem: Problem,
+        meter: _Meter | None = None,
+        run: RunDirectory | None = None,
+        *,
+        searcher: Searcher | None = None,
+        seed: int = 1,
+        evaluations: int | None = None,
+        options: dict[str, Option] | None = None,
+    ) -> SearchResult:
+        meter = meter or _Meter()
+        trainer = None if self.trainer is None else _MeteredTrainer(self.trainer(problem), meter)
+        return drive(
+            searcher or self.searcher,
+            problem,
+            run,
+            seed=seed,
+            evaluations=evaluations or self.evaluations,
+            options=options,
+            trainer=trainer,
+            executor=_MeteredExecutor(meter, last_first=bool(options)),
+        )
+
+    def search_and_resume(self, options: dict[str, Option]) -> None:
+        how, problem, meter = f"{self.name} with {options}" if options else self.name, self.problem(), _Meter()
+        whole = self.search(problem, meter, options=options)
+        used = self.problem()
+        if self.trainer is None:  # what was trained stays trained
+            self.search(used, seed=2, options=options)
+        if not _equal(whole, self.search(used, options=options)):
+            raise CheckFailed(f"{how}: two searches with the same seed differ; take all randomness from rng")
+        self._check_best(how, whole)
+        with tempfile.TemporaryDirectory() as folder, RunDirectory(Path(folder, "run")) as run:
+            parts = [_Meter(meter.paid // 3), _Meter(meter.paid // 3), _Meter()]
+            for part in parts:
+                with suppress(KeyboardInterrupt):
+                    resumed = self.search(self.problem(), part, run, options=options)
         if not _equal(whole, resumed):
-            raise CheckFailed(f"{how}: interrupted at evaluation {stop} and resumed, it ends elsewhere than uninterrupted; keep no state outside the function")
-        paid = [each for problem in (first, second) for each in _gains(problem).evaluated]
-        if trainer is None and len(set(paid)) != len(paid):
-            raise CheckFailed(f"{how}: resumed, it evaluates subnets again that were paid for")
+            stops = f"evaluation {parts[0].stop} and again {parts[1].stop} later"
+            raise CheckFailed(f"{how}: interrupted at {stops} and resumed, it ends elsewhere than uninterrupted; keep no state outside the function")
+        paid = [number for part in parts for number in part.evaluated]
+        if len(set(paid)) != len(paid):
+            raise CheckFailed(f"{how}: resumed, it evaluates candidates again that were paid for")
+
+    def _check_best(self, how: str, found: SearchResult) -> None:
+        if len(found.ranked()) == 0:
+            raise CheckFailed(f"{how}: none of {len(found.codes)} candidates keeps the budget")
+        for budget, _ in found.problem.budgets:
+            for row in found.ranked()[:5]:
+                lowered = sum(op.macs for op in found.problem.space.lower(found.codes[row]).ops)
+                if budget.metric == "macs" and budget.limit is not None and lowered > budget.limit:
+                    raise CheckFailed(f"{how}: a candidate told to be feasible has {lowered:,} MACs, over the budget of {budget.limit}")
+
+    def compare(self, baseline: Searcher, seeds: int) -> None:
+        worse = better = 0
+        for seed in range(seeds):
+            found = self.search(self.problem(), seed=seed)
+            other = self.search(self.problem(), searcher=baseline, seed=seed, evaluations=max(1, round(found.evaluations)))
+            mine, theirs = _merits(found, other)
+            worse, better = worse + (mine < theirs), better + (mine > theirs)
+        chance = sum(comb(worse + better, k) for k in range(worse, worse + better + 1)) / 2 ** (worse + better)
+        if chance < 0.01:
+            raise CheckFailed(
+                f"{self.name}: at equal cost it finds worse networks than {baseline.__name__} with {worse} of {seeds} seeds, and better ones with {better}"
+            )
 
 
-def _check_against_random(name: str, searcher: Searcher, trainer: Callable[[Problem], Trainer] | None, seeds: int, evaluations: int) -> None:
-    random: Searcher = registry.load("searchers", "random_search")
-    worse = better = 0
-    for seed in range(seeds):
-        found = _search(searcher, toy_problem(), trainer, None, seed=seed, evaluations=evaluations)
-        baseline = drive(random, toy_problem(), seed=seed, evaluations=max(1, round(found.evaluations)))
-        mine, other = (float(result.scores.values[result.ranked()[:1], 0].max(initial=-np.inf)) for result in (found, baseline))
-        worse, better = worse + (mine < other), better + (mine > other)
-    chance = sum(comb(worse + better, k) for k in range(worse, worse + better + 1)) / 2 ** (worse + better)
-    if chance < 0.01:
-        raise CheckFailed(f"{name}: at equal cost it finds worse networks than random search with {worse} of {seeds} seeds, and better ones with {better}")
-
-
-def _gains(problem: Problem) -> _Gains:
-    metric = problem.objectives[0].metric
-    assert isinstance(metric, _Gains)
-    return metric
+def _merits(*results: SearchResult) -> list[float]:
+    """What fully evaluated feasible candidates came to: the best value, larger is better, or with several objectives the hypervolume of their front."""
+    values = [found.problem.minimised(found.scores[found.scores.feasible & (found.fidelity == 1.0)]) for found in results]
+    worst = np.max(np.concatenate(values), axis=0, initial=-np.inf)
+    if len(worst) == 1:
+        return [-float(each.min(initial=np.inf)) for each in values]
+    return [hypervolume(each, worst) if len(each) else 0.0 for each in values]
 
 
 def _equal(first: SearchResult, second: SearchResult) -> bool:
     return (
         np.array_equal(first.codes, second.codes)
-        and np.array_equal(first.scores.values, second.scores.values)
-        and np.array_equal(first.scores.ratio, second.scores.ratio)
+        and np.array_equal(first.scores.values, second.scores.values, equal_nan=True)
+        and np.array_equal(first.scores.ratio, second.scores.ratio, equal_nan=True)
         and np.array_equal(first.fidelity, second.fidelity)
     )

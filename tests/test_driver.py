@@ -5,6 +5,9 @@ from functools import partial
 
 import numpy as np
 import pytest
+from skeletons import weight_sharing
+from skeletons.hyperband import successive_halving
+from skeletons.weight_sharing import Accuracy, LogisticSupernet, differentiable
 
 from hwnas.blocks import conv_bn_act
 from hwnas.budget import Budget
@@ -16,7 +19,7 @@ from hwnas.index import BlockIndex
 from hwnas.predictor import Additive
 from hwnas.problem import Objective, Problem
 from hwnas.run import RunDirectory
-from hwnas.searcher import Ask, Gradient, Train
+from hwnas.searcher import Ask, Train
 from hwnas.searchers.random_search import random_search
 from hwnas.searchers.regularized_evolution import regularized_evolution
 from hwnas.space import Choice, Layer, SearchSpace
@@ -203,21 +206,24 @@ def test_ranked_and_front_hold_feasible_subnets_once_best_first():
     assert result.front().tolist() == [4]
 
 
+def test_with_several_objectives_candidates_are_ranked_front_by_front_the_least_crowded_first():
+    def fixed(problem, *, rng):
+        yield Ask(codes([0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0], [0, 2, 2, 2, 2, 0], [0, 1, 0, 0, 0, 0], [0, 2, 0, 0, 0, 0], [0, 2, 0, 0, 0, 2]))
+
+    result = drive(fixed, Problem(INDEX, [Objective(Paid(), maximize=True), Objective(MACS)], [(Budget("macs", 9_000.0), MACS)]), seed=0, evaluations=9)
+    # On the front are gains 0, 1, 2 at growing cost (the third row is over the budget); its ends are infinitely far from a neighbour.
+    # The first row gains 1 at a higher cost than the fourth and is on the second front; the last is the subnet before it.
+    assert result.scores.feasible.tolist() == [True, True, False, True, True]
+    assert result.ranked().tolist() == [1, 4, 3, 0]
+    assert result.front().tolist() == [4, 3, 1]
+
+
 def test_cheap_results_list_a_subnet_once():
     result = drive(repeating, cheap(), seed=0, evaluations=9)
     assert result.ranked().tolist() == [2, 0]
 
 
 # -- fidelity ----------------------------------------------------------------------------------------------------------------------
-
-
-def successive_halving(problem, *, rng, start: int = 8, rounds: int = 3):
-    """Successive halving (Jamieson & Talwalkar, 2016): the better half goes on with twice the cost."""
-    candidates = problem.sample_feasible(rng, start)
-    for i in reversed(range(rounds)):
-        told = yield Ask(candidates, fidelity=0.5**i)
-        order = np.argsort(-problem.reward(told.scores), kind="stable")
-        candidates = told.codes[order[: max(1, len(order) // 2)]]
 
 
 def test_shares_of_an_evaluation_cost_their_share_and_only_full_ones_are_ranked(folder):
@@ -495,98 +501,6 @@ def test_a_subnet_asked_again_while_it_is_in_flight_is_told_with_it():
 
 # -- searchers that train -----------------------------------------------------------------------------------------------------------
 
-DATA = np.random.default_rng(11)
-X = DATA.normal(0, 1, (120, 5, 3))  # 120 examples; layer i with value c reads feature X[:, i, c]
-TRUTH = np.array([[0.2, 1.5, 0.1], [2.0, 0.3, 0.1], [0.1, 0.1, 1.0], [0.5, 0.2, 1.8], [0.0, 0.9, 0.2]])
-Y = (np.einsum("nlc,lc->n", X, TRUTH) + DATA.normal(0, 0.5, 120) > 0).astype(float)
-
-
-class LogisticSupernet:
-    """A weight-sharing supernet in numpy: logistic regression with one weight per (layer, value); a subnet uses one value a layer."""
-
-    def __init__(self):
-        self.weights, self.rng, self.validation = np.zeros((5, 3)), np.random.default_rng(5), 0
-        self.trained = 0
-
-    def _loss(self, gates, rows):
-        """Loss and derivatives by the gates and by the weights, on some examples."""
-        share = 1 / (1 + np.exp(-np.einsum("nlc,lc->n", X[rows], self.weights * gates)))
-        error = (share - Y[rows]) / len(rows)
-        loss = -np.log(np.where(Y[rows] > 0, share, 1 - share) + 1e-12).mean()
-        by_product = np.einsum("n,nlc->lc", error, X[rows])
-        return float(loss), by_product * self.weights, by_product * gates
-
-    def train(self, sampler, steps):
-        losses = []
-        for _ in range(steps):
-            gates = np.stack(sampler(self.rng))
-            loss, _, gradient = self._loss(gates, self.rng.integers(0, 80, 16))
-            self.weights -= 0.5 * gradient
-            losses.append(loss)
-        self.trained += steps
-        return float(np.mean(losses))
-
-    def gradient(self, gates, paths):
-        assert paths == "mixture"
-        rows = 80 + (self.validation + np.arange(10)) % 20
-        self.validation += 10
-        loss, by_gates, _ = self._loss(np.stack(gates), rows)
-        return loss, tuple(by_gates)
-
-    def save(self, folder):
-        np.save(folder / "weights.npy", self.weights)
-        state = self.rng.bit_generator.state["state"]
-        (folder / "progress.txt").write_text(f"{self.validation} {self.trained} {state['state']} {state['inc']}")
-
-    def load(self, folder):
-        self.weights = np.load(folder / "weights.npy")
-        self.validation, self.trained, state, increment = map(int, (folder / "progress.txt").read_text().split())
-        self.rng.bit_generator.state = {"bit_generator": "PCG64", "state": {"state": state, "inc": increment}, "has_uint32": 0, "uinteger": 0}
-
-    def accuracy(self, codes):
-        gates = np.zeros((len(codes), 5, 3))
-        for i in range(5):
-            gates[np.arange(len(codes)), i, codes[:, i]] = 1
-        return np.array([100 * np.mean((np.einsum("nlc,lc->n", X[100:], self.weights * gate) > 0) == Y[100:]) for gate in gates])
-
-
-FLAT = [Choice(f"layer{i}.kernel", KERNELS) for i in range(5)]
-FLAT_INDEX = BlockIndex(SearchSpace("flat", FLAT, [Layer(c.name, (c,), partial(conv_bn_act, (1, 1 + i, 4, 4), 2 + i)) for i, c in enumerate(FLAT)]))
-
-
-class Accuracy:
-    name, unit, origin, expensive = "accuracy", "%", "measured", True
-
-    def __init__(self, supernet, stop=None):
-        self.supernet, self.stop = supernet, stop or (lambda: None)
-
-    def __call__(self, codes):
-        self.stop()
-        return self.supernet.accuracy(codes)
-
-
-def mixture(probabilities, generator):
-    return [generator.dirichlet(3 * row + 0.1) for row in probabilities]
-
-
-def differentiable(problem, *, rng, state, rounds: int = 6, steps: int = 7, rate: float = 2.0):
-    """DARTS in miniature: weights on sampled mixtures, architecture parameters on validation, and a look at the best after each round."""
-    state.setdefault("logits", np.zeros((5, 3)))
-    state.setdefault("round", 0)
-
-    def gates():
-        powers = np.exp(state["logits"])
-        return powers / powers.sum(axis=1, keepdims=True)
-
-    while state["round"] < rounds:
-        yield Train(partial(mixture, gates()), steps)
-        _, slopes = yield Gradient(tuple(gates()), "mixture")
-        state["logits"] = state["logits"] - rate * gates() * (np.stack(slopes) - (np.stack(slopes) * gates()).sum(1, keepdims=True))
-        best = np.asfortranarray(np.argmax(gates(), axis=1)[None], np.int16)
-        yield Ask(np.concatenate([best, problem.space.sample(rng, 1)]))
-        state["round"] += 1
-
-
 class Killed(BaseException):
     """Stands for the end of the process: nothing catches it."""
 
@@ -624,7 +538,7 @@ class Watched(LogisticSupernet):
 
 def trained_run(folder, kill):
     supernet = Watched(kill)
-    task = Problem(FLAT_INDEX, [Objective(Accuracy(supernet, kill), maximize=True)])
+    task = Problem(weight_sharing.INDEX, [Objective(Accuracy(supernet, kill), maximize=True)])
     with RunDirectory(folder) as run:
         result = drive(differentiable, task, run, seed=2, evaluations=100, trainer=supernet)
         blobs = sorted(path.name for path in run.store.blobs.iterdir())
@@ -633,7 +547,7 @@ def trained_run(folder, kill):
 
 def test_a_searcher_that_trains_is_served_weights_and_gradients():
     supernet = LogisticSupernet()
-    result = drive(differentiable, Problem(FLAT_INDEX, [Objective(Accuracy(supernet), maximize=True)]), seed=2, evaluations=100, trainer=supernet)
+    result = drive(differentiable, Problem(weight_sharing.INDEX, [Objective(Accuracy(supernet), maximize=True)]), seed=2, evaluations=100, trainer=supernet)
     assert supernet.trained == 6 * 7 and supernet.validation == 6 * 10
     untrained = LogisticSupernet().accuracy(result.codes[-2:-1])
     assert result.scores.values[-2, 0] > untrained[0] + 15  # what the search ended with, against chance
@@ -648,7 +562,7 @@ def test_the_same_subnet_is_evaluated_again_after_the_weights_have_changed():
             yield Ask(problem.space.smallest())
             yield Ask(problem.space.smallest())
 
-    result = drive(looks, Problem(FLAT_INDEX, [Objective(Accuracy(supernet), maximize=True)]), seed=2, evaluations=100, trainer=supernet)
+    result = drive(looks, Problem(weight_sharing.INDEX, [Objective(Accuracy(supernet), maximize=True)]), seed=2, evaluations=100, trainer=supernet)
     assert result.evaluations == 3
 
 
@@ -682,7 +596,7 @@ def test_a_search_killed_many_times_at_its_training_points_still_ends_the_same(t
 
 def test_a_searcher_that_trains_needs_a_trainer():
     with pytest.raises(InputError, match="differentiable trains shared weights and needs a trainer"):
-        drive(differentiable, Problem(FLAT_INDEX, [Objective(MACS)]), seed=2, evaluations=100)
+        drive(differentiable, Problem(weight_sharing.INDEX, [Objective(MACS)]), seed=2, evaluations=100)
 
 
 def test_training_waits_for_every_score():
@@ -692,7 +606,7 @@ def test_training_waits_for_every_score():
 
     supernet = LogisticSupernet()
     with pytest.raises(InputError, match="wants to train while candidates are unscored"):
-        drive(hasty, Problem(FLAT_INDEX, [Objective(Accuracy(supernet), maximize=True)]), seed=2, evaluations=100, trainer=supernet)
+        drive(hasty, Problem(weight_sharing.INDEX, [Objective(Accuracy(supernet), maximize=True)]), seed=2, evaluations=100, trainer=supernet)
 
 
 def test_a_training_search_with_other_steps_is_another_version(tmp_path):
@@ -703,39 +617,10 @@ def test_a_training_search_with_other_steps_is_another_version(tmp_path):
                 yield Ask(problem.space.sample(rng, 1))
 
         supernet = LogisticSupernet()
-        task = Problem(FLAT_INDEX, [Objective(Accuracy(supernet), maximize=True)])
+        task = Problem(weight_sharing.INDEX, [Objective(Accuracy(supernet), maximize=True)])
         with RunDirectory(tmp_path / "run") as run:
             drive(searcher, task, run, seed=2, evaluations=4, trainer=supernet)
 
     trained_for(2)
     with pytest.raises(InputError, match="another searcher, seed or version"):
         trained_for(3)
-
-
-# -- open-ended spaces ---------------------------------------------------------------------------------------------------------------
-
-
-def test_a_space_can_hold_programs_by_their_row_number():
-    """A searcher that makes new graphs interns each and asks for its row number: a choice with as many values as it may make."""
-    programs: list[tuple[int, ...]] = []
-    slot = Choice("program", tuple(range(200)))
-    space = SearchSpace("programs", [slot], [Layer("network", (slot,), lambda row: conv_bn_act((1, 1, 4, 4), 1 + row))])
-
-    class Length:
-        name, unit, origin, expensive = "length", "instructions", "simulated", True
-
-        def __call__(self, codes):
-            return np.array([abs(sum(programs[int(row)]) - 17) for row in codes[:, 0]], float)
-
-    def grow(problem, *, rng):
-        programs[:] = [(1,)]
-        told = yield Ask(np.zeros((1, 1), np.int16))
-        best, least = 0, float(told.scores.values[0, 0])
-        while least > 0:
-            programs.append((*programs[best], int(rng.integers(1, 5))))
-            told = yield Ask(np.array([[len(programs) - 1]], np.int16))
-            if told.scores.values[0, 0] < least:
-                best, least = int(told.codes[0, 0]), float(told.scores.values[0, 0])
-
-    result = drive(grow, Problem(BlockIndex(space), [Objective(Length())]), seed=0, evaluations=150)
-    assert result.scores.values.min() == 0 and sum(programs[int(result.codes[result.ranked()[0], 0])]) == 17

@@ -15,9 +15,9 @@ LAYERS = (
     ("errors", "files", "flat_yaml", "registry", "data", "store", "ops", "graph"),
     ("hwnas", "blocks", "space", "index", "architecture"),
     ("spaces", "costs", "weights", "budget", "device", "latency_table", "table_dialects", "table_merge"),
-    ("backends", "predictor", "predictors", "features", "quality", "memory"),
+    ("backends", "predictor", "predictors", "features", "quality", "memory", "growing"),
     ("images", "datasets", "profiling", "supernet", "training", "problem", "feasible_set", "rewards", "pareto", "exact", "expectation", "milp", "surrogate"),
-    ("searcher", "searchers"),
+    ("searcher", "searchers", "optuna_search"),
     ("run", "driver", "executor", "exporter", "exporters", "manifest", "kit", "testing"),
     ("report_data", "report_html", "report_plot", "report_text", "report_words"),
     ("verbs",),
@@ -27,10 +27,10 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 #: Layers that numpy and the standard library are enough for, wherever a file is imported.
 NUMPY_ONLY = (
-    *(*LAYERS[0], *LAYERS[1], *LAYERS[2], "features", "predictor", "memory", "feasible_set", "problem", "rewards", "pareto"),
-    *("exact", "expectation", "milp", "surrogate", "searcher", "run"),
+    *(*LAYERS[0], *LAYERS[1], *LAYERS[2], "features", "predictor", "memory", "growing", "feasible_set", "problem", "rewards", "pareto"),
+    *("exact", "expectation", "milp", "surrogate", "searcher", "searchers", "optuna_search", "run"),
 )
-HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "scipy", "sklearn", "rich", "typer", "jinja2", "safetensors", "tomli_w"}
+HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "scipy", "sklearn", "rich", "typer", "jinja2", "safetensors", "tomli_w", "optuna"}
 
 #: Pairs that the order allows, or might one day, and the design does not.
 FORBIDDEN = {("spaces", "latency_table"), ("spaces", "device"), ("latency_table", "spaces"), ("searchers", "torch"), ("searchers", "supernet")}

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from hwnas.errors import InputError
-from hwnas.pareto import crowding_distance, hypervolume, knee, non_dominated
+from hwnas.pareto import crowding_distance, domination_ranks, hypervolume, knee, non_dominated
 
 NAN, INF = float("nan"), float("inf")
 
@@ -50,6 +50,15 @@ def test_the_front_is_what_its_definition_says(values):
 def test_a_vector_is_no_front():
     with pytest.raises(InputError, match=r"\(n, objectives\)"):
         non_dominated(np.array([1.0, 2.0]))
+
+
+def test_fronts_are_numbered_from_the_one_that_nobody_beats_and_failures_come_last():
+    values = np.array([[2.0, 2.0], [1.0, 3.0], [NAN, 0.0], [3.0, 3.0], [2.0, 2.0], [1.0, 4.0], [4.0, 4.0]])
+    assert domination_ranks(values).tolist() == [0, 0, 3, 1, 0, 1, 2]
+
+
+def test_where_everything_failed_there_is_one_number():
+    assert domination_ranks(np.array([[NAN], [NAN]])).tolist() == [0, 0]
 
 
 def test_hypervolume_of_a_staircase_is_the_sum_of_its_steps():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from skeletons import growing, weight_sharing
 
 from hwnas import registry
 from hwnas.budget import Budget
@@ -26,6 +27,63 @@ def test_every_searcher_keeps_the_contract(name):
     check_searcher(name)
 
 
+# -- the four kinds of searcher that the contract is for ------------------------------------------------------------------------------
+
+SKELETONS = Path(__file__).parent / "skeletons"
+
+
+@pytest.mark.parametrize("name", ["hyperband", "asha"])
+def test_a_searcher_that_looks_at_shares_of_an_evaluation_keeps_the_contract(name):
+    check_searcher(f"{SKELETONS / 'hyperband.py'}:{name}")
+
+
+def test_hyperband_spends_its_brackets_as_published():
+    result = drive(registry.load("searchers", f"{SKELETONS / 'hyperband.py'}:hyperband"), toy_problem(), seed=0, evaluations=9)
+    # eta 3, three rungs: 9 at 1/9, 3 at 1/3, 1 at 1; then 5 at 1/3, 1 at 1; then 3 at 1, which is 8 2/3 evaluations
+    assert np.round(9 * result.fidelity).astype(int).tolist()[:22] == [1] * 9 + [3] * 3 + [9] + [3] * 5 + [9] + [9] * 3
+
+
+@pytest.mark.parametrize("name", ["differentiable", "single_path"])
+def test_a_searcher_that_trains_keeps_the_contract(name):
+    baseline = f"{SKELETONS / 'weight_sharing.py'}:single_path"
+    check_searcher(f"{SKELETONS / 'weight_sharing.py'}:{name}", problem=weight_sharing.budgeted, trainer=weight_sharing.supernet_of, baseline=baseline)
+
+
+@pytest.mark.parametrize("name", ["hill_climbing", "random_growth"])
+def test_a_searcher_whose_space_grows_keeps_the_contract(name):
+    check_searcher(f"{SKELETONS / 'growing.py'}:{name}", problem=growing.morphs, baseline=f"{SKELETONS / 'growing.py'}:random_growth")
+
+
+FORGETS_TO_BEGIN = """
+from hwnas.blocks import conv_bn_act
+from hwnas.searcher import Ask
+
+def plugin(problem, *, rng):
+    while True:
+        yield Ask(problem.space.add([conv_bn_act((1, 3, 12, 12), int(rng.integers(1, 50)))]))
+"""
+
+
+def test_rows_that_depend_on_what_the_space_was_used_for_before_are_found(tmp_path):
+    (tmp_path / "plugin.py").write_text(FORGETS_TO_BEGIN)
+    with pytest.raises(CheckFailed, match="two searches with the same seed differ"):
+        check_searcher(f"{tmp_path / 'plugin.py'}:plugin", problem=growing.morphs, baseline=None)
+
+
+def test_a_problem_without_anything_to_pay_for_proves_nothing():
+    toy = toy_problem()
+    with pytest.raises(CheckFailed, match="no metric with `expensive = True`"):
+        check_searcher("random_search", problem=lambda: Problem(toy.index, [Objective(toy.budgets[0][1])]))
+
+
+def test_at_a_share_of_an_evaluation_the_toy_problem_is_noisy_and_the_noise_is_always_the_same():
+    gain = toy_problem().objectives[0].metric
+    codes = toy_problem().space.sample(np.random.default_rng(0), 500)
+    off = {share: gain.at(share)(codes) - gain(codes) for share in (1 / 9, 1 / 3, 1.0)}
+    assert 0.9 < off[1 / 9].std() < 1.1 and 0.3 < off[1 / 3].std() < 0.45 and not off[1.0].any()  # 0.5 * (1 / sqrt(share) - 1)
+    assert np.array_equal(gain.at(1 / 9)(codes[::-1]), gain.at(1 / 9)(codes)[::-1])
+
+
 # -- the check finds what it is for: each of these is written to a file and loaded as a plug-in ------------------------------------
 
 HEAD = "import numpy as np\nfrom hwnas.searcher import Ask\n"
@@ -44,8 +102,9 @@ FAULTY = {
     ),
     "looks_at_what_is_not_recorded": (
         "def plugin(problem, *, rng):\n"
+        "    start = problem.objectives[0].metric.evaluated\n"
         "    while True:\n"
-        "        count = len(problem.objectives[0].metric.evaluated)\n"
+        "        count = problem.objectives[0].metric.evaluated - start\n"
         "        yield Ask(problem.sample_feasible(np.random.default_rng([count, int(rng.integers(99))]), 1))\n",
         "was written by another searcher, seed or version",
     ),
@@ -57,7 +116,7 @@ FAULTY = {
         "        code = problem.space.smallest()\n"
         "        code[0, rng.integers(6)] = rng.integers(3)\n"
         "        yield Ask(code)\n",
-        r"finds worse networks than random search with 20 of 20 seeds",
+        r"finds worse networks than random_search with 20 of 20 seeds",
     ),
     "not_a_generator": ("def plugin(problem, *, rng):\n    return None\n", "is not a searcher"),
 }
@@ -227,7 +286,7 @@ def test_the_searcher_of_the_documentation_keeps_the_contract(tmp_path):
     check_searcher(f"{tmp_path / 'hill_climbing.py'}:hill_climbing")
 
 
-@pytest.mark.parametrize("name", ["exact", "local_search", "random_search", "regularized_evolution"])
+@pytest.mark.parametrize("name", ["exact", "local_search", "nsga2", "random_search", "regularized_evolution"])
 def test_the_page_of_a_searcher_lists_its_options_with_their_defaults(name):
     page = (Path(__file__).parents[1] / "docs" / f"{name}.md").read_text()
     listed = [[cell.strip(" `") for cell in line.split("|")[1:3]] for line in page.splitlines() if line.startswith("| `")]

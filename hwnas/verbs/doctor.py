@@ -68,6 +68,7 @@ found += ["MPS"] if m.backends.mps.is_available() else []
     Package("scipy", "scipy"),
     Package("safetensors", "safetensors"),
     Package("scikit-learn", "sklearn", extra="demo", purpose="the images of the demo"),
+    Package("optuna", "optuna", extra="optuna", purpose="the searcher nsga2"),
     Package("tensorrt", "tensorrt", extra="tensorrt", purpose="not yet run on hardware"),
     Package("tensorrt-rtx", "tensorrt_rtx", extra="tensorrt-rtx", purpose="not yet run on hardware"),
 )
