@@ -31,9 +31,11 @@ class Count:
 
 
 class BlockIndex:
-    """`blocks` are the distinct blocks; `tables[layer]` maps the layer's cell (mixed radix of its reads) to a block id."""
+    """`blocks` are the distinct blocks; `tables[layer]` maps the layer's cell (mixed radix of its reads) to a block id. Raises InputError."""
 
     def __init__(self, space: SearchSpace):
+        if not isinstance(space, SearchSpace):  # whatever somebody's factory returned
+            raise InputError(f"a search space must be a SearchSpace of hwnas.space, got {type(space).__name__}")
         self.space = space
         by_identity: dict[int, int] = {}
         by_value: dict[Block, int] = {}

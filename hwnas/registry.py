@@ -1,7 +1,7 @@
 """Name -> factory. A catalogue is a package: each module holds one factory of the module's own name.
 
 Other distributions add entry points in the group `hwnas.<catalogue>`; `path.py:name` works wherever a name does. Listing a
-catalogue imports nothing.
+catalogue imports nothing. A shipped name is never taken by a plug-in, and one that does not load harms its own name alone.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import importlib.util
 import pkgutil
 import sys
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from hwnas.errors import InputError, UnknownName
+from hwnas.errors import HwnasError, InputError, UnknownName
 
 CATALOGUES = {
     "spaces": "search space",
@@ -48,9 +48,19 @@ def load(catalogue: str, name: str) -> Callable[..., Any]:
         factory: Callable[..., Any] = getattr(importlib.import_module(f"hwnas.{catalogue}.{name}"), name)
         return factory
     for point in entry_points(group=f"hwnas.{catalogue}", name=name):
-        loaded: Callable[..., Any] = point.load()
-        return loaded
+        return _load_plugin(catalogue, point)
     raise UnknownName(CATALOGUES[catalogue], name, names(catalogue))
+
+
+def _load_plugin(catalogue: str, point: EntryPoint) -> Callable[..., Any]:
+    what = f"the {CATALOGUES[catalogue]} '{point.name}'{f' of {point.dist.name}' if point.dist else ''}"
+    try:
+        loaded = point.load()
+    except Exception as error:  # foreign code may fail in any way
+        raise InputError(f"{what} does not load: {type(error).__name__}: {error}") from error
+    if not callable(loaded):
+        raise InputError(f"{what} is no function: its entry point is '{point.value}', it must be 'module:function'")
+    return loaded  # type: ignore[no-any-return]
 
 
 def _load_file(path: str, name: str) -> Callable[..., Any]:
@@ -88,12 +98,15 @@ def split_call(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def create(catalogue: str, text: str, *given: Any) -> Any:
-    """Call the factory that `text` names with what is given and the arguments it writes. Raises InputError on arguments it does not take."""
+    """Call the factory that `text` names with what is given and the arguments it writes. Raises InputError on arguments
+    it does not take, and where it fails."""
     name, arguments = split_call(text)
     factory = load(catalogue, name)
     try:
         return factory(*given, **arguments)
-    except InputError:
+    except HwnasError:
         raise
     except (TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{text}: {error}") from None
+    except Exception as error:  # the factory may be a plug-in's or a file's
+        raise InputError(f"{text} does not run: {type(error).__name__}: {error}") from error

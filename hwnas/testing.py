@@ -195,7 +195,7 @@ def _installed_backends() -> Iterator[tuple[str, Backend]]:
             continue
         try:
             yield name, _load_backend(name)
-        except MissingExtra:
+        except InputError:  # its library is not installed, or a plug-in does not load: that is no fault of what is checked here
             continue
 
 

@@ -1,4 +1,4 @@
-"""An exported folder; and one thread for PyTorch: small networks gain nothing from more, and lose much on a machine that does something else as well."""
+"""An exported folder, the example plug-in installed; and one thread for PyTorch: small networks gain nothing from more, and lose much on a machine that does something else as well."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import copied, python
 
 from hwnas.architecture import Architecture
 from hwnas.backends.numpy import numpy
@@ -22,6 +23,19 @@ torch.set_num_threads(1)
 # Tests hold several agents at once, and so may test runs side by side; those of the lease name one of their own.
 os.environ["HWNAS_LEASE"] = ""
 os.environ["HWNAS_DEVICES"] = os.devnull  # whoever runs the tests may have devices of their own
+
+
+@pytest.fixture(scope="session")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the example of a plug-in was installed, for real."""
+    pytest.importorskip("setuptools", minversion="77", reason="building needs setuptools >= 77 in this environment; it is no dependency of hwnas")
+    pytest.importorskip("pip", reason="installing needs pip")
+    folder = tmp_path_factory.mktemp("plugin")
+    source = copied(Path(__file__).resolve().parent.parent / "examples" / "plugin", folder / "source")  # building leaves files beside the source
+    how = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--no-compile")
+    done = python("-m", "pip", "install", *how, "--target", folder / "site", source, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "site"
 
 
 @pytest.fixture

@@ -23,12 +23,15 @@ def table(title: str, columns: Mapping[str, str], rows: list[list[str]]) -> None
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
+    made = Table(box=None, pad_edge=False, header_style="bold")
     for heading, justify in columns.items():
         made.add_column(heading, justify="right" if justify == "right" else "left", no_wrap=justify == "right")
     for row in rows:
         made.add_row(*map(Text, row))  # never read as markup
-    Console(width=None if sys.stdout.isatty() else 140, markup=False).print(made)  # cells are text: 'hwnas[demo]' is no style
+    console = Console(width=None if sys.stdout.isatty() else 140, markup=False)  # cells are text: 'hwnas[demo]' is no style
+    if title:  # not the table's own title, which would be broken to the table's width
+        console.print(Text(title, "italic"))
+    console.print(made)
 
 
 def device_rows(found: Mapping[str, Any]) -> list[list[str]]:
