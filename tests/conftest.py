@@ -1,4 +1,4 @@
-"""An exported folder, the example plug-in installed; and one thread for PyTorch: small networks gain nothing from more, and lose much on a machine that does something else as well."""
+"""An exported folder, the example plug-in installed; one thread for PyTorch: small networks gain nothing from more and lose much on a busy machine."""
 
 import os
 from pathlib import Path
