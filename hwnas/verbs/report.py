@@ -84,7 +84,7 @@ def _report(job: Job, tested: Mapping[str, Any]) -> Report:
         space=job.options("train")["space"],
         data=job.options("train")["data"],
         device=f"{conditions.device} ({conditions.processor})",
-        conditions=f"{conditions.runtime} {conditions.version}, {conditions.threads} thread(s), {conditions.regime}",
+        conditions=f"{conditions.runtime} {conditions.version}, {conditions.threads} thread(s), {conditions.regime}" + (f"; {conditions.reach}" if conditions.reach else ""),
         budget_ms=search["budget_ms"],
         statistic=search["statistic"],
         space_min_ms=search["space_min_ms"],
