@@ -50,6 +50,11 @@ class Conditions:
     regime: str
     options: Mapping[str, Fact] = field(default_factory=dict, hash=False)
 
+    @property
+    def reach(self) -> str:
+        """What the numbers stand for where that is less than the device, in the words of the agent; else empty."""
+        return str(self.options.get("reach", ""))
+
     def __str__(self) -> str:
         return f"{self.device}/{self.runtime}-{self.version}-{self.threads}thread{'s' * (self.threads > 1)}"
 

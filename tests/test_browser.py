@@ -222,6 +222,12 @@ def test_an_item_that_was_never_loaded_cannot_be_visited(agent):
         agent.visit(["ghost"], {"ghost": Burst(0, 1)})
 
 
+def test_the_page_says_how_it_is_now(agent):
+    state = agent.look()
+    assert (state["isolated"], state["hidden"], state["usable_cores"]) == (True, False, os.cpu_count())
+    assert state["clock_step_ns"] >= 1000
+
+
 def test_a_second_command_is_told_that_the_page_is_in_use(agent):
     with pytest.raises(RunHeld, match="another hwnas command is measuring on this page"), agent_of():
         pass

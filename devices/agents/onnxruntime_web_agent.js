@@ -282,7 +282,7 @@ class Agent {
   constructor(stream) { this.stream = stream; this.items = new Map(); this.ready = false; }
 
   async answer(request) {
-    const operations = { hello: () => this.hello(request), load: () => this.load(request), run: () => this.run(request), bye: () => ({ ok: true, bye: true }) };
+    const operations = { hello: () => this.hello(request), look: () => this.look(), load: () => this.load(request), run: () => this.run(request), bye: () => ({ ok: true, bye: true }) };
     try {
       const operation = Object.hasOwn(operations, request.op) ? operations[request.op] : undefined;
       if (!operation) throw new Refused(`unknown request ${quoted(request.op)}`);
@@ -313,6 +313,12 @@ class Agent {
       reach: "certifies the web only: ONNX Runtime Web in this browser, not native runtimes on the same device",
     };
     return { ok: true, contract: CONTRACT, runtime: "onnxruntime_web", version: String(ort.env.versions.web), options, system: await describeSystem() };
+  }
+
+  look() {
+    const state = { clock_step_ns: 1000 * clockStep(), isolated: crossOriginIsolated, hidden };
+    if (navigator.hardwareConcurrency) state.usable_cores = navigator.hardwareConcurrency;
+    return { ok: true, state };
   }
 
   async load(request) {

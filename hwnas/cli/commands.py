@@ -248,8 +248,8 @@ def profile(
     if failed:
         typer.echo(f"{len(failed)} failed, the first: {failed[0]}")
     _quality(table.quality)
-    if reach := table.conditions.options.get("reach"):
-        typer.echo(f"this table {reach}")
+    if table.conditions.reach:
+        typer.echo(f"this table {table.conditions.reach}")
     typer.echo(f"table in {to}\nnext: hwnas train RUN --space '{space}' --data DATA, then: hwnas search RUN --table {to} --latency '<= 60% p50'")
 
 

@@ -87,7 +87,7 @@ def assess(identity: Identity, before: State, after: State, visits: list[Visit],
     runs = np.array([ns for visit, kept in zip(visits, steady, strict=True) if kept for ns in visit.ns], np.float64)
     noise, run_noise = (_range_pct(values) if len(values) else None for values in (bests[steady], runs))
     states, share = speed_states([visit.anchor_ns for visit in visits]), float(disturbed.mean())
-    advice = tuple(_advice(identity.system, before, after, threads, share, noise, states))
+    advice = tuple(_advice(identity, before, after, threads, share, noise, states))
     return DeviceCheck(identity, before, after, threads, seconds, len(visits), round(share, 4), float(bests.min()) / 1e3, noise, run_noise, states, advice)
 
 
@@ -107,10 +107,10 @@ def _number(state: State, key: str, missing: int = 0) -> int:
     return value if isinstance(value, int) else missing
 
 
-def _advice(system: State, before: State, after: State, threads: int, disturbed: float, noise: float | None, states: tuple[SpeedState, ...]) -> list[str]:
+def _advice(identity: Identity, before: State, after: State, threads: int, disturbed: float, noise: float | None, states: tuple[SpeedState, ...]) -> list[str]:
     """What to change for better numbers, one sentence each."""
     advice = []
-    if (governor := system.get("governor", "unknown")) not in ("performance", "unknown"):
+    if (governor := identity.system.get("governor", "unknown")) not in ("performance", "unknown"):
         advice.append(f"the governor is '{governor}': 'performance' keeps the clock steady (sudo cpupower frequency-set -g performance)")
     if (limit := _number(before, "frequency_limit_khz")) < (most := _number(before, "frequency_max_khz")):
         advice.append(f"the clock is limited to {limit / 1e6:.2f} of {most / 1e6:.2f} GHz: profile it as it will be used, and keep that setting")
@@ -130,7 +130,7 @@ def _advice(system: State, before: State, after: State, threads: int, disturbed:
         advice.append(f"it is at {max(hot.values()):.0f} degrees Celsius ({max(hot, key=lambda name: hot[name])}): cool it, or it slows down under load")
     if _number(after, "throttled") > _number(before, "throttled"):
         advice.append("it was slowed down by its temperature during the check: cool it")
-    if (step := _number(before, "clock_step_ns")) > _COARSE_CLOCK_NS:
+    if (step := _number(before, "clock_step_ns")) > _COARSE_CLOCK_NS and "group_us" not in identity.options:
         advice.append(f"its clock moves in steps of {step:,} ns: single runs of small blocks will scatter")
     if noise is not None and noise > _NOISY_PCT and not advice:
         advice.append(f"bursts of one model differ by {noise:.1f} %, and nothing shows why: give profile more --visits")

@@ -79,12 +79,13 @@ def _report(job: Job, tested: Mapping[str, Any]) -> Report:
     networks = verified["measured"]
     chosen = next((i for i, each in enumerate(networks) if each.get("chosen")), None)
     conditions = Conditions(**verified["certificate"]["conditions"]) if verified["certificate"] else job.table.conditions
+    reach = f"; {conditions.reach}" if conditions.reach else ""
     return Report(
         title=job.run.folder.resolve().name,
         space=job.options("train")["space"],
         data=job.options("train")["data"],
         device=f"{conditions.device} ({conditions.processor})",
-        conditions=f"{conditions.runtime} {conditions.version}, {conditions.threads} thread(s), {conditions.regime}",
+        conditions=f"{conditions.runtime} {conditions.version}, {conditions.threads} thread(s), {conditions.regime}{reach}",
         budget_ms=search["budget_ms"],
         statistic=search["statistic"],
         space_min_ms=search["space_min_ms"],

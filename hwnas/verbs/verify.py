@@ -197,7 +197,7 @@ def _measured(row: WindowRow, limit_ms: float) -> dict[str, Any]:
 def _certificate(job: Job, chosen: Mapping[str, Any], measured: Sequence[Mapping[str, Any]], window: Window, limit_ms: float) -> dict[str, Any]:
     """What was measured, of which file, under which conditions; and how far the statement reaches."""
     largest = next(each for each in measured if each["role"] == "largest" and each["round"] == chosen["round"])
-    reach = window.conditions.options.get("reach")  # where a runtime says that it stands for less than its device
+    reach = window.conditions.reach
     return {
         "format": "hwnas.certificate/1",
         "origin": "measured",
