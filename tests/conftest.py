@@ -1,6 +1,7 @@
 """An exported folder, the example plug-in installed; one thread for PyTorch: small networks gain nothing from more and lose much on a busy machine."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from hwnas.spaces.ofa_mini import ofa_mini
 from hwnas.weights import random_weights
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: tests of Ctrl-C need it to be heard
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tests hold several agents at once, and so may test runs side by side; those of the lease name one of their own.
 os.environ["HWNAS_LEASE"] = ""
 os.environ["HWNAS_DEVICES"] = os.devnull  # whoever runs the tests may have devices of their own

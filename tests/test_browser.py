@@ -104,7 +104,10 @@ def close_tab(folder):
 
 
 def hwnas(*arguments, cache, **files):
-    return subprocess.Popen([sys.executable, "-m", "hwnas", *map(str, arguments)], env=os.environ | {"HWNAS_CACHE": str(cache)}, text=True, **files)
+    # Whatever started the tests in the background may have told them to ignore Ctrl-C, and a child inherits that.
+    heard = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    command = [sys.executable, "-m", "hwnas", *map(str, arguments)]
+    return subprocess.Popen(command, env=os.environ | {"HWNAS_CACHE": str(cache)}, text=True, preexec_fn=heard, **files)
 
 
 def url_in(path, process):
