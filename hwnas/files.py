@@ -54,11 +54,12 @@ def _regular(path: Path) -> os.stat_result:
     return facts
 
 
-def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
-    """A text file of at most `limit` bytes. Raises DamagedFile."""
+def read_text(path: Path, limit: int | None = None) -> str:
+    """A text file of at most `limit` bytes, MAX_TEXT_BYTES by default. Raises DamagedFile."""
+    limit = MAX_TEXT_BYTES if limit is None else limit
     try:
         if (size := _regular(path).st_size) > limit:
-            raise DamagedFile(f"{path} has {size:,} bytes, over the limit of {limit:,} for this text file")
+            raise DamagedFile(f"{path} has {size:,} bytes, over the limit of {limit:,} for a text file")
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise DamagedFile(f"cannot read {path}: {error.strerror or error}") from None
