@@ -6,7 +6,7 @@ import pytest
 from hwnas.budget import Budget
 from hwnas.driver import drive
 from hwnas.errors import InputError, MeasurementFailed
-from hwnas.pareto import crowding_distance, domination_ranks, hypervolume, non_dominated
+from hwnas.pareto import hypervolume, non_dominated
 from hwnas.problem import Objective, Problem
 from hwnas.run import RunDirectory
 from hwnas.searcher import Told
@@ -50,27 +50,6 @@ def generations(problem, n, **options):
         number += len(request.codes)
         request = search.send(Told(request.codes, scores, numbers))
     return told
-
-
-def test_children_without_mutation_are_made_of_the_best_of_the_generations_before():
-    """Parents are taken front by front, the least crowded of the last front first; here every choice of a child is one of theirs."""
-    problem = two()
-    (first, first_scores), (second, second_scores), (third, _) = generations(problem, 3, population=8, crossover=1.0, mutation=1e-12)
-    assert [len(each) for each in (first, second, third)] == [8, 8, 8]
-    assert all(code[i] in first[:, i] for code in second for i in range(6))
-    codes = np.concatenate([first, second])
-    pairs = ((first_scores.values, second_scores.values), (first_scores.ratio, second_scores.ratio))
-    values = problem.minimised(type(first_scores)(*map(np.concatenate, pairs)))
-    ranks, crowding = domination_ranks(values), np.zeros(16)
-    for rank in set(ranks):
-        crowding[ranks == rank] = crowding_distance(values[ranks == rank])
-    last = np.sort(ranks)[7]
-    certain, last_front = np.flatnonzero(ranks < last), np.flatnonzero(ranks == last)
-    ends = last_front[np.isinf(crowding[last_front])]
-    elite = codes[[*certain, *last_front]]
-    assert len(certain) + len(ends) <= 8 <= len(elite) < 16
-    assert all(code[i] in elite[:, i] for code in third for i in range(6))
-    assert any(value not in elite[:, i] for i in range(6) for value in codes[:, i])  # which some values did not survive
 
 
 def test_one_objective_is_a_front_of_one():
