@@ -144,6 +144,7 @@ def export(
 ) -> None:
     """Write a table as a YAML file that the code of Once-for-All or ProxylessNAS reads."""
     from hwnas.cli import show
+    from hwnas.report_words import short_block
     from hwnas.verbs.table import export_table as act
 
     made = act(table, dialect=dialect, to=to)
@@ -151,7 +152,7 @@ def export(
         show.as_json(made)
         return
     typer.echo(f"{made['blocks']} blocks written ({made['origin']}), {len(made['left_out'])} have no key in the dialect {made['dialect']}")
-    _list("not written", [f"{text}: {reason}" for text, reason in made["left_out"].items()])
+    _list("not written", [f"{short_block(text)}: {reason}" for text, reason in made["left_out"].items()])
 
 
 @table_app.command("merge")
