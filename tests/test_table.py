@@ -355,5 +355,6 @@ def test_shipped_tables_are_shown_by_name_and_names_do_not_leave_their_folder(si
     monkeypatch.setattr(module, "shipped", lambda folder: tmp_path / "shipped")
     assert [each["table"] for each in list_tables()] == [PLACE]
     assert show_table(PLACE)["origin"] == "measured"
+    assert check_table(PLACE, space=SPACE)["folder"] == str(tmp_path / "shipped" / PLACE), "what search takes"
     with pytest.raises(DamagedFile, match="holds no latency table"):
         show_table("../outside")

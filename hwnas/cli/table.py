@@ -103,7 +103,7 @@ def check(
     if facts["problems"]:
         raise typer.Exit(1)
     if not as_json:
-        typer.echo(f"next: hwnas search RUN --table {plain(table)} --latency '<= 60% {statistic}'")
+        typer.echo(f"next: hwnas search RUN --table {plain(facts['folder'])} --latency '<= 60% {statistic}'")
 
 
 @table_app.command("import")

@@ -76,7 +76,8 @@ def check_table(table: Path | str, *, space: str, statistic: str = "p50") -> Map
     quantiles = {"p50": 0.5, "p90": 0.9}
     if statistic not in quantiles:
         raise InputError(f"--statistic is {statistic!r}, it must be p50 or p90: those are what a table can be calibrated to")
-    loaded, index = LatencyTable.load(_folder(table)), BlockIndex(registry.create("spaces", space))
+    folder = _folder(table)
+    loaded, index = LatencyTable.load(folder), BlockIndex(registry.create("spaces", space))
     needed = sorted({block_text(block) for block in index.blocks if block})
     missing = loaded.missing(index.blocks)
     entries = [loaded.entries[text] for text in needed if text in loaded.entries]
@@ -96,6 +97,7 @@ def check_table(table: Path | str, *, space: str, statistic: str = "p50") -> Map
         )
     return {
         "table": str(table),
+        "folder": str(folder),
         "space": space,
         "origin": loaded.origin,
         "conditions": str(loaded.conditions),
