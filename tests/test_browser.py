@@ -129,8 +129,12 @@ def serving(cache, tmp, *options):
     try:
         yield url_in(out, process), process
     finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0, out.read_text()
+        process.terminate()
+        try:
+            assert process.wait(60) == 0, out.read_text()
+        finally:
+            process.kill()
+        assert not (cache / "device_serve.json").exists()
         assert "Traceback" not in out.read_text()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -207,6 +208,7 @@ def device_serve(
     def seen(peer: str | None) -> None:
         typer.echo(f"browser at {peer} is ready" if peer else "no browser now", err=True)
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a service manager, or of a script, whose children do not hear Ctrl-C
     with suppress(KeyboardInterrupt):
         act(host=host, port=port, runtime_files=runtime_files, announce=announce, seen=seen)
 
