@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import chain
 from math import sqrt
 from typing import NamedTuple
 
@@ -130,11 +130,10 @@ class FeasibleSet:
         for each in self.constraints:
             if id(each.metric) in self._bounds and (least := self._bounds[id(each.metric)][0]).value > each.limit * (1 + _ROUNDING):
                 raise Infeasible(_alone(index.space, each, least))
-        self._candidates = [self._bounds[id(each.metric)][0].code for each in self._cheap if id(each.metric) in self._bounds]
-        self._candidates += [index.space.smallest(), index.space.largest()]
+        self._small = [self._bounds[id(each.metric)][0].code for each in self._cheap if id(each.metric) in self._bounds]
         together = [(each.budget, each.metric) for each in self._cheap if isinstance(each.metric, Layerwise) and _is_exact(index, each.metric)]
         if together:
-            self._candidates.append(_joint(index, together, self._candidates))
+            self._small.append(_joint(index, together, self._small))
 
     def within(self, codes: Codes) -> npt.NDArray[np.bool_]:
         """Rows within every budget whose metric is cheap, (n,)."""
@@ -166,14 +165,14 @@ class FeasibleSet:
             exact = id(each.metric) in self._bounds
             least, greatest = self._bounds[id(each.metric)] if exact else _sampled(codes, values)
             reaches.append(Reach(each, least, greatest, exact, Share.of(fitting)))
-        witness = codes[inside][:1] if self._known is None and inside.any() else self.witness
+        witness = codes[inside][:1] if inside.any() and self._known is None else self.witness
         return Feasibility(tuple(reaches), Share.of(inside), np.asfortranarray(witness))
 
-    @cached_property
+    @property
     def witness(self) -> Codes:
         """An architecture within the cheap budgets, (1, choices). Raises Infeasible where none is known and no random one is."""
-        if self._known is not None:
-            return self._known
+        if (known := self._known) is not None:
+            return known
         samples = self.space.sample(np.random.default_rng(0), _SLOW_SAMPLES)
         inside = self.within(samples)
         if not inside.any():
@@ -213,20 +212,20 @@ class FeasibleSet:
         """
         if self.within(codes).all():
             return codes.copy(order="F")
-        if self._known is None:
+        if (known := self._known) is None:
             raise self._none_found()
         steps = np.arange(len(self.space.choices) + 1)
         repaired = codes.copy(order="F")
         for row, code in enumerate(codes):
             rank = np.argsort(rng.random(len(code)))
-            path = np.where(rank[None] < steps[:, None], self._known, code[None])  # (choices + 1, choices), the last row is the witness
+            path = np.where(rank[None] < steps[:, None], known, code[None])  # (choices + 1, choices), the last row is the witness
             repaired[row] = path[np.argmax(self.within(np.asfortranarray(path, np.int16)))]
         return repaired
 
-    @cached_property
+    @property
     def _known(self) -> Codes | None:
-        """An architecture within the cheap budgets that needs no luck to be found, None where there is none."""
-        return next((code for code in self._candidates if self.within(code)[0]), None)
+        """An architecture within the cheap budgets that needs no luck to be found, None where there is none (now: a space may grow)."""
+        return next((code for code in (*self._small, self.space.smallest(), self.space.largest()) if self.within(code)[0]), None)
 
     def _none_found(self) -> Infeasible:
         budgets = " and ".join(str(each.budget) for each in self._cheap)
@@ -279,7 +278,8 @@ def _alone(space: SearchSpace, constraint: Constraint, least: Extreme) -> str:
 def _joint(index: BlockIndex, budgets: Sequence[tuple[Budget, Layerwise]], candidates: Sequence[Codes]) -> Codes:
     """An architecture (1, choices) within all of them, of the candidates where one is. Raises Infeasible."""
     constraints = [Constraint(*each) for each in budgets]
-    for codes in (*candidates, index.space.sample(np.random.default_rng(0), _TRIES)):
+    drawn = (index.space.sample(np.random.default_rng(0), _TRIES) for _ in range(1))  # only where no candidate is
+    for codes in chain(candidates, (index.space.smallest(), index.space.largest()), drawn):
         inside = np.all([each.price(codes) <= each.limit for each in constraints], axis=0)
         if inside.any():
             return np.asfortranarray(codes[inside][:1])
