@@ -140,6 +140,8 @@ class _Study:
         if code is not None:
             self.study.enqueue_trial(dict(zip(self.distributions, code[0].tolist(), strict=True)))
         trial = self.study.ask(self.distributions)
+        if code is not None:
+            _ = trial.relative_params  # fixed parameters would pass the sampler by, and with it its count of generations
         params = trial.params
         return trial, np.array([[params[name] for name in self.distributions]], np.int16)
 

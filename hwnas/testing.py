@@ -1,7 +1,7 @@
 """Conformance checks, for what hwnas ships and for plug-ins: each takes one registered thing and raises CheckFailed with its fault.
 
-from hwnas.testing import check_space
-check_space(my_space())
+    from hwnas.testing import check_space
+    check_space(my_space())
 """
 
 from __future__ import annotations

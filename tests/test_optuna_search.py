@@ -45,7 +45,7 @@ def test_any_sampler_is_a_searcher_in_three_lines(name, objectives, tmp_path):
 
 
 def test_a_gaussian_process_is_a_searcher_in_three_lines(tmp_path):
-    check_searcher(write(tmp_path, "gp", "GPSampler(seed=seed)", "start=10"), evaluations=12, baseline=None)
+    check_searcher(write(tmp_path, "gp", "GPSampler(seed=seed)", "start=10"), evaluations=11, baseline=None)
 
 
 def test_a_sampler_without_constraints_is_told_rewards(tmp_path):
