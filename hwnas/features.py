@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from hwnas.index import BlockIndex
-from hwnas.predictor import Additive, Origin
 from hwnas.space import Codes, FloatArray
 
 
@@ -78,10 +77,6 @@ class OneHot:
             own = np.asarray(weights[self.starts[position] : self.starts[position + 1]], np.float64)[codes]
             prices[layer] += np.where(self._computes[layer], own, 0.0) if self._alone[choice] else own
         return prices
-
-    def linear(self, weights: FloatArray, *, name: str, unit: str, constant: float = 0.0, origin: Origin = "predicted") -> Additive:
-        """`constant + features @ weights` as an additive metric; weights (width,)."""
-        return Additive(self.index, self.cells(weights), name=name, unit=unit, constant=constant, origin=origin)
 
     def _codes_of(self, layer: int, choice: int) -> npt.NDArray[np.intp]:
         """The code of a choice in each cell of a layer that reads it."""

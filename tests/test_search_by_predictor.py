@@ -10,7 +10,7 @@ from safetensors.numpy import save
 
 import hwnas
 from hwnas import registry
-from hwnas.errors import DamagedFile, InputError
+from hwnas.errors import DamagedFile, Infeasible, InputError
 from hwnas.features import OneHot
 from hwnas.index import BlockIndex
 from hwnas.predictors.accuracy_mlp import AccuracyMlp, accuracy_mlp
@@ -95,6 +95,24 @@ def test_another_predictor_for_the_same_run_is_refused(index, mlp, table, tmp_pa
 def test_space_and_accuracy_go_together(given, table, tmp_path):
     with pytest.raises(InputError, match="--space and --accuracy go together"):
         hwnas.search(tmp_path / "run", table=table, latency="<= 55% p50", **given)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"latency": "<= 0.00001ms"}, Infeasible, "cannot be met"),
+        ({"latency": "<= 900ms", "macs": "<= 1"}, Infeasible, "cannot be met"),
+        ({"table": "nowhere"}, InputError, "holds no latency table"),
+        ({"space": "ofa_mini(resolutions=(24,))"}, InputError, "whole networks of this ofa_mini"),
+        ({"accuracy": "accuracy_mlp(file='nowhere.safetensors')"}, InputError, "is not a readable predictor"),
+        ({"accuracy": "accuracy_mpl(file='x')"}, InputError, "did you mean 'accuracy_mlp'"),
+    ],
+)
+def test_what_is_refused_leaves_no_folder(mlp, table, tmp_path, change, error, words):
+    asked = {"table": table, "latency": "<= 55% p50", "space": SPACE, "accuracy": mlp, "evaluations": 20, "baselines": False}
+    with pytest.raises(error, match=words):
+        hwnas.search(tmp_path / "run", **asked | change)
     assert not (tmp_path / "run").exists()
 
 

@@ -47,7 +47,7 @@ def test_a_linear_model_of_the_features_is_a_sum_over_layers(space, seed):
     for choice, start, stop in zip(one_hot.choices, one_hot.starts[:-1], one_hot.starts[1:], strict=True):
         if choice not in read:  # a choice that no layer reads decides nothing
             weights[start:stop] = 0
-    linear = one_hot.linear(weights, name="accuracy", unit="%", constant=0.5)
+    linear = Additive(index, one_hot.cells(weights), name="accuracy", unit="%", constant=0.5)
     np.testing.assert_allclose(linear(codes), 0.5 + one_hot(codes) @ weights, atol=1e-5)
 
 
@@ -63,7 +63,7 @@ def test_a_sum_over_choices_is_recovered_and_its_error_is_small():
     index = BlockIndex(registry.create("spaces", "nas_bench_macro"))
     rng = np.random.default_rng(0)
     one_hot = OneHot(index)
-    truth = one_hot.linear(rng.normal(0, 1, one_hot.width), name="accuracy", unit="%", constant=90.0)
+    truth = Additive(index, one_hot.cells(rng.normal(0, 1, one_hot.width)), name="accuracy", unit="%", constant=90.0)
     codes = index.space.sample(rng, 200)
     surrogate = fit_surrogate(index, codes, truth(codes) + rng.normal(0, 0.01, 200))
     unseen = index.space.sample(rng, 200)
@@ -96,7 +96,7 @@ def test_too_few_values_are_refused_and_failed_ones_do_not_count():
 
 def test_the_best_by_surrogate_is_the_exact_optimum_of_an_additive_objective():
     index = BlockIndex(registry.create("spaces", "nas_bench_macro"))
-    gain = OneHot(index).linear(np.random.default_rng(3).normal(0, 1, OneHot(index).width), name="gain", unit="points")
+    gain = Additive(index, OneHot(index).cells(np.random.default_rng(3).normal(0, 1, OneHot(index).width)), name="gain", unit="points")
     cost = Additive(index, macs(index.blocks), name="macs", unit="MACs")
     problem = Problem(index, [Objective(gain, maximize=True)], [(Budget("macs", None, share=0.5), cost)])
     none = Scores(np.empty((0, 1)), np.empty(0))

@@ -22,6 +22,7 @@ from typing import Any, cast
 
 from hwnas.errors import ConnectionLost, DamagedFile, InputError, MeasurementFailed
 from hwnas.files import sha256
+from hwnas.profiling.transport import parsed_answer
 
 MAX_ANSWER_BYTES = 32 << 20
 MAX_CONNECTIONS = 64
@@ -71,7 +72,7 @@ class LeasedPage:
             timer.cancel()
         if line is None:
             raise self._why_it_ended(what, seconds)
-        return parsed_answer(line, what)
+        return parsed_answer(line, "the browser", what)
 
     def _why_it_ended(self, what: str, seconds: float) -> MeasurementFailed:
         again = "run the same command again and open its page"
@@ -115,17 +116,6 @@ class LeasedPage:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-
-
-def parsed_answer(line: bytes, what: str) -> dict[str, Any]:
-    """Raises MeasurementFailed where it is not an answer of the contract."""
-    try:
-        answer = json.loads(line)
-    except (ValueError, RecursionError):
-        answer = None
-    if not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
-        raise MeasurementFailed(f"the browser answered '{what}' with {line[:80]!r}, which is not of its contract")
-    return answer
 
 
 class PageServer:

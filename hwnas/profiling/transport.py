@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from hwnas.errors import MeasurementFailed
 
 if TYPE_CHECKING:
     from hwnas.device import Device
@@ -32,3 +35,14 @@ class Transport(Protocol):
     def start(self, device: Device, agent: Path) -> Connection:
         """Run an agent's file on the device, at its address. Raises InputError as `check` does, MeasurementFailed where it cannot be started."""
         ...
+
+
+def parsed_answer(line: bytes, agent: str, what: str) -> dict[str, Any]:
+    """The answer that a line of an agent is. Raises MeasurementFailed where it is not one of the contract; agent: how the sentence names it."""
+    try:
+        answer = json.loads(line)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
+        raise MeasurementFailed(f"{agent} answered '{what}' with {line[:80]!r}, which is not of its contract")
+    return answer

@@ -38,10 +38,15 @@ def silent(stage: str, done: int, total: int) -> None:
     """Progress that is not shown."""
 
 
-def existing(run: Path) -> RunDirectory:
-    """A run that was begun. Raises InputError naming the command that begins one."""
+def check_begun(run: Path) -> None:
+    """Raises InputError, naming the command that begins one, where there is no run."""
     if not (Path(run) / "run.sqlite").is_file():
         raise InputError(f"{run} is no run; begin one with: hwnas train {run} --space SPACE --data DATA")
+
+
+def existing(run: Path) -> RunDirectory:
+    """A run that was begun. Raises InputError where there is none."""
+    check_begun(run)
     return RunDirectory(Path(run))
 
 
@@ -166,14 +171,20 @@ class Job:
     @cached_property
     def problem(self) -> Problem:
         """Accuracy under the budget on latency, and under those on other costs. Raises Infeasible."""
-        options = self.options("search")
-        others = [(Budget.parse(name, options[name]), self.costs[name]) for name in COSTS if options.get(name) is not None]
         accuracy: Metric = self.accuracy if self._predicted is None else self._predicted.accuracy
-        return Problem(self.index, [Objective(accuracy, maximize=True)], [(self.budget, self.latency), *others])
+        return problem_of(self.index, accuracy, (self.budget, self.latency), self.options("search"), self.costs)
 
     @property
     def budget_ms(self) -> float:
         return self.problem.constraints[0].limit
+
+
+def problem_of(
+    index: BlockIndex, accuracy: Metric, latency: tuple[Budget, Metric], options: Mapping[str, Any], costs: Mapping[str, Metric]
+) -> Problem:
+    """The most of an accuracy under a budget on latency, and under those of the costs that the options of a search name. Raises Infeasible."""
+    others = [(Budget.parse(name, options[name]), costs[name]) for name in COSTS if options.get(name) is not None]
+    return Problem(index, [Objective(accuracy, maximize=True)], [latency, *others])
 
 
 def cost_metrics(index: BlockIndex) -> dict[str, Metric]:

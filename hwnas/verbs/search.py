@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hwnas import registry
+from hwnas.budget import Budget
 from hwnas.driver import SearchResult, drive
 from hwnas.errors import Infeasible, InputError
 from hwnas.exact import optimum
@@ -19,12 +20,27 @@ from hwnas.files import sha256, write_whole
 from hwnas.index import BlockIndex
 from hwnas.latency_table import TABLE, LatencyTable
 from hwnas.predictor import Metric
+from hwnas.predictors.calibrated import calibrated
 from hwnas.problem import Objective, Problem
 from hwnas.run import RunDirectory
 from hwnas.searcher import Option, parse_options
 from hwnas.space import Codes, FloatArray
 from hwnas.surrogate import fit_surrogate
-from hwnas.verbs.common import COSTS, Job, Predicted, Progress, budget_facts, check_seed, existing, share_facts, silent, use_threads
+from hwnas.verbs.common import (
+    COSTS,
+    Job,
+    Predicted,
+    Progress,
+    budget_facts,
+    check_begun,
+    check_seed,
+    cost_metrics,
+    existing,
+    problem_of,
+    share_facts,
+    silent,
+    use_threads,
+)
 
 MAX_POINTS = 1_000  # recorded of a search, beside the front
 MAX_SAMPLES = 2_000  # that a surrogate is fitted to
@@ -69,20 +85,25 @@ def search(
     factory = registry.load("searchers", searcher)
     chosen = parse_options(factory, options)
     predicted = None if space is None or accuracy is None else _predicted(space, accuracy)
+    if predicted is None:
+        check_begun(run)
+    prices = LatencyTable.load(Path(table))
+    recorded: dict[str, Any] = {
+        "table": sha256(Path(table) / TABLE),
+        "latency": latency,
+        "searcher": searcher,
+        "evaluations": evaluations,
+        "options": chosen,
+        "baselines": baselines,
+        "seed": seed,
+    }
+    recorded |= {name: text for name, text in zip(COSTS, (macs, params, memory), strict=True) if text is not None}  # as older runs, without null
+    if predicted is not None:
+        recorded |= {"space": space, "fingerprint": predicted.index.fingerprint, "accuracy": _named(accuracy, predicted.accuracy)}
+        budget = Budget.parse("latency", latency)  # all is checked before there is a folder
+        priced = calibrated(prices, predicted.index, budget.quantile)
+        problem_of(predicted.index, predicted.accuracy, (budget, priced), recorded, cost_metrics(predicted.index))
     with existing(run) if predicted is None else RunDirectory(Path(run)) as directory:
-        prices = LatencyTable.load(Path(table))
-        recorded: dict[str, Any] = {
-            "table": sha256(Path(table) / TABLE),
-            "latency": latency,
-            "searcher": searcher,
-            "evaluations": evaluations,
-            "options": chosen,
-            "baselines": baselines,
-            "seed": seed,
-        }
-        recorded |= {name: text for name, text in zip(COSTS, (macs, params, memory), strict=True) if text is not None}  # as older runs, without null
-        if predicted is not None:
-            recorded |= {"space": space, "fingerprint": predicted.index.fingerprint, "accuracy": _named(accuracy, predicted.accuracy)}
         job = Job(directory, {"search": recorded}, prices, predicted)
         if predicted is None:
             job.result("train")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.errors import MeasurementFailed
+from hwnas.profiling.transport import parsed_answer
 
 MAX_ANSWER_BYTES = 256 << 20
 
@@ -44,13 +45,7 @@ class ProcessConnection:
                 line = b""
         if not line.endswith(b"\n"):
             raise self._ended(what)
-        try:
-            answer = json.loads(line)
-        except (ValueError, RecursionError):
-            answer = None
-        if not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
-            raise MeasurementFailed(f"{self.agent} answered '{what}' with {line[:80]!r}, which is not of its contract")
-        return answer
+        return parsed_answer(line, self.agent, what)
 
     def _write(self, data: bytes) -> None:
         assert self._process.stdin is not None

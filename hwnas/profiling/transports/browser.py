@@ -14,8 +14,8 @@ from typing import Any
 from hwnas.device import Device
 from hwnas.errors import ConnectionLost, DamagedFile, InputError, MeasurementFailed, RunHeld
 from hwnas.files import read_json, sha256
-from hwnas.profiling.page_server import LeasedPage, PageServer, parsed_answer
-from hwnas.profiling.transport import Connection, Transport
+from hwnas.profiling.page_server import LeasedPage, PageServer
+from hwnas.profiling.transport import Connection, Transport, parsed_answer
 from hwnas.profiling.web_runtime import cache_folder, web_runtime
 
 WAIT_S = 600.0  # for somebody to open the page
@@ -146,7 +146,7 @@ class AttachedPage:
             said = self._read(seconds + _GRACE_S)
         except OSError:
             raise ConnectionLost(f"'hwnas device serve' ended during '{what}': start it again, then run the same command") from None
-        return parsed_answer(json.dumps(said.get("answer")).encode(), what)
+        return parsed_answer(json.dumps(said.get("answer")).encode(), "the browser", what)
 
     def _read(self, seconds: float) -> Mapping[str, Any]:
         self._link.settimeout(seconds)
