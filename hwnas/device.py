@@ -6,7 +6,8 @@ What a device really is (processor, cores, system, versions) is not written down
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ class Device:
     """`runtimes` are the names of those it can run, the preferred one first; `threads` is what it is measured with unless told otherwise.
 
     `address` is how its transport reaches it, such as `user@host`; local ones need none. `python` is the interpreter there, a name or a
-    path, `~/...` being the user's home; where empty it is the transport's choice.
+    path, `~/...` being the user's home; where empty it is the transport's choice. `options` are those of a runtime, by its name; its agent
+    knows which there are.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Device:
     threads: int = 1
     address: str = ""
     python: str = ""
+    options: Mapping[str, Mapping[str, str | int | bool]] = field(default_factory=dict, hash=False)
 
 
 def device_files() -> dict[str, Path]:
@@ -85,4 +88,10 @@ def validate(data: dict[str, Any], source: str) -> Device:
         for each in wanted:
             if each not in registry.names(catalogue):
                 raise UnknownName(registry.CATALOGUES[catalogue], each, registry.names(catalogue))
-    return Device(name, data["description"], data["processor"], data["transport"], tuple(runtimes), threads, address, python)
+    options = data.get("options", {})
+    for runtime, own in options.items() if isinstance(options, dict) else [(options, {})]:
+        if runtime not in runtimes:
+            raise DamagedFile(f"{source}: 'options' must be tables named by a runtime of this device ({', '.join(runtimes)}), got {str(runtime)[:60]!r}")
+        if not isinstance(own, dict) or not all(isinstance(value, str | int) and len(str(value)) <= 200 for value in own.values()):
+            raise DamagedFile(f"{source}: the options of '{runtime}' must be short texts, whole numbers, true or false")
+    return Device(name, data["description"], data["processor"], data["transport"], tuple(runtimes), threads, address, python, options)

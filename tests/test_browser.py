@@ -36,7 +36,7 @@ from hwnas.weights import random_weights
 
 DEVICE = load_device("browser")
 AGENT = shipped("devices") / "agents" / "onnxruntime_web_agent.js"
-HELLO = {"op": "hello", "contract": 1, "threads": 1, "seed": 0}
+HELLO = {"op": "hello", "contract": 2, "threads": 1, "seed": 0}
 PATIENCE_S = 120
 SPACE = '''
 from hwnas.graph import Node
@@ -260,8 +260,8 @@ def test_the_same_page_serves_one_command_after_the_other(chromium, cache, tmp_p
                     assert len(agent.visit(["good"], {"good": Burst(0, 1)})) == 1
             requests = [
                 ({"op": "load", "item": "a", "bytes": 0}, "first request must be hello"),
-                ({"op": "hello", "contract": 99, "threads": 1, "seed": 0}, "speaks contract 1, the host 99"),
-                ({"op": "hello", "contract": 1, "threads": "many", "seed": 0}, "threads must be a whole number"),
+                ({"op": "hello", "contract": 99, "threads": 1, "seed": 0}, "speaks contract 2, the host 99"),
+                ({"op": "hello", "contract": 2, "threads": "many", "seed": 0}, "threads must be a whole number"),
                 ({"op": "constructor"}, 'unknown request "constructor"'),
                 ({"op": "run", "items": {}, "order": [], "anchor": {}}, "run needs items"),
                 ({"op": "run", "items": {}, "order": ["a"], "anchor": {}}, "not among the items"),

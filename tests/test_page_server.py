@@ -15,7 +15,7 @@ from hwnas.profiling.page_server import MAX_ANSWER_BYTES, PageServer, outward_ad
 from hwnas.profiling.transports.browser import AttachedPage, is_served, note_path, parse_address, qr_code
 
 AGENT = shipped("devices") / "agents" / "onnxruntime_web_agent.js"
-HELLO = {"op": "hello", "contract": 1, "threads": 1, "seed": 0}
+HELLO = {"op": "hello", "contract": 2, "threads": 1, "seed": 0}
 FILES = {"runtime.mjs": b"export {}", "runtime.wasm": b"\0asm"}
 
 

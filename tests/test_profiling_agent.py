@@ -26,12 +26,13 @@ from hwnas.ops import Conv2d
 from hwnas.profiling.agent import Agent, Burst, Refused, started_agent
 from hwnas.profiling.protocol import TIMING, is_disturbed
 from hwnas.profiling.runtimes.onnxruntime import onnxruntime
+from hwnas.profiling.transport import agent_source
 from hwnas.profiling.transports.local import local
 from hwnas.weights import random_weights
 
 LOCALHOST = load_device("localhost")
 AGENT = shipped("devices") / "agents" / "onnxruntime_agent.py"
-HELLO = {"op": "hello", "contract": 1, "threads": 1, "seed": 0}
+HELLO = {"op": "hello", "contract": 2, "threads": 1, "seed": 0}
 
 
 def conv_model(out=4):
@@ -70,6 +71,24 @@ def foreign(tmp_path, body):
 def test_every_agent_is_python_3_8():
     for path in (shipped("devices") / "agents").glob("*.py"):
         ast.parse(path.read_text(), feature_version=(3, 8))
+
+
+def test_an_agent_is_sent_as_one_source_of_which_the_contract_is_part():
+    source = agent_source(AGENT).decode()
+    ast.parse(source, feature_version=(3, 8))
+    assert "\nfrom agent_contract" not in source and "def take_lease" in source and "class OnnxRuntime" in source
+
+
+def test_options_that_the_runtime_does_not_have_are_refused():
+    device = replace(LOCALHOST, options={"onnxruntime": {"turbo": True}})
+    refused = pytest.raises(MeasurementFailed, match="the agent of localhost refused to start: unknown option 'turbo'")
+    with refused, started_agent(device, onnxruntime(), threads=1, seed=0):
+        pass
+
+
+def test_a_cold_start_opens_the_model_anew_each_time(agent):
+    cold, warm = agent.visit(["good", "good"], {"good": Burst(0, 3, cold=True)})[0], agent.visit(["good"], {"good": Burst(3, 9)})[0]
+    assert len(cold.ns) == 3 and min(cold.ns) > min(warm.ns), "opening a model takes longer than running it"
 
 
 def test_the_agent_says_what_it_runs_on(agent):
@@ -155,8 +174,8 @@ def test_threads_and_seeds_out_of_range_are_refused(threads, seed):
     ("request_", "reason"),
     [
         ({"op": "load", "item": "a", "bytes": 0}, "first request must be hello"),
-        ({"op": "hello", "contract": 99, "threads": 1, "seed": 0}, "speaks contract 1, the host 99"),
-        ({"op": "hello", "contract": 1, "threads": "many", "seed": 0}, "threads must be a whole number"),
+        ({"op": "hello", "contract": 99, "threads": 1, "seed": 0}, "speaks contract 2, the host 99"),
+        ({"op": "hello", "contract": 2, "threads": "many", "seed": 0}, "threads must be a whole number"),
         ({"op": "dance"}, "unknown request 'dance'"),
         ({"op": "run", "items": {}, "order": [], "anchor": {}}, "run needs items"),
         ({"op": "run", "items": {}, "order": ["a"], "anchor": {}}, "not among the items"),
@@ -210,11 +229,11 @@ GOOD_VISIT = {"item": "a", "ns": [10, 20], "anchor_ns": [5, 6], "at_ns": 0, "wal
 
 
 def lying_agent(tmp_path, visits):
-    hello = {"ok": True, "contract": 1, "runtime": "r", "version": "1", "options": {}, "system": {}}
+    hello = {"ok": True, "contract": 2, "runtime": "r", "version": "1", "options": {}, "system": {}}
     path = tmp_path / "answers.json"
     path.write_text(json.dumps([hello, {"ok": True, "visits": visits}]))
     connection = foreign(tmp_path, f"for each in json.load(open({str(path)!r})): sys.stdin.readline(); print(json.dumps(each), flush=True)")
-    return connection, Agent(connection, "ab" * 32, threads=1, seed=0, timing=TIMING)
+    return connection, Agent(connection, "ab" * 32, threads=1, seed=0, timing=TIMING, options={})
 
 
 def test_the_contract_is_all_that_an_agent_must_keep(tmp_path):
@@ -244,9 +263,9 @@ def test_an_agent_that_cannot_tell_cpu_time_says_so(tmp_path):
 
 
 def test_what_an_agent_says_of_itself_is_printable_and_short(tmp_path):
-    hello = {"ok": True, "contract": 1, "runtime": "r\x1b[2J", "version": "1" * 999, "options": {"a\n": "b\x07"}, "system": {"processor": "p" * 999}}
+    hello = {"ok": True, "contract": 2, "runtime": "r\x1b[2J", "version": "1" * 999, "options": {"a\n": "b\x07"}, "system": {"processor": "p" * 999}}
     connection = foreign(tmp_path, f"sys.stdin.readline(); print({json.dumps(hello)!r}, flush=True)")
-    identity = Agent(connection, "ab" * 32, threads=1, seed=0, timing=TIMING).identity
+    identity = Agent(connection, "ab" * 32, threads=1, seed=0, timing=TIMING, options={}).identity
     connection.close()
     assert (identity.runtime, len(identity.version), identity.options) == ("r?[2J", 200, {"a?": "b?"})
     assert len(identity.system["processor"]) == 200
@@ -287,7 +306,7 @@ def test_an_agent_that_leaves_visits_out_is_not_believed(tmp_path):
 def variant(tmp_path, body):
     """The real agent, with something changed."""
     path = tmp_path / "variant.py"
-    path.write_text(AGENT.read_text().partition('if __name__ == "__main__":')[0] + body + "\nmain()\n")
+    path.write_text(agent_source(AGENT).decode().partition('if __name__ == "__main__":')[0] + body + "\nmain(OnnxRuntime())\n")
     return local().start(LOCALHOST, path)
 
 

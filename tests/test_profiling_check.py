@@ -45,8 +45,9 @@ def test_a_runtime_must_be_one_of_the_devices():
 def test_an_agent_that_cannot_tell_is_a_sentence(monkeypatch, tmp_path):
     from hwnas.data import shipped
     from hwnas.profiling.runtimes.onnxruntime import OnnxRuntime
+    from hwnas.profiling.transport import agent_source
 
-    source = (shipped("devices") / "agents" / "onnxruntime_agent.py").read_text()
+    source = agent_source(shipped("devices") / "agents" / "onnxruntime_agent.py").decode()
     agent = tmp_path / "old_agent.py"
     agent.write_text(source.replace('op == "look"', 'op == "something later"'))
     monkeypatch.setattr(OnnxRuntime, "agent", str(agent))

@@ -219,16 +219,16 @@ def test_a_block_the_runtime_cannot_run_is_a_row_and_the_others_are_measured(tmp
 CRASHING_AGENT = """
 import os, sys
 sys.path.insert(0, {folder!r})
-import onnxruntime_agent
+import agent_contract, onnxruntime_agent
 
-class Crashing(onnxruntime_agent.Agent):
+class Crashing(agent_contract.Agent):
     def load(self, request):
         if request["item"] == "e2":
             os.abort()
         return super().load(request)
 
-onnxruntime_agent.Agent = Crashing
-onnxruntime_agent.main()
+agent_contract.Agent = Crashing
+agent_contract.main(onnxruntime_agent.OnnxRuntime())
 """
 
 CRASHING_RUNTIME = """

@@ -29,6 +29,7 @@ from hwnas.profiling.plan import NETWORK_VISITS
 from hwnas.profiling.record import FILE, Record
 from hwnas.profiling.runtimes.onnxruntime import onnxruntime
 from hwnas.profiling.session import profile
+from hwnas.profiling.transport import agent_source
 from hwnas.profiling.transports import ssh as module
 from hwnas.profiling.transports.ssh import Target, ssh
 from hwnas.profiling.window import measure_window
@@ -37,7 +38,7 @@ from hwnas.store import Store
 from hwnas.weights import random_weights
 
 AGENT = shipped("devices") / "agents" / "onnxruntime_agent.py"
-HELLO = {"op": "hello", "contract": 1, "threads": 1, "seed": 0}
+HELLO = {"op": "hello", "contract": 2, "threads": 1, "seed": 0}
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +333,7 @@ def test_a_link_that_falls_silent_is_noticed(server):
 def variant(tmp_path, body):
     """The real agent, with something changed."""
     path = tmp_path / "variant.py"
-    path.write_text(AGENT.read_text().partition('if __name__ == "__main__":')[0] + body + "\nmain()\n")
+    path.write_text(agent_source(AGENT).decode().partition('if __name__ == "__main__":')[0] + body + "\nmain(OnnxRuntime())\n")
     return path
 
 

@@ -1,40 +1,9 @@
-"""Times ONNX models with ONNX Runtime on the machine it runs on. Python >= 3.8, numpy and onnxruntime; nothing of hwnas.
+"""Times ONNX models with ONNX Runtime on the machine it runs on. Needs numpy and onnxruntime; its contract: agent_contract.py."""
 
-Contract, version 1. The host writes requests to stdin and reads answers from stdout; each is one line of JSON. The host decides
-everything (what, in which order, how often, what counts); this program only runs and reports raw nanoseconds.
-
-  {"op": "hello", "contract": 1, "threads": 1, "seed": 0}      must come first; "by": who measures, for others who would
-      -> {"ok": true, "contract": 1, "runtime": "onnxruntime", "version": ..., "options": {...}, "system": {...}}
-      or, where another agent measures on this machine, {"ok": false, "held_by": who and since when, "error": ...}
-  {"op": "look"} -> {"ok": true, "state": {...}}                clock, load, memory, frequencies and temperatures as they are now
-  {"op": "load", "item": "e0", "bytes": N}, then exactly N bytes of an ONNX model with fixed float32 input shapes
-      -> {"ok": true, "item": "e0"}                             the session stays alive until the end
-  {"op": "run", "items": {"e0": {"warmups": 3, "runs": 50}}, "order": ["e0", ...], "anchor": {"item": "a", "warmups": 1, "runs": 5}}
-      -> {"ok": true, "visits": [...]}                          one per entry of `order`:
-         {"item", "ns": [each timed run], "anchor_ns": [best of the anchor's burst before, after], "at_ns": start on a monotonic clock,
-          "wall_ns", "cpu_ns": of the burst, "involuntary": context switches, "psi_us": CPU pressure (some), "steal_ms"},
-         the last three null where the system does not tell; or {"item", "error"}
-  {"op": "bye"} -> {"ok": true}, then the program ends; so it does at the end of stdin.
-
-A request that cannot be answered gets {"ok": false, "error": "one sentence"}; the program goes on. No path is taken from the host,
-models with external data are refused, sizes are limited. Inputs are random, of the given seed; outputs must be finite.
-
-Any request may give "seconds", after which the system ends this program if it has not answered; so it does where no request comes for
-ten minutes, its host being gone. What the machine has no memory for is an error. From hello on it holds the machine's lease: one agent
-measures at a time, whoever started it. HWNAS_LEASE in its environment names another lease than the machine's, or, empty, none.
-"""
-
-import errno
-import gc
-import json
-import os
-import platform
-import signal
-import socket
 import sys
 import time
-from contextlib import suppress
-from pathlib import Path
+
+from agent_contract import Refused, main
 
 try:
     import numpy as np
@@ -42,47 +11,20 @@ try:
 except ImportError as error:
     sys.exit(f"{error}; install what the agent needs with: {sys.executable} -m pip install numpy onnxruntime")
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
-
-CONTRACT = 1
-MAX_LINE_BYTES = 8 << 20
-MAX_MODEL_BYTES = 1 << 30
 MAX_TENSOR_ELEMENTS = 1 << 28
-MAX_ITEMS = 100000
-MAX_VISITS = 100000
-MAX_RUNS = 100000
-MAX_JOB_S = 86400
-IDLE_S = 600
-LEASE_PATIENCE_S = 5  # an agent whose host was killed ends after what it is running
 EXTERNAL_DATA_KEY = b"\x0a\x08location"  # StringStringEntryProto.key = "location", which only external tensors carry
-
-
-class Refused(Exception):
-    """A request that is answered with one sentence."""
-
-
-class Held(Refused):
-    """Another agent has the lease."""
-
-
-def quoted(value):
-    return repr(value)[:60]
-
-
-def sentence(error):
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
 class Item:
     """A model in a live session, its input and outputs bound to fixed memory."""
 
+    facts = {}  # noqa: RUF012
+
     def __init__(self, model, options, seed):
         if EXTERNAL_DATA_KEY in model:
             raise Refused("the model refers to external data files, which are refused")
-        self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self.model, self.options = model, options
+        self.session = self.new_session()
         rng = np.random.default_rng(seed)
         feeds = {}
         for each in self.session.get_inputs():
@@ -92,13 +34,28 @@ class Item:
                 raise Refused(f"input {each.name} has more than {MAX_TENSOR_ELEMENTS} elements")
             feeds[each.name] = rng.standard_normal(each.shape).astype(np.float32)
         names = [each.name for each in self.session.get_outputs()]
-        self.binding = self.session.io_binding()
-        for name, array in feeds.items():
-            self.binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+        self.inputs = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in feeds.items()}
+        self.outputs = {}
         for name, array in zip(names, self.session.run(names, feeds)):
             if not np.isfinite(array).all():
                 raise Refused(f"output {name} is not finite")
-            self.binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+            self.outputs[name] = ort.OrtValue.ortvalue_from_numpy(array)
+        self.bind()
+
+    def new_session(self):
+        return ort.InferenceSession(self.model, self.options, providers=["CPUExecutionProvider"])
+
+    def bind(self):
+        self.binding = self.session.io_binding()
+        for name, value in self.inputs.items():
+            self.binding.bind_ortvalue_input(name, value)
+        for name, value in self.outputs.items():
+            self.binding.bind_ortvalue_output(name, value)
+
+    def open(self):
+        self.session = self.binding = None
+        self.session = self.new_session()
+        self.bind()
 
     def warm_up(self, runs):
         for _ in range(runs):
@@ -115,228 +72,12 @@ class Item:
         return ns
 
 
-def involuntary_switches():
-    return None if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+class OnnxRuntime:
+    name, version, packages = "onnxruntime", ort.__version__, {"numpy": np.__version__}
 
-
-def read_first_line(path):
-    try:
-        with Path(path).open(encoding="utf-8", errors="replace") as file:
-            return file.readline()
-    except OSError:
-        return ""
-
-
-def pressure_us():
-    """Microseconds in which some task of this system waited for a CPU (Linux pressure stall information)."""
-    total = read_first_line("/proc/pressure/cpu").rpartition("total=")[2].strip()
-    return int(total) if total.isdigit() else None
-
-
-def steal_ms():
-    """Milliseconds in which the hypervisor ran something else."""
-    fields = read_first_line("/proc/stat").split()
-    return int(fields[8]) * 1000 // os.sysconf("SC_CLK_TCK") if len(fields) > 8 else None
-
-
-PROBES = (("involuntary", involuntary_switches), ("psi_us", pressure_us), ("steal_ms", steal_ms))
-
-
-def visit(item, warmups, runs):
-    """One burst and what disturbed it. The probes are read before the last warm-up, so that reading them does not delay a timed run."""
-    last = min(warmups, 1)
-    item.warm_up(warmups - last)
-    before = [probe() for _, probe in PROBES]
-    at, cpu = time.perf_counter_ns(), time.process_time_ns()
-    item.warm_up(last)
-    ns = item.timed(runs)
-    report = {"ns": ns, "at_ns": at, "wall_ns": time.perf_counter_ns() - at, "cpu_ns": time.process_time_ns() - cpu}
-    for (name, probe), start in zip(PROBES, before):
-        end = probe()
-        report[name] = None if start is None or end is None else end - start
-    return report
-
-
-def anchor_ns(item, warmups, runs):
-    """The best of a burst of the anchor: tells the speed the machine has now."""
-    item.warm_up(warmups)
-    return min(item.timed(runs))
-
-
-def describe_system():
-    model = platform.processor() or platform.machine()
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
-            model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), model)
-    except OSError:
-        pass
-    return {
-        "processor": model,
-        "cores": os.cpu_count() or 1,
-        "governor": read_first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or "unknown",
-        "os": f"{platform.system()} {platform.release()}",
-        "arch": platform.machine(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
-
-
-def number_in(path):
-    """The whole number that a file of the system holds, or None."""
-    text = read_first_line(path).strip()
-    return int(text) if text.lstrip("-").isdigit() else None
-
-
-def clock_step_ns():
-    readings = [time.perf_counter_ns() for _ in range(10000)]
-    return min((after - before for before, after in zip(readings, readings[1:]) if after > before), default=0)
-
-
-def memory_available_bytes():
-    try:
-        with Path("/proc/meminfo").open(encoding="utf-8", errors="replace") as file:
-            return next((int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable:")), None)
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def describe_state():
-    """What may change from minute to minute, as whole numbers; what the system does not tell is left out."""
-    state = {"clock_step_ns": clock_step_ns(), "memory_available_bytes": memory_available_bytes()}
-    if hasattr(os, "sched_getaffinity"):
-        state["usable_cores"] = len(os.sched_getaffinity(0))
-    if hasattr(os, "getloadavg"):
-        state["load_1min_pct"] = round(100 * os.getloadavg()[0])  # of one core
-    cpu = "/sys/devices/system/cpu/cpu0/"
-    files = (("cur", "scaling_cur_freq"), ("limit", "scaling_max_freq"), ("max", "cpuinfo_max_freq"))
-    state.update({f"frequency_{name}_khz": number_in(cpu + "cpufreq/" + file) for name, file in files})
-    state["throttled"] = number_in(cpu + "thermal_throttle/core_throttle_count")
-    for zone in sorted(Path("/sys/class/thermal").glob("thermal_zone*"))[:32]:
-        name = read_first_line(zone / "type").strip()[:32] or "unnamed"
-        state[f"temperature_{zone.name[len('thermal_zone') :]}_{name}_millicelsius"] = number_in(zone / "temp")
-    mains = [number_in(each / "online") for each in Path("/sys/class/power_supply").glob("*") if read_first_line(each / "type").strip() == "Mains"]
-    if mains:
-        state["on_mains"] = any(mains)
-    return {key: value for key, value in state.items() if value is not None}
-
-
-def end_after(seconds):
-    """Have the system end this program so many seconds from now, even while it hangs in native code; 0 is never. Costs nothing until then."""
-    if hasattr(signal, "alarm"):
-        signal.alarm(seconds)
-
-
-def limit_memory():
-    """What this machine has no memory for shall be an error of that model, before the system ends other programs for its sake."""
-    available = memory_available_bytes()
-    if available and resource is not None:
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        sizes = read_first_line("/proc/self/statm").split()
-        limit = available // 10 * 9 + (int(sizes[5]) * os.sysconf("SC_PAGE_SIZE") if len(sizes) > 5 else 0)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
-
-
-def take_lease(holder):
-    """Sockets to be kept: the name of the first is free to one program of this machine only, and the second's says which one that is.
-
-    Names without files (Linux): no folder must be writable, all users meet there, and the kernel frees them whenever the program ends.
-    Raises Held; where the system has no such names, returns none.
-    """
-    name = os.environ.get("HWNAS_LEASE", "hwnas-lease").encode("utf-8", "replace")[:40]
-    if not name or not hasattr(socket, "AF_UNIX"):
-        return []
-    lease, label = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
-    give_up = time.monotonic() + LEASE_PATIENCE_S
-    while True:
-        try:
-            lease.bind(b"\0" + name)
-            break
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                return []
-            if time.monotonic() > give_up:
-                raise Held(lease_holder(name)) from None
-            time.sleep(0.1)
-    about = f"{holder}, since {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}"
-    with suppress(OSError):  # this name is for people, the lease holds without it
-        label.bind((b"\0" + name + b" " + about.encode("ascii", "replace"))[:107])
-    return [lease, label]
-
-
-def lease_holder(name):
-    """Who has the lease of that name, as far as the system shows it."""
-    try:
-        sockets = Path("/proc/net/unix").read_bytes().decode("ascii", "replace")
-    except OSError:
-        sockets = ""
-    start = f" @{name.decode('ascii', 'replace')} "
-    return next((line.partition(start)[2] for line in sockets.splitlines() if start in line), "") or "another program"
-
-
-def whole_number(request, key, low, high):
-    value = request.get(key)
-    if type(value) is not int or not low <= value <= high:
-        raise Refused(f"{key} must be a whole number from {low} to {high}, got {quoted(value)}")
-    return value
-
-
-class Agent:
-    def __init__(self, requests, answers):
-        self.requests, self.answers = requests, answers
-        self.items, self.options, self.seed, self.lease = {}, None, 0, []
-
-    def serve(self):
-        while True:
-            end_after(IDLE_S)
-            line = self.requests.readline(MAX_LINE_BYTES + 1)
-            if not line:
-                return
-            if len(line) > MAX_LINE_BYTES:
-                self.answer({"ok": False, "error": f"the request is longer than {MAX_LINE_BYTES} bytes"})
-                return
-            try:
-                request = json.loads(line.decode("utf-8"))
-                if not isinstance(request, dict):
-                    raise Refused("a request is a JSON object")
-                end_after(whole_number(request, "seconds", 1, MAX_JOB_S) if "seconds" in request else 0)
-                reply = self.handle(request)
-            except Held as error:
-                reply = {"ok": False, "held_by": str(error), "error": f"this machine is being measured by {error}"}
-            except Refused as error:
-                reply = {"ok": False, "error": str(error)}
-            except Exception as error:  # whatever the runtime throws at a foreign model is the answer for that model
-                reply = {"ok": False, "error": sentence(error)}
-            self.answer(reply)
-            if reply.get("bye"):
-                return
-
-    def answer(self, reply):
-        self.answers.write(json.dumps(reply).encode("utf-8") + b"\n")
-        self.answers.flush()
-
-    def handle(self, request):
-        op = request.get("op")
-        if op == "hello":
-            return self.hello(request)
-        if op == "look":
-            return {"ok": True, "state": describe_state()}
-        if op == "load":
-            return self.load(request)
-        if op == "run":
-            return self.run(request)
-        if op == "bye":
-            return {"ok": True, "bye": True}
-        raise Refused(f"unknown request {quoted(op)}")
-
-    def hello(self, request):
-        if request.get("contract") != CONTRACT:
-            raise Refused(f"this agent speaks contract {CONTRACT}, the host {quoted(request.get('contract'))}; use the agent of the same hwnas version")
-        threads = whole_number(request, "threads", 1, 1024)
-        self.seed = whole_number(request, "seed", 0, 2**32 - 1)
-        holder = request.get("by", "an unnamed host")
-        if not isinstance(holder, str) or not holder.isprintable() or len(holder) > 200:
-            raise Refused(f"by must be a text of at most 200 characters, got {quoted(holder)}")
-        self.lease = self.lease or take_lease(holder)
+    def start(self, threads, options):
+        if options:
+            raise Refused(f"unknown option {next(iter(options))!r}")
         self.options = ort.SessionOptions()
         self.options.intra_op_num_threads = threads
         self.options.inter_op_num_threads = 1
@@ -345,69 +86,12 @@ class Agent:
         self.options.log_severity_level = 4
         # Denormals slow a convolution down two hundred times. Process-wide; the first session of a process decides.
         self.options.add_session_config_entry("session.set_denormal_as_zero", "1")
-        options = {"provider": "CPUExecutionProvider", "intra_op_threads": threads, "inter_op_threads": 1, "optimization": "all"}
-        options.update({"denormals": "zero", "io_binding": True})
-        return {"ok": True, "contract": CONTRACT, "runtime": "onnxruntime", "version": ort.__version__, "options": options, "system": describe_system()}
+        in_force = {"provider": "CPUExecutionProvider", "intra_op_threads": threads, "inter_op_threads": 1, "optimization": "all"}
+        return {**in_force, "denormals": "zero", "io_binding": True}
 
-    def load(self, request):
-        size = whole_number(request, "bytes", 0, MAX_MODEL_BYTES)
-        model = self.requests.read(size)  # read even if refused below: the next request starts after it
-        name = request.get("item")
-        if self.options is None:
-            raise Refused("the first request must be hello")
-        if not isinstance(name, str) or not name or len(name) > 200 or len(self.items) >= MAX_ITEMS:
-            raise Refused(f"an item needs a name of 1 to 200 characters, and at most {MAX_ITEMS} are held")
-        if len(model) != size:
-            raise Refused("the model was cut short")
-        self.items[name] = Item(model, self.options, [self.seed, len(self.items)])
-        return {"ok": True, "item": name}
-
-    def item(self, name):
-        if not isinstance(name, str) or name not in self.items:
-            raise Refused(f"no item {quoted(name)} is loaded")
-        return self.items[name]
-
-    def run(self, request):
-        items, order, anchor = request.get("items"), request.get("order"), request.get("anchor")
-        if not isinstance(items, dict) or not isinstance(order, list) or not isinstance(anchor, dict) or not 0 < len(order) <= MAX_VISITS:
-            raise Refused(f"run needs items, an order of 1 to {MAX_VISITS} visits, and an anchor")
-        bursts = {}
-        for name, burst in items.items():
-            if not isinstance(burst, dict):
-                raise Refused(f"item {quoted(name)} needs warmups and runs")
-            bursts[name] = (self.item(name), whole_number(burst, "warmups", 0, MAX_RUNS), whole_number(burst, "runs", 1, MAX_RUNS))
-        if not all(isinstance(name, str) and name in bursts for name in order):
-            raise Refused("the order names an item that is not among the items")
-        reference = self.item(anchor.get("item"))
-        burst = (whole_number(anchor, "warmups", 0, MAX_RUNS), whole_number(anchor, "runs", 1, MAX_RUNS))
-        visits = []
-        gc.disable()
-        try:
-            before = anchor_ns(reference, *burst)
-            for name in order:
-                try:
-                    report = visit(*bursts[name])
-                    after = anchor_ns(reference, *burst)
-                    report["anchor_ns"] = [before, after]
-                    before = after
-                except Exception as error:  # the visit is lost, the others are not
-                    report = {"error": sentence(error)}
-                report["item"] = name
-                visits.append(report)
-        finally:
-            gc.enable()
-        return {"ok": True, "visits": visits}
-
-
-def main():
-    # Native code may print to stdout; only answers may reach the host there.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    limit_memory()
-    Agent(sys.stdin.buffer, answers).serve()
+    def load(self, model, seed):
+        return Item(model, self.options, seed)
 
 
 if __name__ == "__main__":
-    main()
+    main(OnnxRuntime())

@@ -13,7 +13,7 @@
 // * WebAssembly cannot flush denormals, and inputs and outputs are copied into its memory in each run. Output arrays are allocated once: fresh
 //   ones cost a page fault per 4 KiB, so that a run took 14 % longer or shorter with what the garbage collector had just done.
 
-const CONTRACT = 1;
+const CONTRACT = 2;
 const STEPS = 100; // of the clock; what a group lasts at least
 const MAX_LINE_BYTES = 8 << 20;
 const MAX_MODEL_BYTES = 1 << 30;
@@ -295,6 +295,8 @@ class Agent {
 
   async hello(request) {
     if (request.contract !== CONTRACT) throw new Refused(`this agent speaks contract ${CONTRACT}, the host ${quoted(request.contract)}; use the agent of the same hwnas version`);
+    const asked = Object.keys(request.options ?? {});
+    if (asked.length) throw new Refused(`unknown option ${quoted(asked[0])}`);
     const threads = wholeNumber(request, "threads", 1, 1024);
     this.seed = wholeNumber(request, "seed", 0, 2 ** 32 - 1);
     if (threads > 1 && !crossOriginIsolated) {
@@ -347,6 +349,7 @@ class Agent {
     const bursts = new Map();
     for (const [name, burst] of Object.entries(items)) {
       if (!burst || typeof burst !== "object") throw new Refused(`item ${quoted(name)} needs warmups and runs`);
+      if (burst.cold) throw new Refused("cold starts are not timed in a browser");
       bursts.set(name, [this.item(name), wholeNumber(burst, "warmups", 0, MAX_RUNS), wholeNumber(burst, "runs", 1, MAX_RUNS)]);
     }
     if (!order.every((name) => bursts.has(name))) throw new Refused("the order names an item that is not among the items");

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,15 +18,14 @@ from hwnas import registry
 from hwnas.data import shipped
 from hwnas.device import MAX_THREADS, Device
 from hwnas.errors import InputError, MeasurementFailed, RunHeld
-from hwnas.files import sha256
 from hwnas.graph import Graph
 from hwnas.latency_table import Conditions
 from hwnas.profiling.protocol import ANCHOR, REGIME, TIMING, Timing, Visit
 from hwnas.profiling.runtime import Runtime
-from hwnas.profiling.transport import Connection, Transport
+from hwnas.profiling.transport import Connection, Transport, agent_source
 from hwnas.weights import random_weights
 
-CONTRACT = 1
+CONTRACT = 2
 ANCHOR_ITEM = "anchor"
 MAX_NS = 3_600_000_000_000
 _START_S = 120.0
@@ -34,10 +34,15 @@ _LOAD_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """Warm-up runs and timed runs of one visit."""
+    """Warm-up runs and timed runs of one visit; where `cold`, each timed run opens the model anew, and there are no warm-ups."""
 
     warmups: int
     runs: int
+    cold: bool = False
+
+    @property
+    def request(self) -> dict[str, int | bool]:
+        return {"warmups": self.warmups, "runs": self.runs, **({"cold": True} if self.cold else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +77,19 @@ class Refused(Exception):
 class Agent:
     """A started agent: `load` items, then `visit` them in any order."""
 
-    def __init__(self, connection: Connection, agent_sha256: str, *, threads: int, seed: int, timing: Timing):
+    def __init__(self, connection: Connection, agent_sha256: str, *, threads: int, seed: int, timing: Timing, options: Mapping[str, str | int | bool]):
         self._connection, self._timing = connection, timing
-        answer = self._ask({"op": "hello", "contract": CONTRACT, "threads": threads, "seed": seed, "by": _whoami()}, seconds=_START_S)
+        hello = {"op": "hello", "contract": CONTRACT, "threads": threads, "seed": seed, "options": dict(options), "by": _whoami()}
+        answer = self._ask(hello, seconds=_START_S)
         texts = [answer.get("runtime"), answer.get("version")]
         if answer.get("contract") != CONTRACT or not all(isinstance(text, str) for text in texts):
             raise MeasurementFailed(f"the agent speaks another contract than {CONTRACT}: {str(answer)[:120]}")
         runtime, version = (_printable(str(text)) for text in texts)
         self.identity = Identity(runtime, version, _facts(answer.get("options")), _facts(answer.get("system")), agent_sha256)
 
-    def load(self, item: str, model: bytes) -> None:
-        """Raises Refused with the agent's reason where the model cannot be run."""
-        self._ask({"op": "load", "item": item, "bytes": len(model)}, model, seconds=_LOAD_S)
+    def load(self, item: str, model: bytes) -> Mapping[str, str | int | bool]:
+        """How it will be executed, as far as the runtime tells. Raises Refused with the agent's reason where the model cannot be run."""
+        return _facts(self._ask({"op": "load", "item": item, "bytes": len(model)}, model, seconds=_LOAD_S).get("facts", {}))
 
     def look(self) -> Mapping[str, str | int | bool]:
         """What may change on the device from minute to minute, as it is now: name -> value. Raises Refused where its agent cannot tell."""
@@ -94,7 +100,7 @@ class Agent:
         timing = self._timing
         request = {
             "op": "run",
-            "items": {item: {"warmups": bursts[item].warmups, "runs": bursts[item].runs} for item in dict.fromkeys(order)},
+            "items": {item: bursts[item].request for item in dict.fromkeys(order)},
             "order": list(order),
             "anchor": {"item": ANCHOR_ITEM, "warmups": timing.anchor_warmups, "runs": timing.anchor_runs},
         }
@@ -129,7 +135,8 @@ def started_agent(device: Device, runtime: Runtime, *, threads: int, seed: int, 
     connection = transport.start(device, path)
     try:
         try:
-            agent = Agent(connection, sha256(path), threads=threads, seed=seed, timing=timing)
+            options = device.options.get(runtime.name, {})
+            agent = Agent(connection, hashlib.sha256(agent_source(path)).hexdigest(), threads=threads, seed=seed, timing=timing, options=options)
         except Refused as error:
             if error.held_by:
                 raise RunHeld(f"{device.name} is being measured by {error.held_by}; wait until it ends or stop it, then run the same command again") from None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hwnas.errors import MeasurementFailed
+from hwnas.errors import DamagedFile, MeasurementFailed
 
 if TYPE_CHECKING:
     from hwnas.device import Device
@@ -35,6 +36,22 @@ class Transport(Protocol):
     def start(self, device: Device, agent: Path) -> Connection:
         """Run an agent's file on the device, at its address. Raises InputError as `check` does, MeasurementFailed where it cannot be started."""
         ...
+
+
+_CONTRACT = re.compile(rb"^from agent_contract import [A-Za-z_, ]+$", re.MULTILINE)
+
+
+def agent_source(agent: Path) -> bytes:
+    """An agent as one source: where it is a Python program that imports `agent_contract.py` of its folder, that file's text stands in the
+    import's place. Raises DamagedFile."""
+    try:
+        source = agent.read_bytes()
+        if agent.suffix != ".py" or not _CONTRACT.search(source):
+            return source
+        contract = (agent.parent / "agent_contract.py").read_bytes()
+    except OSError as error:
+        raise DamagedFile(f"cannot read the agent {agent}: {error.strerror or error}") from None
+    return _CONTRACT.sub(lambda match: contract, source, count=1)
 
 
 def parsed_answer(line: bytes, agent: str, what: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hwnas.device import Device
 from hwnas.errors import ConnectionLost, InputError, MeasurementFailed
-from hwnas.profiling.transport import Connection, Transport
+from hwnas.profiling.transport import Connection, Transport, agent_source
 from hwnas.profiling.transports._process import ProcessConnection
 
 OLDEST_PYTHON = (3, 8)
@@ -82,7 +82,7 @@ class SshTransport:
             raise InputError(f"{CONFIG} names '{config}', which is no file")
         connection = SshConnection(device, ["-F", str(Path(config).resolve())] if config else [])
         try:
-            connection.send_agent(agent.read_bytes())
+            connection.send_agent(agent_source(agent))
         except BaseException:
             connection.close()
             raise
