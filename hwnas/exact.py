@@ -28,7 +28,8 @@ from hwnas.space import Codes, FloatArray
 _ENUMERATED = 4_096  # cells: groups of layers up to this size are listed, larger ones are split by fixing a choice
 _MAX_WORK = 50_000_000  # cells listed in all; beyond it the layers do not separate
 _MAX_SUMS = 1 << 27  # sums formed in all, some ten seconds; metrics that rank alike have fronts that grow without end
-_PAIRS = 1 << 21  # sums formed at a time
+_MOST_AT_ONCE = 1 << 23  # sums held at a time: half a gigabyte
+_LEVELS_AT_ONCE = 5  # at most 32 x 32 runs of points to begin with
 
 
 class FrontTooLarge(InputError):
@@ -157,25 +158,42 @@ class _Fronts:
         return _Points(values[kept], costs[kept], codes[kept])
 
     def _sum(self, first: _Points, second: _Points) -> _Points:
-        """The front of all sums of a point of each. They set different columns; others are equal in both, or 0 in one."""
-        width = len(second.costs)
-        self.sums += len(first.costs) * width
-        if self.sums > _MAX_SUMS:
-            raise FrontTooLarge(
-                f"the whole front of {self.index.space.name} has too many points: {self.sums:,} sums of parts to compare, over the limit of {_MAX_SUMS:,}; "
-                "solve it for one budget at a time"
-            )
-        rows = max(1, _PAIRS // max(width, 1))
-        values, costs, pairs = np.empty(0), np.empty(0), np.empty(0, np.intp)
-        for start in range(0, len(first.costs), rows):
-            stop = min(start + rows, len(first.costs))
-            values = np.concatenate([values, (first.values[start:stop, None] + second.values).ravel()])
-            costs = np.concatenate([costs, (first.costs[start:stop, None] + second.costs).ravel()])
-            pairs = np.concatenate([pairs, np.arange(start * width, stop * width)])
+        """The front of all sums of a point of each. They set different columns; others are equal in both, or 0 in one.
+
+        Both rise in value and cost, so the sums of two runs of points lie between the sums of their first and of their last points. Runs
+        whose best value a cheaper sum reaches already are dropped, the others halved, until each is one point: few sums are formed.
+        """
+        rows, columns = (len(part.costs) for part in (first, second))
+        size = 1 << max(0, (max(rows, columns) - 1).bit_length() - _LEVELS_AT_ONCE)
+        left, right = (each.ravel() for each in np.meshgrid(np.arange(0, rows, size), np.arange(0, columns, size), indexing="ij"))
+        while True:
+            self._count(len(left))
+            values, costs = first.values[left] + second.values[right], first.costs[left] + second.costs[right]
             kept = self._front(values, costs)
-            values, costs, pairs = values[kept], costs[kept], pairs[kept]
-        left, right = np.divmod(pairs, max(width, 1))
-        return _Points(values, costs, np.maximum(first.codes[left], second.codes[right]))
+            if size == 1 or not len(kept):
+                break
+            last = np.minimum(left + size, rows) - 1, np.minimum(right + size, columns) - 1
+            cheaper = np.searchsorted(costs[kept], costs, side="right") - 1  # the front that is known reaches this value at no more cost
+            known = np.where(cheaper < 0, -np.inf, values[kept][np.maximum(cheaper, 0)])
+            promising = first.values[last[0]] + second.values[last[1]] > known
+            promising[kept] = True
+            size //= 2
+            left, right = (each[promising] for each in (left, right))
+            self._count(4 * len(left))
+            left, right = np.concatenate([left, left, left + size, left + size]), np.concatenate([right, right + size, right, right + size])
+            inside = (left < rows) & (right < columns)
+            left, right = left[inside], right[inside]
+        left, right = left[kept], right[kept]
+        return _Points(values[kept], costs[kept], np.maximum(first.codes[left], second.codes[right]))
+
+    def _count(self, sums: int) -> None:
+        """Raises FrontTooLarge before more is formed than memory and patience allow."""
+        self.sums += sums
+        if sums > _MOST_AT_ONCE or self.sums > _MAX_SUMS:
+            raise FrontTooLarge(
+                f"the whole front of {self.index.space.name} has too many points: {self.sums:,} sums of parts to compare, over the limit of "
+                f"{_MAX_SUMS:,} in all or {_MOST_AT_ONCE:,} at once; solve it for one budget at a time"
+            )
 
     def _front(self, values: FloatArray, costs: FloatArray) -> npt.NDArray[np.intp]:
         """Rows of the front, cheapest first; of points equal but for rounding one."""

@@ -9,7 +9,7 @@ from hwnas.budget import Budget
 from hwnas.costs import macs, params
 from hwnas.driver import drive
 from hwnas.errors import Infeasible, InputError
-from hwnas.exact import Front, FrontTooLarge, best_codes, optimum, pareto_front, solve
+from hwnas.exact import Front, FrontTooLarge, _Fronts, _Points, best_codes, optimum, pareto_front, solve
 from hwnas.index import BlockIndex
 from hwnas.memory import peak_memory
 from hwnas.pareto import non_dominated
@@ -164,7 +164,7 @@ def test_large_groups_are_split_and_the_front_stays_the_same(monkeypatch):
     objective, cost = metric(index, rng.random(len(index.blocks))), metric(index, rng.random(len(index.blocks)))
     whole = pareto_front(objective, cost)
     monkeypatch.setattr("hwnas.exact._ENUMERATED", 4)
-    monkeypatch.setattr("hwnas.exact._PAIRS", 5)
+    monkeypatch.setattr("hwnas.exact._LEVELS_AT_ONCE", 0)
     split = pareto_front(objective, cost)
     expected = listed_front(objective, cost, all_codes(index.space))
     for front in (whole, split):
@@ -177,11 +177,30 @@ def test_large_groups_are_split_and_the_front_stays_the_same(monkeypatch):
     assert optimum(problem).value == pytest.approx(whole.within(limit).values[-1], abs=1e-9)
 
 
+@pytest.mark.parametrize("levels", [0, 1, 5])
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 37), (5, 300), (64, 64), (129, 100)])
+def test_the_front_of_a_sum_is_that_of_all_pairs(monkeypatch, mini, sizes, levels):
+    """Fronts with clustered costs and plateaus of value, whose sums have ties; every pair is formed here, few in the programme."""
+    monkeypatch.setattr("hwnas.exact._LEVELS_AT_ONCE", levels)
+    rng = np.random.default_rng(sizes)
+    metric = Additive(mini, params(mini.blocks), name="params", unit="parameters")
+    fronts = _Fronts(mini, metric, metric, 1.0, [])
+    fronts.rounding = 0.0, 0.0
+    parts = []
+    for n in sizes:
+        steps = rng.integers(1, 5, (2, n)).cumsum(axis=1) / 8.0  # exact in floating point
+        parts.append(_Points(np.sqrt(steps[0]).round(3), steps[1], np.zeros((n, 1), np.int16)))
+    found = fronts._sum(*parts)
+    pairs = np.stack([np.add.outer(parts[0].costs, parts[1].costs).ravel(), -np.add.outer(parts[0].values, parts[1].values).ravel()], axis=1)
+    expected = pairs[non_dominated(pairs)]
+    assert np.array_equal(np.stack([found.costs, -found.values], axis=1), np.unique(expected, axis=0))
+
+
 def test_a_front_that_grows_without_end_is_refused_and_its_optimum_found_all_the_same(monkeypatch, mini):
     """Every sum is on the front of a metric against itself; only the integer programme is left."""
     size = Additive(mini, params(mini.blocks), name="params", unit="parameters")
     monkeypatch.setattr("hwnas.exact._MAX_SUMS", 1_000)
-    with pytest.raises(FrontTooLarge, match=r"the whole front of ofa_mini has too many points: .* over the limit of 1,000; solve it for one budget at a time"):
+    with pytest.raises(FrontTooLarge, match=r"the whole front of ofa_mini has too many points: .* over the limit of 1,000 in all or .* at once; solve it for one budget"):
         pareto_front(size, size)
     limit = float(np.median(size(mini.space.sample(np.random.default_rng(0), 100))))
     problem = Problem(mini, [Objective(size, maximize=True)], [(Budget("params", limit), size)])
