@@ -1,5 +1,9 @@
 """hwnas/profiling/check.py: this machine, and reports written by hand."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from hwnas.device import load_device
@@ -98,3 +102,13 @@ def test_a_quiet_device_needs_nothing():
 def test_what_could_be_better_is_one_sentence(changes, words):
     (sentence,) = found(**changes).advice
     assert words in sentence
+
+
+def test_ctrl_c_ends_a_check_and_says_that_nothing_is_kept():
+    command = [sys.executable, "-m", "hwnas", "device", "check", "localhost", "--seconds", "60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = process.stderr.read(1)  # of the progress: it measures now
+        process.send_signal(signal.SIGINT)
+        said += process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and said.endswith("interrupted; nothing was kept: a check records nothing\n") and "Traceback" not in said

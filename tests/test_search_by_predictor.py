@@ -83,6 +83,16 @@ def test_a_search_by_predictor_finds_its_best_within_the_budget_and_states_the_g
         hwnas.verify(tmp_path / "run")
 
 
+def test_a_shipped_table_is_searched_by_its_name(mlp, tmp_path):
+    name = "browser/onnxruntime_web-1.30.0-1thread"
+    mlp.save(tmp_path / "mlp.safetensors")
+    result = hwnas.search(
+        tmp_path / "run", table=name, latency="<= 70% p50", space=SPACE, accuracy=f"accuracy_mlp(file='{tmp_path}/mlp.safetensors')", evaluations=20
+    )
+    assert 0 < result["points"][0]["latency_ms"] <= result["budget_ms"]
+    assert hwnas.show_space(SPACE, table=name, latency="<= 70% p50")["feasibility"]["budgets"][0]["limit"] == pytest.approx(result["budget_ms"])
+
+
 def test_another_predictor_for_the_same_run_is_refused(index, mlp, table, tmp_path):
     asked = {"table": table, "latency": "<= 55% p50", "space": SPACE, "evaluations": 50, "baselines": False}
     hwnas.search(tmp_path / "run", accuracy=mlp, **asked)

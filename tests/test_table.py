@@ -348,11 +348,12 @@ def test_an_edited_shipped_table_and_one_with_more_beside_it_are_told(simulated,
 
 
 def test_shipped_tables_are_shown_by_name_and_names_do_not_leave_their_folder(simulated, tmp_path, monkeypatch):
-    import hwnas.verbs.table as module
+    from hwnas.verbs import common, table
 
     as_shipped(simulated).save(tmp_path / "shipped" / PLACE)
     simulated.save(tmp_path / "outside")
-    monkeypatch.setattr(module, "shipped", lambda folder: tmp_path / "shipped")
+    for module in (common, table):
+        monkeypatch.setattr(module, "shipped", lambda folder: tmp_path / "shipped")
     assert [each["table"] for each in list_tables()] == [PLACE]
     assert show_table(PLACE)["origin"] == "measured"
     assert check_table(PLACE, space=SPACE)["folder"] == str(tmp_path / "shipped" / PLACE), "what search takes"

@@ -30,18 +30,24 @@ Seed = Annotated[int, typer.Option(help="Of everything that is random.", min=0, 
 Threads = Annotated[int | None, typer.Option(help="Threads of PyTorch; all cores by default.")]
 
 
-def resumable(command: Callable[..., None]) -> Callable[..., None]:
-    """Ctrl-C ends the command with a sentence and exit code 130."""
+def interruptible(said: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Ctrl-C ends the command with `interrupted; ` and what is said, and exit code 130."""
 
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except KeyboardInterrupt:
-            typer.echo("\ninterrupted; all that was recorded is kept: the same command again continues", err=True)
-            raise typer.Exit(130) from None
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(*args: Any, **kwargs: Any) -> None:
+            try:
+                command(*args, **kwargs)
+            except KeyboardInterrupt:
+                typer.echo(f"\ninterrupted; {said}", err=True)
+                raise typer.Exit(130) from None
 
-    return run
+        return run
+
+    return decorate
+
+
+resumable = interruptible("all that was recorded is kept: the same command again continues")
 
 
 def _version(wanted: bool) -> None:
@@ -71,7 +77,7 @@ def space_list(as_json: Json = False) -> None:
 @space_app.command("show")
 def space_show(
     name: Annotated[str, typer.Argument(help="Name, name(key=value), or path.py:name.")],
-    table: Annotated[Path | None, typer.Option(help="Folder of the latency table that --latency is predicted from.")] = None,
+    table: Annotated[Path | None, typer.Option(help="Latency table, a folder or the name of a shipped one, that --latency is predicted from.")] = None,
     latency: Annotated[str | None, typer.Option(help="Budget to look at: '<= 12ms p50', or '<= 60% p50' of the largest subnet.")] = None,
     macs: Macs = None,
     params: Params = None,
@@ -168,7 +174,7 @@ def device_add(
 
 
 @device_app.command("check")
-@resumable
+@interruptible("nothing was kept: a check records nothing")
 def device_check(
     device: Annotated[str, typer.Argument(help="Name of a device, or a TOML file.")] = "localhost",
     seconds: Annotated[float, typer.Option(help="How long it is measured.")] = 10.0,
@@ -301,7 +307,7 @@ def train(
 @resumable
 def search(
     run: Run,
-    table: Annotated[Path, typer.Option(help="Folder of the latency table.")] = ...,  # type: ignore[assignment]
+    table: Annotated[Path, typer.Option(help="Latency table: a folder, or the name of a shipped one.")] = ...,  # type: ignore[assignment]
     latency: Annotated[str, typer.Option(help="Budget: '<= 12ms p50', or '<= 60% p50' of the largest subnet.")] = ...,  # type: ignore[assignment]
     macs: Macs = None,
     params: Params = None,

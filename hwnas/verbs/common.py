@@ -8,9 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from hwnas import registry
+from hwnas import latency_table, registry
 from hwnas.budget import Budget
 from hwnas.costs import macs, params
+from hwnas.data import shipped
 from hwnas.errors import DamagedFile, InputError
 from hwnas.feasible_set import Feasibility, Share
 from hwnas.index import BlockIndex
@@ -48,6 +49,13 @@ def existing(run: Path) -> RunDirectory:
     """A run that was begun. Raises InputError where there is none."""
     check_begun(run)
     return RunDirectory(Path(run))
+
+
+def table_folder(table: Path | str) -> Path:
+    """The folder itself, or that of the shipped table of that name."""
+    folder, ours = Path(table), shipped("latency_tables")
+    named = ours / folder
+    return named if not folder.exists() and named.resolve().is_relative_to(ours.resolve()) and (named / latency_table.TABLE).is_file() else folder
 
 
 @dataclass(frozen=True, slots=True)

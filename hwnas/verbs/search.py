@@ -39,6 +39,7 @@ from hwnas.verbs.common import (
     problem_of,
     share_facts,
     silent,
+    table_folder,
     use_threads,
 )
 
@@ -52,7 +53,7 @@ BASELINES = {"random": "random_search", "uniform": "uniform_scaling"}
 def search(
     run: Path,
     *,
-    table: Path,
+    table: Path | str,
     latency: str,
     macs: str | None = None,
     params: str | None = None,
@@ -87,9 +88,10 @@ def search(
     predicted = None if space is None or accuracy is None else _predicted(space, accuracy)
     if predicted is None:
         check_begun(run)
-    prices = LatencyTable.load(Path(table))
+    table = table_folder(table)
+    prices = LatencyTable.load(table)
     recorded: dict[str, Any] = {
-        "table": sha256(Path(table) / TABLE),
+        "table": sha256(table / TABLE),
         "latency": latency,
         "searcher": searcher,
         "evaluations": evaluations,
@@ -109,7 +111,7 @@ def search(
             job.result("train")
         if directory.recorded_options("search") is None:
             job.problem.within(job.index.space.smallest())  # raises before anything is recorded
-            copy = {"name": Path(table).resolve().name, "files": directory.keep_files(prices.save)}
+            copy = {"name": table.resolve().name, "files": directory.keep_files(prices.save)}
             if [event.body for event in directory.events("search", "table")][-1:] != [copy]:  # else it was killed just before its options were recorded
                 directory.append("search", "table", copy)
         directory.options("search", recorded)

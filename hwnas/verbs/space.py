@@ -17,11 +17,11 @@ from hwnas.latency_table import LatencyTable
 from hwnas.predictor import Layerwise, Metric
 from hwnas.predictors.calibrated import calibrated
 from hwnas.space import SearchSpace
-from hwnas.verbs.common import COSTS, budget_facts, cost_metrics, share_facts
+from hwnas.verbs.common import COSTS, budget_facts, cost_metrics, share_facts, table_folder
 
 
 def show_space(
-    name: str, *, table: Path | None = None, latency: str | None = None, macs: str | None = None, params: str | None = None, memory: str | None = None
+    name: str, *, table: Path | str | None = None, latency: str | None = None, macs: str | None = None, params: str | None = None, memory: str | None = None
 ) -> Mapping[str, Any]:
     """Facts about the space that `name` (or `name(key=value)`, or `path.py:name`) makes.
 
@@ -43,7 +43,7 @@ def show_space(
     budgets: list[tuple[Budget, Metric]] = []
     if latency is not None and table is not None:
         budget = Budget.parse("latency", latency)
-        budgets.append((budget, calibrated(LatencyTable.load(Path(table)), index, budget.quantile)))
+        budgets.append((budget, calibrated(LatencyTable.load(table_folder(table)), index, budget.quantile)))
     budgets += [(Budget.parse(cost, text), costs[cost]) for cost, text in zip(COSTS, (macs, params, memory), strict=True) if text is not None]
     return {
         "name": space.name,

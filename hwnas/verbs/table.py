@@ -20,6 +20,7 @@ from hwnas.predictors.calibrated import assess
 from hwnas.profiling.record import FILE as UNFINISHED
 from hwnas.table_dialects import dialect_named, read_dialect, write_dialect
 from hwnas.table_merge import difference, first_of, merged
+from hwnas.verbs.common import table_folder
 
 NOT_STATED = "not stated"
 _DEPTH = 3  # folders below a given one in which tables are looked for: DEVICE/RUNTIME-VERSION-THREADS, and one more
@@ -46,7 +47,7 @@ def show_table(table: Path | str, *, top: int = 5) -> Mapping[str, Any]:
     """
     if top < 0:
         raise InputError(f"--top is {top}, it must be at least 0")
-    folder = _folder(table)
+    folder = table_folder(table)
     loaded = LatencyTable.load(folder)
     priced = sorted(((text, entry) for text, entry in loaded.entries.items() if not isinstance(entry, Failure)), key=lambda row: (-row[1].price_ms, row[0]))
     measured = [entry for _, entry in priced if isinstance(entry, Measurement)]
@@ -76,7 +77,7 @@ def check_table(table: Path | str, *, space: str, statistic: str = "p50") -> Map
     quantiles = {"p50": 0.5, "p90": 0.9}
     if statistic not in quantiles:
         raise InputError(f"--statistic is {statistic!r}, it must be p50 or p90: those are what a table can be calibrated to")
-    folder = _folder(table)
+    folder = table_folder(table)
     loaded, index = LatencyTable.load(folder), BlockIndex(registry.create("spaces", space))
     needed = sorted({block_text(block) for block in index.blocks if block})
     missing = loaded.missing(index.blocks)
@@ -167,7 +168,7 @@ def export_table(table: Path | str, *, dialect: str, to: Path) -> Mapping[str, A
     to, spoken = Path(to), dialect_named(dialect)
     if to.exists():
         raise InputError(f"{to} exists already: name another file")
-    loaded = LatencyTable.load(_folder(table))
+    loaded = LatencyTable.load(table_folder(table))
     text, left_out = write_dialect(loaded.entries, spoken)
     write_whole(to, text)
     return {"file": str(to), "dialect": spoken.name, "origin": loaded.origin, "blocks": len(loaded.entries) - len(left_out), "left_out": left_out}
@@ -178,7 +179,7 @@ def merge_tables(first: Path | str, second: Path | str, *, to: Path) -> Mapping[
 
     Raises InputError naming the first condition that differs, or where the device was not in one state; DamagedFile.
     """
-    to, folders = _new_folder(Path(to)), [_folder(first), _folder(second)]
+    to, folders = _new_folder(Path(to)), [table_folder(first), table_folder(second)]
     tables = [LatencyTable.load(folder) for folder in folders]
     union, how = merged(*tables)
     sources: list[Mapping[str, Any]] = []
@@ -200,7 +201,7 @@ def diff_tables(first: Path | str, second: Path | str, *, across_conditions: boo
 
     Raises InputError where the conditions differ, unless `across_conditions`: then the differences are those of two devices.
     """
-    found = difference(LatencyTable.load(_folder(first)), LatencyTable.load(_folder(second)))
+    found = difference(LatencyTable.load(table_folder(first)), LatencyTable.load(table_folder(second)))
     if found.conditions and not across_conditions:
         more = f", and {len(found.conditions) - 1} more" if len(found.conditions) > 1 else ""
         raise InputError(f"these tables are of different conditions: {first_of(found.conditions)}{more}; to see them side by side: --across-conditions")
@@ -208,13 +209,6 @@ def diff_tables(first: Path | str, second: Path | str, *, across_conditions: boo
 
 
 # -- helpers --------------------------------------------------------------------------------------------------------------------------
-
-
-def _folder(table: Path | str) -> Path:
-    """The folder itself, or that of the shipped table of that name."""
-    folder, ours = Path(table), shipped("latency_tables")
-    named = ours / folder
-    return named if not folder.exists() and named.resolve().is_relative_to(ours.resolve()) and (named / TABLE).is_file() else folder
 
 
 def _tables_below(folder: Path) -> list[Path]:
