@@ -66,6 +66,21 @@ def test_an_exact_relation_is_found_and_holds_for_networks_that_were_not_measure
     assert latency(codes) == pytest.approx(truth(*features(index, codes).T), rel=1e-6)
 
 
+def test_weights_that_come_from_memory_are_paid_for(index, codes):
+    """Alone, a block finds its weights in the cache; in the network each parameter costs 10 ps more."""
+    from hwnas.costs import params
+
+    def truth(codes):
+        return 0.95 * features(index, codes)[:, 0] + 1e-8 * params(index.blocks)[index.ids(codes)].sum(axis=1) + 0.1
+
+    table = simulated_table(index, lambda table, layers, act: table)
+    networks = []
+    for each in table.networks:
+        p50 = float(truth(each.architecture.code(index.space))[0])
+        networks.append(replace(each, p50_ms=p50))
+    assert calibrated(replace(table, networks=tuple(networks)), index)(codes) == pytest.approx(truth(codes), rel=1e-6)
+
+
 def test_the_prediction_is_additive_over_the_layers(index, codes):
     latency = calibrated(simulated_table(index, lambda table, layers, act: 0.9 * table + 0.01 * layers + 0.2), index)
     assert latency(codes) == pytest.approx(latency.layers(codes).sum(axis=1) + latency.constant)

@@ -1,7 +1,8 @@
 """Latency of whole networks: the sum of a table's prices, fitted to networks that were measured whole.
 
-Alone, a block pays for its own layout conversion and misses fusion with its neighbours; in the network its weights are colder. The two
-do not cancel on every device, so a line is fitted per space. Every term is a sum over blocks, so the result is again additive.
+Alone, a block pays for its own session and layout conversion and misses fusion with its neighbours; in the network its weights come from
+farther away. These do not cancel on every device, so a line is fitted per space. Every term is a sum over blocks, so the result is again
+additive.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.costs import activations, layers, macs
+from hwnas.costs import activations, layers, macs, params
 from hwnas.errors import InputError
 from hwnas.index import BlockIndex
 from hwnas.latency_table import LatencyTable, NetworkMeasurement
@@ -23,22 +24,25 @@ from hwnas.space import Codes, FloatArray
 
 LEAST_NETWORKS = 8
 
-#: Models from small to large: number of leading columns of [table, layers, activations], each with a constant.
-_MODELS = (1, 2, 3)
+#: Columns of the features.
+_TABLE, _LAYERS, _PARAMS, _ACTIVATIONS = range(4)
+
+#: Models from small to large, each with a constant. Layers pay for sessions, parameters for cold weights, activations for layout conversions.
+_MODELS = ([_TABLE], [_TABLE, _LAYERS], [_TABLE, _PARAMS], [_TABLE, _LAYERS, _ACTIVATIONS], [_TABLE, _PARAMS, _ACTIVATIONS])
 
 
 def calibrated(table: LatencyTable, index: BlockIndex, quantile: float = 0.5) -> Additive:
     """Latency in ms of that quantile (p50 or p90) of every architecture of a space, origin "predicted" ("simulated" of a simulated table).
 
-    Least squares of relative errors over the table's networks of this space, on [table], [table, layers] or [table, layers,
-    activations], each with a constant: whichever predicts left-out networks best, among those where more table means more latency
+    Least squares of relative errors over the table's networks of this space, on [table], [table, layers], [table, parameters] and the
+    latter two with activations, each with a constant: whichever predicts left-out networks best, among those where more table means more latency
     and no block makes a network faster.
     Raises MissingLatency, and InputError where fewer than 8 networks of this space were measured.
     """
     fit = _Fit(table, index, quantile)
     rows = np.arange(len(fit.measured))
-    n_terms, coefficients = fit.choose(rows)
-    prices = fit.terms[:, :n_terms] @ coefficients[:-1]
+    columns, coefficients = fit.choose(rows)
+    prices = fit.terms[:, columns] @ coefficients[:-1]
     return Additive(index, prices, name="latency", unit="ms", constant=float(coefficients[-1]), origin=fit.origin)
 
 
@@ -50,12 +54,12 @@ def assess(table: LatencyTable, index: BlockIndex, quantile: float = 0.5) -> dic
     predicted = np.empty(len(everything))
     for left_out in everything:
         rows = np.delete(everything, left_out)
-        n_terms, coefficients = fit.choose(rows)
-        predicted[left_out] = _with_constant(fit.features[left_out : left_out + 1, :n_terms])[0] @ coefficients
+        columns, coefficients = fit.choose(rows)
+        predicted[left_out] = _with_constant(fit.features[left_out : left_out + 1, columns])[0] @ coefficients
     line = _left_out(_with_constant(fit.macs[:, None]), fit.measured)
     results: dict[str, Quality] = {
         "calibrated": quality(fit.measured, predicted, fit.resolutions),
-        "table_sum": quality(fit.measured, fit.features[:, 0], fit.resolutions),
+        "table_sum": quality(fit.measured, fit.features[:, _TABLE], fit.resolutions),
         "macs_line": quality(fit.measured, line, fit.resolutions),
     }
     return {name: {key: _rounded(key, value) for key, value in asdict(each).items() if value is not None} for name, each in results.items()}
@@ -74,32 +78,32 @@ class _Networks:
 
 
 class _Fit:
-    """Features of the measured networks and of the blocks; columns: sum of prices (ms), computing layers, activations."""
+    """Features of the measured networks and of the blocks: sum of prices (ms), computing layers, parameters, activations."""
 
     def __init__(self, table: LatencyTable, index: BlockIndex, quantile: float):
         networks = _networks(table, index, quantile)
         self.measured = networks.measured  # (n,)
         blocks = index.blocks
-        raw = np.stack([lookup(table, index.space.name).prices(blocks), layers(blocks), activations(blocks)], axis=1)
-        self.terms = raw / raw.max(axis=0)  # (blocks, 3), all of one size
-        self.terms[:, 0] = raw[:, 0]
+        raw = np.stack([lookup(table, index.space.name).prices(blocks), layers(blocks), params(blocks), activations(blocks)], axis=1)
+        self.terms = raw / raw.max(axis=0)  # (blocks, 4), all of one size
+        self.terms[:, _TABLE] = raw[:, _TABLE]
         ids = index.ids(networks.codes)
-        self.features = self.terms[ids].sum(axis=1)  # (n, 3)
+        self.features = self.terms[ids].sum(axis=1)  # (n, 4)
         self.macs = macs(blocks)[ids].sum(axis=1) / 1e6
         self.resolutions: list[Hashable] = [index.space.lower(code).input for code in networks.codes]
         self.origin: Origin = table.origin if table.origin in ("emulated", "simulated") else "predicted"
 
-    def choose(self, rows: Sequence[int] | Any) -> tuple[int, FloatArray]:
-        """(number of terms, coefficients with the constant last) of the model with the least error on left-out networks."""
-        best: tuple[float, int, FloatArray] | None = None
-        for n_terms in _MODELS:
-            features, measured = _with_constant(self.features[rows, :n_terms]), self.measured[rows]
+    def choose(self, rows: Sequence[int] | Any) -> tuple[list[int], FloatArray]:
+        """(columns, coefficients with the constant last) of the model with the least error on left-out networks."""
+        best: tuple[float, list[int], FloatArray] | None = None
+        for columns in _MODELS:
+            features, measured = _with_constant(self.features[rows][:, columns]), self.measured[rows]
             coefficients = _least_squares(features, measured)
-            if coefficients[0] < 0 or (self.terms[:, :n_terms] @ coefficients[:-1]).min() < 0:
+            if coefficients[0] < 0 or (self.terms[:, columns] @ coefficients[:-1]).min() < 0:
                 continue
             error = float(np.abs(_left_out(features, measured) / measured - 1).mean())
             if best is None or error < best[0]:
-                best = (error, n_terms, coefficients)
+                best = (error, columns, coefficients)
         if best is None:
             raise InputError("the measured networks of this table do not get slower where its blocks do: measure it again on a quieter machine")
         return best[1], best[2]
