@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from hwnas.latency_table import LatencyTable
-from hwnas.profiling.plan import NETWORK_VISITS
 from hwnas.store import Store
 
 pytest.importorskip("sklearn", reason="the data set cluttered_digits comes with scikit-learn, extra 'demo'")
@@ -81,7 +80,7 @@ def test_a_profile_killed_while_it_writes_measures_nothing_twice(child, golden, 
     kills = killed_again_and_again(child, "profile", folder, log, chain([1, 1], repeat(2)))
     assert kills >= 5
     made = Counter(visit[0] for kind, body in events(log) if kind == "visits" for visit in body["visits"])
-    assert all(count == VISITS * NETWORK_VISITS if item[0] == "n" else VISITS <= count <= 2 * VISITS for item, count in made.items())
+    assert all(count == VISITS if item[0] == "n" else VISITS <= count <= 2 * VISITS for item, count in made.items())
     table, whole = LatencyTable.load(folder / "table"), LatencyTable.load(golden / "table")
     assert set(table.entries) == set(whole.entries) and len(table.networks) == len(whole.networks) == 8
 

@@ -1,11 +1,26 @@
 """hwnas/profiling/protocol.py and tabulate.py: what a visit yields and when it counts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from hwnas.architecture import Architecture
-from hwnas.profiling.protocol import TIMING, SpeedState, Visit, drawn_ms, is_disturbed, is_slow, runs_per_burst, speed_states
-from hwnas.profiling.tabulate import measurement, network_measurement
+from hwnas.errors import InputError
+from hwnas.profiling.protocol import (
+    REGIMES,
+    TIMING,
+    Burst,
+    SpeedState,
+    Visit,
+    drawn_ms,
+    is_disturbed,
+    is_slow,
+    runs_per_burst,
+    speed_states,
+    timing_of,
+)
+from hwnas.profiling.tabulate import is_accepted, is_settled, measurement, network_measurement, steadiness
 
 
 def visit(ns=(1_000_000,), anchor=100, after=None, *, wall=1_000_000, cpu=1_000_000, involuntary=0, psi=0, steal=0):
@@ -82,3 +97,42 @@ def test_a_network_keeps_slow_visits_and_drops_disturbed_ones():
 
 def test_the_protocol_is_written_with_its_units():
     assert TIMING.describe()["block_burst_ms"] == 1.0
+
+
+def test_a_regime_is_found_by_its_name_and_by_what_tables_say():
+    for name, timing in REGIMES.items():
+        assert timing_of(name) is timing and timing_of(timing.regime) is timing
+    with pytest.raises(InputError, match="unknown regime 'hot'; there are: warm, steady, first-run, cold-start, sustained"):
+        timing_of("hot")
+
+
+def test_first_runs_and_cold_starts_are_single_runs_without_warm_ups():
+    assert REGIMES["first-run"].block_burst(1_000) == Burst(0, 1) and REGIMES["first-run"].network_burst == Burst(0, 1)
+    assert REGIMES["cold-start"].block_burst() == Burst(0, 1, cold=True) and REGIMES["cold-start"].network_burst.cold
+
+
+def test_a_visit_of_a_crowded_machine_is_not_accepted():
+    calm, crowded = visit(ns=(1_000_000,), anchor=100), replace(visit(ns=(3_000_000,), anchor=100), crowding_pct=80)
+    assert is_accepted(calm, 100) and not is_accepted(crowded, 100) and is_accepted(replace(crowded, crowding_pct=25), 100)
+    found = measurement([crowded, calm], best_anchor_ns=100)
+    assert (found.price_ms, found.accepted, found.visits) == (1.0, 1, 2)
+    assert measurement([crowded], best_anchor_ns=100).accepted == 0, "the mark of a disturbed row"
+
+
+def test_an_item_is_settled_once_the_interval_of_its_price_is_narrow():
+    """Of 8 visits the 25th percentile lies between the first and the fourth with 75 %."""
+    near = [visit(ns=(1_000_000 + 4_000 * i,), anchor=100) for i in range(8)]
+    assert is_settled(near, 100, network=False) and not is_settled(near[:7], 100, network=False)
+    far = [visit(ns=(1_000_000 + 7_000 * i,), anchor=100) for i in range(8)]
+    assert not is_settled(far, 100, network=False) and is_settled(far, 100, network=True), "a network's tolerance is wider"
+    slow = [*near[:7], visit(ns=(1_000_000,), anchor=150)]
+    assert not is_settled(slow, 100, network=False), "a visit in a slow state does not count"
+
+
+def test_how_even_a_measurement_was_is_told():
+    rising = [visit(ns=(int(1e6 * (1 + i / 50)),), anchor=100) for i in range(16)]
+    two = [visit(ns=(1_000_000 if i % 3 else 1_400_000,), anchor=100) for i in range(16)]
+    crowded = [replace(visit(ns=(1_000_000,), anchor=100), crowding_pct=99)] * 16
+    found = steadiness({"rising": rising, "two": two, "even": [visit(ns=(1_000_000,), anchor=100)] * 16, "crowded": crowded}, 100)
+    assert found["crowded_share"] == 0.25 and found["slow_share"] == 0.0 and found["disturbed_blocks"] == 1 and found["unsettled_blocks"] == 2
+    assert found["uneven_blocks"] == 2 and found["most_uneven"] == ["has a second speed, +40.0%: two", "drifts by +16.0%: rising"]

@@ -20,7 +20,7 @@ from hwnas.index import BlockIndex
 from hwnas.latency_table import Failure, LatencyTable, Measurement
 from hwnas.ops import Conv2d
 from hwnas.predictors.lookup import lookup
-from hwnas.profiling.plan import NETWORK_VISITS
+from hwnas.profiling.protocol import REGIMES, Burst
 from hwnas.profiling.record import FILE, Record
 from hwnas.profiling.session import profile
 from hwnas.space import Choice, Layer, SearchSpace
@@ -76,7 +76,7 @@ def test_networks_are_measured_as_often_as_planned(complete, index):
     assert len(table.networks) == 8
     for network in table.networks:
         assert (network.fingerprint, network.architecture.space) == (index.fingerprint, "ofa_mini")
-        assert network.visits + network.dropped == 2 * NETWORK_VISITS
+        assert network.visits + network.dropped == 2
         index.space.check(network.architecture.code(index.space))
 
 
@@ -89,10 +89,34 @@ def test_the_table_says_how_its_numbers_came_about(complete, index):
     assert table.anchor["best_us"] > 0 and sum(state["share"] for state in table.anchor["states"]) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize("regime", ["steady", "first-run", "cold-start"])
+def test_each_regime_has_a_table_of_its_own_and_none_replaces_another(tmp_path, regime):
+    index = BlockIndex(small_space())
+    table = profile(index, DEVICE, tmp_path, visits=2, networks=0, timing=REGIMES[regime])
+    assert table.conditions.regime == REGIMES[regime].regime
+    runs = {len(visit.ns) for visit in recorded(tmp_path)}
+    assert runs == {1} if regime != "steady" else min(runs) >= 8
+    with pytest.raises(InputError, match="was profiled with regime = " + re.escape(REGIMES[regime].regime[:12])):
+        profile(index, DEVICE, tmp_path, visits=2, networks=0)
+
+
+def test_a_sustained_profile_heats_the_device_until_its_speed_has_settled(tmp_path, monkeypatch):
+    import hwnas.profiling.agent as module
+
+    monkeypatch.setattr(module, "_SETTLING_S", 0.2)
+    monkeypatch.setattr(module, "_HEATING_RUNS", 200)
+    seen = []
+    visit = module.Agent.visit
+    monkeypatch.setattr(module.Agent, "visit", lambda self, order, bursts, **more: seen.append(bursts) or visit(self, order, bursts, **more))
+    table = profile(BlockIndex(small_space()), DEVICE, tmp_path, visits=1, networks=0, timing=replace(REGIMES["sustained"], most_heating_s=3.0))
+    heated = sum(bursts.get("anchor") == Burst(0, 200) for bursts in seen)
+    assert heated >= 3 and table.conditions.regime == REGIMES["sustained"].regime
+
+
 def test_items_are_visited_in_another_order_each_pass(complete, index):
     _, folder, _ = complete
     items = [visit.item for visit in recorded(folder)]
-    per_pass = len([block for block in index.blocks if block]) + NETWORK_VISITS * 8
+    per_pass = len([block for block in index.blocks if block]) + 8
     first, second = items[:per_pass], items[per_pass : 2 * per_pass]
     assert Counter(first) == Counter(second) and first != second
     assert sum(a[0] != b[0] for a, b in pairwise(first)) > 4  # networks among blocks, not after them
@@ -150,7 +174,7 @@ profile(BlockIndex(ofa_mini(resolutions=(32,))), load_device("localhost"), Path(
 """
 
 
-@pytest.mark.parametrize(("stage", "done"), [("load", 30), ("measure", 60), ("measure", 200)])
+@pytest.mark.parametrize(("stage", "done"), [("load", 30), ("measure", 60), ("measure", 150)])
 def test_a_killed_profile_goes_on_and_measures_nothing_twice(index, tmp_path, stage, done):
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), stage, str(done)], check=False, timeout=120)
     assert killed.returncode == -signal.SIGKILL
@@ -160,7 +184,7 @@ def test_a_killed_profile_goes_on_and_measures_nothing_twice(index, tmp_path, st
     after = recorded(tmp_path)
     assert after[: len(before)] == before
     made = Counter(visit.item for visit in after)
-    assert all(made[item] == 4 * NETWORK_VISITS if item[0] == "n" else 4 <= made[item] <= 8 for item in made)
+    assert all(made[item] == 4 if item[0] == "n" else 4 <= made[item] <= 8 for item in made)
     assert len(made) == len(table.entries) + 8
 
 

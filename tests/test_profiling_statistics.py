@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from hwnas.errors import InputError
-from hwnas.profiling.statistics import bound_rank, quantile, stride_of_independence, upper_bound, values_needed
+from hwnas.profiling.statistics import (
+    bound_rank,
+    confidence_interval,
+    drift,
+    quantile,
+    second_speed,
+    stride_of_independence,
+    upper_bound,
+    values_needed,
+)
 
 
 def test_a_quantile_is_one_of_the_values():
@@ -75,3 +84,33 @@ def test_how_long_a_state_is_remembered(states, stride):
 def test_states_that_last_ten_rounds_are_remembered_that_long():
     states = np.tile(np.repeat([False, True], 10), 6)
     assert 5 <= stride_of_independence(states) <= 20
+
+
+def test_an_interval_holds_its_quantile_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    for n, q in ((8, 0.25), (16, 0.25), (12, 0.5)):
+        held = 0
+        for _ in range(2_000):
+            low, high = confidence_interval(rng.random(n), q, 0.75)
+            held += low <= q <= high
+        assert held >= 0.73 * 2_000
+
+
+def test_too_few_values_have_no_interval():
+    assert confidence_interval(np.arange(7.0), 0.25, 0.75) is None and confidence_interval(np.arange(8.0), 0.25, 0.75) == (0.0, 3.0)
+
+
+def test_a_drift_is_told_from_chance():
+    rng = np.random.default_rng(0)
+    level = 100 + rng.normal(0, 1, 16)
+    assert drift(level) == 0.0 and drift(level[:7] * np.arange(1, 8)) == 0.0 and drift(np.full(16, 5.0)) == 0.0
+    assert drift(level * np.linspace(1, 1.2, 16)) == pytest.approx(0.10, abs=0.02)
+    assert drift(level * np.linspace(1.2, 1, 16)) < -0.05
+
+
+def test_a_second_speed_is_told_from_scatter():
+    rng = np.random.default_rng(0)
+    scatter = 100 + rng.normal(0, 1, 16)
+    assert second_speed(scatter) == 0.0 and second_speed(scatter[:7]) == 0.0
+    assert second_speed(np.where(np.arange(16) % 3 == 0, 1.3, 1.0) * scatter) == pytest.approx(0.30, abs=0.02)
+    assert second_speed(np.r_[scatter[:15], 200.0]) == 0.0, "one outlier is no second speed"

@@ -17,7 +17,8 @@ order, how often, what counts); the agent only runs and reports raw nanoseconds.
       -> {"ok": true, "visits": [...]}                          one per entry of `order`:
          {"item", "ns": [each timed run], "anchor_ns": [best of the anchor's burst before, after], "at_ns": start on a monotonic clock,
           "wall_ns", "cpu_ns": of the burst, "involuntary": context switches, "psi_us": CPU pressure (some), "steal_ms"},
-         the last three null where the system does not tell; or {"item", "error"}
+         the last three null where the system does not tell; or {"item", "error"}. Beside them "crowding_pct": of the cores that this
+         agent's threads leave free, how much other programs used meanwhile; null where unknown, or the request took less than 0.2 s
          With "cold": true beside warmups (then 0) and runs, each run opens the model anew, and its time is that of opening and running it.
   {"op": "bye"} -> {"ok": true}, then the program ends; so it does at the end of stdin.
 
@@ -58,6 +59,8 @@ MAX_OPTIONS = 64
 MAX_VISITS = 100000
 MAX_RUNS = 100000
 MAX_JOB_S = 86400
+LEAST_CROWDING_S = 0.2  # the system counts in steps of 10 ms
+LEAST_SPARE_CORES = 0.2
 IDLE_S = 600
 LEASE_PATIENCE_S = 5  # an agent whose host was killed ends after what it is running
 
@@ -100,6 +103,26 @@ def steal_ms():
     """Milliseconds in which the hypervisor ran something else."""
     fields = read_first_line("/proc/stat").split()
     return int(fields[8]) * 1000 // os.sysconf("SC_CLK_TCK") if len(fields) > 8 else None
+
+
+def busy_ms():
+    """Milliseconds in which the cores of this machine computed, summed over them; None where the system does not tell."""
+    fields = read_first_line("/proc/stat").split()
+    return sum(map(int, (fields[i] for i in (1, 2, 3, 6, 7)))) * 1000 / os.sysconf("SC_CLK_TCK") if len(fields) > 7 else None
+
+
+class Crowding:
+    """How much other programs use of the cores that the measured threads leave free, from now on."""
+
+    def __init__(self, threads):
+        self.spare = max((os.cpu_count() or 1) - threads, LEAST_SPARE_CORES)
+        self.wall, self.own, self.busy = time.perf_counter(), time.process_time(), busy_ms()
+
+    def pct(self):
+        wall, own, busy = time.perf_counter() - self.wall, time.process_time() - self.own, busy_ms()
+        if wall < LEAST_CROWDING_S or busy is None or self.busy is None:
+            return None
+        return max(0, round(100 * ((busy - self.busy) / 1000 - own) / wall / self.spare))
 
 
 PROBES = (("involuntary", involuntary_switches), ("psi_us", pressure_us), ("steal_ms", steal_ms))
@@ -256,7 +279,7 @@ def whole_number(request, key, low, high):
 class Agent:
     def __init__(self, runtime, requests, answers):
         self.runtime, self.requests, self.answers = runtime, requests, answers
-        self.items, self.options, self.seed, self.lease = {}, None, 0, []
+        self.items, self.options, self.seed, self.threads, self.lease = {}, None, 0, 1, []
 
     def serve(self):
         while True:
@@ -304,7 +327,7 @@ class Agent:
     def hello(self, request):
         if request.get("contract") != CONTRACT:
             raise Refused(f"this agent speaks contract {CONTRACT}, the host {quoted(request.get('contract'))}; use the agent of the same hwnas version")
-        threads = whole_number(request, "threads", 1, 1024)
+        threads = self.threads = whole_number(request, "threads", 1, 1024)
         self.seed = whole_number(request, "seed", 0, 2**32 - 1)
         holder = request.get("by", "an unnamed host")
         if not isinstance(holder, str) or not holder.isprintable() or len(holder) > 200:
@@ -359,6 +382,7 @@ class Agent:
         reference = self.item(anchor.get("item"))
         burst = (whole_number(anchor, "warmups", 0, MAX_RUNS), whole_number(anchor, "runs", 1, MAX_RUNS))
         visits = []
+        crowding = Crowding(self.threads)
         gc.disable()
         try:
             before = anchor_ns(reference, *burst)
@@ -374,7 +398,7 @@ class Agent:
                 visits.append(report)
         finally:
             gc.enable()
-        return {"ok": True, "visits": visits}
+        return {"ok": True, "visits": visits, "crowding_pct": crowding.pct()}
 
 
 def main(runtime):

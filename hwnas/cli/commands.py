@@ -226,8 +226,9 @@ def profile(
     space: Annotated[str, typer.Option(help="Search space whose blocks are measured.")] = ...,  # type: ignore[assignment]
     to: Annotated[Path, typer.Option(help="Folder of the table.")] = ...,  # type: ignore[assignment]
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime; the device's by default.")] = None,
-    visits: Annotated[int, typer.Option(help="Visits of each block.", min=1)] = 16,
-    networks: Annotated[int, typer.Option(help="Whole networks that calibrate the sum.", min=0)] = 24,
+    visits: Annotated[int, typer.Option(help="Visits of each block and network, at most: what is settled earlier needs fewer.", min=1)] = 16,
+    networks: Annotated[int, typer.Option(help="Whole networks that calibrate the sum.", min=0)] = 40,
+    regime: Annotated[str, typer.Option(help="Which latency: warm, steady, first-run, cold-start or sustained.")] = "warm",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -237,7 +238,7 @@ def profile(
     from hwnas.verbs.profile import profile as act
 
     with show.progress_bar() as progress:
-        table = act(device, space=space, to=to, threads=threads, visits=visits, networks=networks, seed=seed, progress=progress)
+        table = act(device, space=space, to=to, threads=threads, visits=visits, networks=networks, seed=seed, regime=regime, progress=progress)
     failed = [key for key, entry in table.entries.items() if isinstance(entry, Failure)]
     facts = {
         "table": str(to),
@@ -248,6 +249,7 @@ def profile(
         "failed": len(failed),
         "networks": len(table.networks),
         "quality": dict(table.quality),
+        "steadiness": dict(table.anchor.get("visits", {})),
     }
     if as_json:
         show.as_json(facts)
@@ -255,10 +257,22 @@ def profile(
     typer.echo(f"{len(table.entries)} blocks and {len(table.networks)} networks {table.origin} on {table.conditions.processor} ({table.conditions})")
     if failed:
         typer.echo(f"{len(failed)} failed, the first: {failed[0]}")
+    steadiness = table.anchor.get("visits", {})
+    for key, said in _UNSTEADY.items():
+        if steadiness.get(key):
+            typer.echo(f"{steadiness[key]} blocks {said}")
     _quality(table.quality)
     if table.conditions.reach:
         typer.echo(f"this table {table.conditions.reach}")
     typer.echo(f"table in {to}\nnext: hwnas train RUN --space '{space}' --data DATA, then: hwnas search RUN --table {to} --latency '<= 60% p50'")
+
+
+#: Counts of `hwnas.profiling.tabulate.steadiness` that are worth a line, and what it says.
+_UNSTEADY = {
+    "disturbed_blocks": "were disturbed at every visit (accepted = 0 in entries.csv): measure them again on a quieter machine",
+    "unsettled_blocks": "are not settled to 1 %: more --visits would tell",
+    "uneven_blocks": "changed their latency while the anchor did not: hwnas table show tells which",
+}
 
 
 def _quality(quality: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import getpass
 import hashlib
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from hwnas.device import MAX_THREADS, Device
 from hwnas.errors import InputError, MeasurementFailed, RunHeld
 from hwnas.graph import Graph
 from hwnas.latency_table import Conditions
-from hwnas.profiling.protocol import ANCHOR, REGIME, TIMING, Timing, Visit
+from hwnas.profiling.protocol import ANCHOR, TIMING, Burst, Timing, Visit
 from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.transport import Connection, Transport, agent_source
 from hwnas.weights import random_weights
@@ -29,20 +30,8 @@ CONTRACT = 2
 ANCHOR_ITEM = "anchor"
 MAX_NS = 3_600_000_000_000
 _START_S = 120.0
+_HEATING_RUNS, _SETTLING_S, _SETTLED = 5_000, 15.0, 0.01  # settled: the anchor of one quarter of a minute is that of the one before to 1 %
 _LOAD_S = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Burst:
-    """Warm-up runs and timed runs of one visit; where `cold`, each timed run opens the model anew, and there are no warm-ups."""
-
-    warmups: int
-    runs: int
-    cold: bool = False
-
-    @property
-    def request(self) -> dict[str, int | bool]:
-        return {"warmups": self.warmups, "runs": self.runs, **({"cold": True} if self.cold else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +44,9 @@ class Identity:
     system: Mapping[str, str | int | bool]
     agent_sha256: str
 
-    def conditions(self, device: str, threads: int) -> Conditions:
+    def conditions(self, device: str, threads: int, timing: Timing = TIMING) -> Conditions:
         """The conditions of everything that is measured now."""
-        return Conditions(device, str(self.system.get("processor", "unknown")), self.runtime, self.version, threads, REGIME, self.options)
+        return Conditions(device, str(self.system.get("processor", "unknown")), self.runtime, self.version, threads, timing.regime, self.options)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -111,7 +100,23 @@ class Agent:
         reports = answer.get("visits")
         if not isinstance(reports, list) or len(reports) != len(order):
             raise MeasurementFailed(f"the agent was asked for {len(order)} visits and answered {len(reports) if isinstance(reports, list) else 'none'}")
-        return [_visit(report, item, bursts[item].runs) for report, item in zip(reports, order, strict=True)]
+        crowding = answer.get("crowding_pct")
+        if crowding is not None and (type(crowding) is not int or crowding < 0):
+            raise MeasurementFailed(f"the agent's crowding is a whole number of percent or null, it said {str(crowding)[:80]}")
+        return [_visit(report, item, bursts[item].runs, crowding) for report, item in zip(reports, order, strict=True)]
+
+    def heat(self) -> None:
+        """Where the regime is a sustained one, keep the device under load until its speed has settled, or patience ends."""
+        begin, best = time.monotonic(), list[tuple[float, int]]()
+        while (now := time.monotonic() - begin) < self._timing.most_heating_s:
+            (look,) = self.visit([ANCHOR_ITEM], {ANCHOR_ITEM: Burst(0, _HEATING_RUNS)}, expected_s=10.0)
+            if isinstance(look, str):
+                raise MeasurementFailed(f"the anchor failed while the device was heated: {look}")
+            best.append((now, int(np.median(look.ns))))
+            late = [ns for at, ns in best if at >= now - _SETTLING_S]
+            before = [ns for at, ns in best if now - 2 * _SETTLING_S <= at < now - _SETTLING_S]
+            if now > 3 * _SETTLING_S and before and abs(np.median(late) / np.median(before) - 1) < _SETTLED:
+                return
 
     def _ask(self, request: dict[str, Any], payload: bytes = b"", *, seconds: float) -> dict[str, Any]:
         answer = self._connection.ask({**request, "seconds": ceil(seconds)}, payload, seconds=seconds)
@@ -176,7 +181,7 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text[:200])
 
 
-def _visit(report: Any, item: str, runs: int) -> Visit | str:
+def _visit(report: Any, item: str, runs: int, crowding_pct: int | None) -> Visit | str:
     if not isinstance(report, dict) or report.get("item") != item:
         raise MeasurementFailed(f"the agent answered a visit of '{item}' with {str(report)[:80]}")
     if isinstance(report.get("error"), str):
@@ -191,4 +196,4 @@ def _visit(report: Any, item: str, runs: int) -> Visit | str:
     at_ns, cpu_ns, *probes = (report[key] for key in keys)
     if not all(each is None or type(each) is int for each in (cpu_ns, *probes)) or (cpu_ns or 0) < 0:
         raise MeasurementFailed(f"the agent's record of '{item}' is incomplete: {str(report)[:80]}")
-    return Visit(item, tuple(times[:runs]), times[runs], times[runs + 1], at_ns, times[runs + 2], cpu_ns, *probes)
+    return Visit(item, tuple(times[:runs]), times[runs], times[runs + 1], at_ns, times[runs + 2], cpu_ns, probes[0], probes[1], probes[2], crowding_pct)

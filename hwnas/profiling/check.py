@@ -11,8 +11,8 @@ import numpy as np
 from hwnas import registry
 from hwnas.device import Device
 from hwnas.errors import InputError, MeasurementFailed
-from hwnas.profiling.agent import ANCHOR_ITEM, Burst, Identity, Refused, started_agent
-from hwnas.profiling.protocol import TIMING, SpeedState, Visit, is_disturbed, is_slow, speed_states
+from hwnas.profiling.agent import ANCHOR_ITEM, Identity, Refused, started_agent
+from hwnas.profiling.protocol import TIMING, Burst, SpeedState, Visit, is_disturbed, is_slow, speed_states
 from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.statistics import quantile
 from hwnas.space import FloatArray

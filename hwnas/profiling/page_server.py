@@ -58,8 +58,9 @@ class LeasedPage:
         with self._changed:
             self._answer, self._awaits = None, True
         timer = threading.Timer(seconds, self._expire)
-        timer.start()
+        timer.daemon = True
         try:
+            timer.start()
             with suppress(OSError):  # the watching thread sees the end of a connection, too
                 self._link.sendall(json.dumps(request).encode() + b"\n" + payload)
             with self._changed:

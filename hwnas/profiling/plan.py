@@ -12,10 +12,9 @@ from hwnas.graph import ABSENT, Block, block_text
 from hwnas.index import BlockIndex
 from hwnas.latency_table import LatencyTable
 from hwnas.predictor import Additive
-from hwnas.profiling.protocol import TIMING
+from hwnas.profiling.protocol import TIMING, Timing
 from hwnas.space import Codes
 
-NETWORK_VISITS = 2  # per visit of a block: their percentiles rest on one run of each visit
 _POOL = 4_096
 _ASSUMED_MACS_PER_S = 2.5e10  # one core; only for the estimate
 _LOAD_S = 0.006
@@ -29,6 +28,7 @@ class Plan:
     blocks: tuple[Block, ...]
     networks: Codes = field(repr=False)
     visits: int
+    timing: Timing = TIMING
 
     def measured_in(self, table: LatencyTable) -> int:
         """How many of the blocks have a price in a table already."""
@@ -36,26 +36,27 @@ class Plan:
 
     @property
     def n_visits(self) -> int:
-        """Visits in all, where none has to be repeated."""
-        return self.visits * (len(self.blocks) + NETWORK_VISITS * len(self.networks))
+        """Visits in all, at most, where none has to be repeated: what is settled earlier needs fewer."""
+        return self.visits * (len(self.blocks) + len(self.networks))
 
     @property
     def estimate_s(self) -> float:
-        """Roughly how long measuring takes."""
+        """Roughly how long measuring takes, at most."""
+        timing = self.timing
         run_s = 5e-6 + macs(self.blocks) / _ASSUMED_MACS_PER_S
-        bursts = np.maximum(TIMING.block_burst_ms / 1e3, TIMING.block_least_runs * run_s) + TIMING.block_warmups * run_s
-        anchors = self.n_visits * (TIMING.anchor_warmups + TIMING.anchor_runs) * 8e-5
+        bursts = np.maximum(timing.block_burst_ms / 1e3, timing.block_least_runs * run_s) + timing.block_warmups * run_s
+        anchors = self.n_visits * (timing.anchor_warmups + timing.anchor_runs) * 8e-5
         network_s = Additive(self.index, macs(self.index.blocks), name="macs", unit="MACs")(self.networks) / _ASSUMED_MACS_PER_S
-        networks = NETWORK_VISITS * (TIMING.network_warmups + TIMING.network_runs) * network_s.sum()
+        networks = (timing.network_warmups + timing.network_runs) * network_s.sum()
         return float(2.0 + _LOAD_S * (len(self.blocks) + 8 * len(self.networks)) + anchors + self.visits * (bursts.sum() + networks))
 
 
-def make_plan(index: BlockIndex, *, visits: int, networks: int, seed: int) -> Plan:
+def make_plan(index: BlockIndex, *, visits: int, networks: int, seed: int, timing: Timing = TIMING) -> Plan:
     """The same plan for the same arguments. Raises InputError."""
     if not 1 <= visits <= 1000 or not 0 <= networks <= 10_000:
         raise InputError(f"visits must be from 1 to 1,000 and networks from 0 to 10,000, got {visits} and {networks}")
     blocks = {block_text(block): block for block in index.blocks if block and block is not ABSENT}
-    return Plan(index, tuple(blocks[text] for text in sorted(blocks)), calibration_networks(index, networks, np.random.default_rng([seed, 0])), visits)
+    return Plan(index, tuple(blocks[text] for text in sorted(blocks)), calibration_networks(index, networks, np.random.default_rng([seed, 0])), visits, timing)
 
 
 def calibration_networks(index: BlockIndex, n: int, rng: np.random.Generator) -> Codes:

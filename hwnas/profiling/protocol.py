@@ -6,27 +6,45 @@ A visit is: warm-up runs, then a burst of timed runs, with the anchor (a fixed s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 
 import numpy as np
 import numpy.typing as npt
 
+from hwnas.errors import InputError
 from hwnas.graph import Block, Node
 from hwnas.ops import Conv2d
 from hwnas.space import FloatArray
-
-#: Which latency it is: not the first run after other work, and not a hot loop of one model alone.
-REGIME = "warm: timed after warm-ups, other models having run in between"
 
 #: About 50 to 100 microseconds on one core of a current CPU.
 ANCHOR: Block = (Node("conv", Conv2d((1, 16, 28, 28), out=32, kernel=3), ("in0",)),)
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """What was measured and found for ONNX Runtime on a CPU: three warm-ups are right for blocks, ten to 2 % for networks."""
+class Burst:
+    """Warm-up runs and timed runs of one visit; where `cold`, each timed run opens the model anew, and there are no warm-ups."""
 
+    warmups: int
+    runs: int
+    cold: bool = False
+
+    @property
+    def request(self) -> dict[str, int | bool]:
+        return {"warmups": self.warmups, "runs": self.runs, **({"cold": True} if self.cold else {})}
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What was measured and found for ONNX Runtime on a CPU: three warm-ups are right for blocks, ten to 2 % for networks.
+
+    `regime` is which latency it is. Where `cold`, a run opens the model anew; before anything is timed the device is heated until its
+    speed is settled, at most `most_heating_s`, where that is not 0.
+    """
+
+    regime: str = "warm: timed after warm-ups, other models having run in between"
+    cold: bool = False
+    most_heating_s: float = 0.0
     block_warmups: int = 3
     block_burst_ms: float = 1.0
     block_least_runs: int = 8
@@ -38,20 +56,57 @@ class Timing:
     anchor_tolerance: float = 0.10  # the known slow states are 1.3 to 1.5 times slower; the anchor itself repeats to 2 %
     anchor_wait_s: float = 20.0
     lost_cpu_tolerance: float = 0.02
+    most_crowding_pct: int = 25  # of the cores left free, in use by other programs
+    most_overrun: float = 2.5  # times the planned time, after which disturbed blocks are left as they are
+    least_visits: int = 8  # before an item may be settled: the fewest that bound the 25th percentile on both sides
+    settled_confidence: float = 0.75
+    settled_block: float = 0.01  # half the width of the price's confidence interval, relative
+    settled_network: float = 0.02  # of the median of a network
     most_dropped: float = 0.20
     round_spacing_s: float = 0.5  # of `verify`'s visits
 
     def describe(self) -> dict[str, int | float]:
-        """Name -> value, as it is written into tables."""
-        return asdict(self)
+        """Name -> value, as it is written into tables, which have the regime among their conditions."""
+        return {name: value for name, value in asdict(self).items() if name not in ("regime", "cold", "most_heating_s")}
+
+    def block_burst(self, run_ns: float | None = None) -> Burst:
+        """What a visit of a block runs; run_ns: how long one run takes, None to find out."""
+        runs = self.block_least_runs if run_ns is None else runs_per_burst(run_ns, self)
+        return Burst(self.block_warmups, runs, self.cold)
+
+    @property
+    def network_burst(self) -> Burst:
+        """What a visit of a network runs."""
+        return Burst(self.network_warmups, self.network_runs, self.cold)
 
 
 TIMING = Timing()
+_SINGLE = replace(TIMING, block_warmups=0, block_least_runs=1, block_most_runs=1, network_warmups=0, network_runs=1)
+
+#: By name, which latency is measured. On one CPU they differ by 10 to 75 %: numbers of two regimes are never compared.
+REGIMES: dict[str, Timing] = {
+    "warm": TIMING,
+    "steady": Timing("steady: a hot loop of one model", block_warmups=30, block_burst_ms=3.0, network_warmups=30, network_runs=15),
+    "first-run": replace(_SINGLE, regime="first run: the first one after other models ran"),
+    "cold-start": replace(_SINGLE, regime="cold start: opening the model and its first run, its file being in memory", cold=True),
+    "sustained": Timing("sustained: as warm, on a device under load until its speed had settled", most_heating_s=300.0),
+}
+
+
+def timing_of(regime: str) -> Timing:
+    """The timing whose regime is written so in the conditions of a table, or that is called so. Raises InputError."""
+    for name, timing in REGIMES.items():
+        if regime in (name, timing.regime):
+            return timing
+    raise InputError(f"unknown regime '{regime}'; there are: {', '.join(REGIMES)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One visit of an item, as the agent reports it; None where the system does not tell."""
+    """One visit of an item, as the agent reports it; None where the system does not tell.
+
+    crowding_pct: of the cores that the agent leaves free, how much other programs used while the batch of this visit ran.
+    """
 
     item: str
     ns: tuple[int, ...]
@@ -63,6 +118,7 @@ class Visit:
     involuntary: int | None
     psi_us: int | None
     steal_ms: int | None
+    crowding_pct: int | None = None
 
     @property
     def anchor_ns(self) -> int:

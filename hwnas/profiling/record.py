@@ -9,8 +9,7 @@ from typing import Any
 
 from hwnas.errors import DamagedFile, InputError
 from hwnas.latency_table import Fact
-from hwnas.profiling.agent import Burst
-from hwnas.profiling.protocol import Visit
+from hwnas.profiling.protocol import Burst, Visit
 from hwnas.store import Store
 
 FILE = "profile.sqlite"
@@ -44,7 +43,7 @@ class Record:
         if kind == "options":
             self._options = dict(body)
         elif kind == "bursts":
-            self.bursts |= {item: TimedBurst(Burst(warmups, runs), run_ns) for item, (warmups, runs, run_ns) in body.items()}
+            self.bursts |= {item: TimedBurst(Burst(warmups, runs, *cold), run_ns) for item, (warmups, runs, run_ns, *cold) in body.items()}
         elif kind == "visits":
             self.visits += [Visit(item, tuple(ns), *rest) for item, ns, *rest in body["visits"]]
             self.failures |= body["failures"]
@@ -61,7 +60,7 @@ class Record:
         refuse_other_options(self._options, options, self._store.path.parent)
 
     def add_bursts(self, bursts: Mapping[str, TimedBurst]) -> None:
-        self._store.append("bursts", {item: [each.burst.warmups, each.burst.runs, each.run_ns] for item, each in bursts.items()})
+        self._store.append("bursts", {item: [each.burst.warmups, each.burst.runs, each.run_ns, each.burst.cold] for item, each in bursts.items()})
         self.bursts |= bursts
 
     def add_lost(self, item: str) -> None:

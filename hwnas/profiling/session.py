@@ -24,12 +24,12 @@ from hwnas.graph import Graph, block_text
 from hwnas.index import BlockIndex
 from hwnas.latency_table import TABLE, Entry, Fact, Failure, LatencyTable
 from hwnas.predictors.calibrated import LEAST_NETWORKS, assess
-from hwnas.profiling.agent import ANCHOR_ITEM, Agent, Burst, Identity, Refused, started_agent
-from hwnas.profiling.plan import NETWORK_VISITS, Plan, make_plan
-from hwnas.profiling.protocol import ANCHOR, TIMING, Visit, is_slow, runs_per_burst, speed_states
+from hwnas.profiling.agent import ANCHOR_ITEM, Agent, Identity, Refused, started_agent
+from hwnas.profiling.plan import Plan, make_plan
+from hwnas.profiling.protocol import ANCHOR, TIMING, Burst, Timing, Visit, is_slow, speed_states
 from hwnas.profiling.record import FILE, Record, TimedBurst, refuse_other_options
 from hwnas.profiling.runtime import Runtime
-from hwnas.profiling.tabulate import is_accepted, measurement, network_measurement
+from hwnas.profiling.tabulate import is_accepted, is_settled, measurement, network_measurement, steadiness
 from hwnas.store import Store
 from hwnas.weights import random_weights
 
@@ -60,9 +60,6 @@ class _Items:
         number = int(item[1:])
         return f"network {self.plan.index.space.decode(self.plan.networks[number])}" if item[0] == "n" else block_text(self.plan.blocks[number])
 
-    def visits_per_pass(self, item: str) -> int:
-        return NETWORK_VISITS if item[0] == "n" else 1
-
 
 def profile(
     index: BlockIndex,
@@ -70,12 +67,15 @@ def profile(
     folder: Path,
     *,
     threads: int = 1,
-    visits: int = 8,
-    networks: int = 24,
+    visits: int = 16,
+    networks: int = 40,
     seed: int = 0,
+    timing: Timing = TIMING,
     progress: Progress | None = None,
 ) -> LatencyTable:
     """Measure every distinct block of a space, and `networks` whole ones, on a device; the table, which is then in `folder`.
+
+    Each is visited until its price is settled, `visits` times at most, and as often again where the machine was slow or busy.
 
     The same call again continues where the last one ended and measures nothing twice; where the table is complete it is returned at
     once. Ctrl-C ends after the batch in progress (under a second or so). Raises InputError where the folder holds another profile,
@@ -84,21 +84,24 @@ def profile(
     report = progress or (lambda stage, done, total: None)
     folder = Path(folder)
     asked: dict[str, Fact] = {"device": device.name, "space": index.fingerprint, "threads": threads, "visits": visits, "networks": networks, "seed": seed}
+    asked["regime"] = timing.regime
     if (folder / TABLE).exists():
         table = LatencyTable.load(folder)
-        refuse_other_options({"device": table.conditions.device, "threads": table.conditions.threads, **table.protocol}, asked, folder)
+        known = {name: getattr(table.conditions, name) for name in ("device", "threads", "regime")}
+        refuse_other_options({**known, **table.protocol}, asked, folder)
         logger.info("%s holds the complete table of this profile already", folder)
         report("complete", len(table.entries), len(table.entries))
         return table
-    plan = make_plan(index, visits=visits, networks=networks, seed=seed)
+    plan = make_plan(index, visits=visits, networks=networks, seed=seed, timing=timing)
     items = _Items(plan)
     runtime: Runtime = registry.create("profiling.runtimes", device.runtimes[0])
     if runtime.granularity != "block":
         raise InputError(f"{runtime.name} has rows per {runtime.granularity}; only tables of blocks are measured")
-    with Store(folder / FILE) as store, started_agent(device, runtime, threads=threads, seed=seed) as agent, _deferred_interrupt() as check:
+    with Store(folder / FILE) as store, started_agent(device, runtime, threads=threads, seed=seed, timing=timing) as agent, _deferred_interrupt() as check:
         record = Record(store)
         record.bind(asked | agent.identity.facts)
         _load(agent, runtime, items, record, seed, report, check)
+        agent.heat()
         _pilot(agent, items, record, check)
         _measure(agent, items, record, seed, report, check)
         _tabulate(items, record, agent.identity, asked, seed).save(folder)
@@ -135,17 +138,17 @@ def _load(agent: Agent, runtime: Runtime, items: _Items, record: Record, seed: i
 def _pilot(agent: Agent, items: _Items, record: Record, check: Callable[[], None]) -> None:
     """Run each item a few times, uncounted, to choose how many runs make its bursts."""
     new = [item for item in items.names if item not in record.bursts and item not in record.failures]
-    network = Burst(TIMING.network_warmups, TIMING.network_runs)
+    timing = items.plan.timing
     bursts, failures = {}, {}
     for start in range(0, len(new), 64):
         check()
         chunk = new[start : start + 64]
-        tries = {item: Burst(TIMING.block_warmups, TIMING.block_least_runs) if item[0] == "e" else network for item in chunk}
+        tries = {item: timing.block_burst() if item[0] == "e" else timing.network_burst for item in chunk}
         for item, visit in zip(chunk, agent.visit(chunk, tries, expected_s=10.0), strict=True):
             if isinstance(visit, str):
                 failures[item] = visit
                 continue
-            burst = network if item[0] == "n" else Burst(TIMING.block_warmups, runs_per_burst(min(visit.ns)))
+            burst = timing.network_burst if item[0] == "n" else timing.block_burst(min(visit.ns))
             # An agent with a coarse clock runs more often than it is asked to: what a run costs is seen from the whole burst.
             bursts[item] = TimedBurst(burst, max(min(visit.ns), visit.wall_ns // (tries[item].warmups + tries[item].runs)))
     if failures:
@@ -155,10 +158,14 @@ def _pilot(agent: Agent, items: _Items, record: Record, check: Callable[[], None
 
 
 def _measure(agent: Agent, items: _Items, record: Record, seed: int, report: Progress, check: Callable[[], None]) -> None:
-    """`visits` passes over all items; then as many more at most, over the blocks not yet measured often enough at the best speed."""
-    patience_s = TIMING.anchor_wait_s
+    """`visits` passes over the items that are not settled; then as many more at most, over the blocks not yet measured often enough at the
+    best speed and alone, until the time that was planned is overrun."""
+    timing = items.plan.timing
+    patience_s, begin, planned_s = timing.anchor_wait_s, time.monotonic(), _planned_s(items, record)
     visits = items.plan.visits
     for number in range(2 * visits):
+        if number >= visits and time.monotonic() - begin > timing.most_overrun * planned_s:
+            break
         queue = _due(items, record, number)
         np.random.default_rng([seed, 2, number]).shuffle(queue)
         while queue:
@@ -180,20 +187,39 @@ def _due(items: _Items, record: Record, number: int) -> list[str]:
     accepted: Counter[str] = Counter()
     if number >= items.plan.visits and record.visits:
         best = best_anchor_ns(record.visits)
-        accepted.update(visit.item for visit in record.visits if is_accepted(visit, best))
+        accepted.update(visit.item for visit in record.visits if is_accepted(visit, best, items.plan.timing))
     due: list[str] = []
+    settled = _settled(items, record)
     for item in items.names:
-        if item in record.failures:
+        if item in record.failures or item in settled or made[item] > number:
             continue
-        if number < items.plan.visits:
-            due += [item] * max(0, (number + 1) * items.visits_per_pass(item) - made[item])
-        elif item[0] == "e" and made[item] <= number and accepted[item] < items.plan.visits:
+        if number < items.plan.visits or (item[0] == "e" and accepted[item] < items.plan.visits):
             due.append(item)
     return due
 
 
+def _settled(items: _Items, record: Record) -> set[str]:
+    """Items that need no more visits."""
+    by_item = _by_item(record.visits)
+    best = best_anchor_ns(record.visits) if record.visits else 0
+    return {item for item, visits in by_item.items() if is_settled(visits, best, network=item[0] == "n", timing=items.plan.timing)}
+
+
+def _by_item(visits: Sequence[Visit]) -> dict[str, list[Visit]]:
+    by_item: dict[str, list[Visit]] = {}
+    for visit in visits:
+        by_item.setdefault(visit.item, []).append(visit)
+    return by_item
+
+
+def _planned_s(items: _Items, record: Record) -> float:
+    """How long the visits of the whole plan run on this device."""
+    bursts = [record.bursts[item] for item in items.names if item in record.bursts]
+    return items.plan.visits * sum((each.burst.warmups + each.burst.runs) * each.run_ns for each in bursts) / 1e9
+
+
 def _planned_after(items: _Items, record: Record, number: int) -> int:
-    per_pass = sum(items.visits_per_pass(item) for item in items.names if item not in record.failures)
+    per_pass = sum(item not in record.failures for item in items.names)
     return per_pass * max(0, items.plan.visits - number - 1)
 
 
@@ -230,9 +256,7 @@ def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[
     plan = items.plan
     index, space = plan.index, plan.index.space
     fingerprint = index.fingerprint
-    by_item: dict[str, list[Visit]] = {item: [] for item in items.names}
-    for visit in record.visits:
-        by_item[visit.item].append(visit)
+    timing, by_item = plan.timing, _by_item(record.visits)
     if not record.visits:
         reason = next(iter(record.failures.values()), "the plan is empty")
         raise MeasurementFailed(f"nothing could be measured: {reason}")
@@ -240,19 +264,19 @@ def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[
     entries: dict[str, Entry] = {}
     for number, block in enumerate(plan.blocks):
         item = f"e{number}"
-        entries[block_text(block)] = Failure(record.failures[item]) if item in record.failures else measurement(by_item[item], best)
+        entries[block_text(block)] = Failure(record.failures[item]) if item in record.failures else measurement(by_item[item], best, timing)
     networks = []
     for number, code in enumerate(plan.networks):
         item = f"n{number}"
         if item not in record.failures:
             rng = np.random.default_rng([seed, 3, number])
-            networks.append(network_measurement(Architecture.of(space, code), fingerprint, by_item[item], rng))
-    regime_facts = {key: value for key, value in asked.items() if key not in ("device", "threads")}
+            networks.append(network_measurement(Architecture.of(space, code), fingerprint, by_item[item], rng, timing))
+    regime_facts = {key: value for key, value in asked.items() if key not in ("device", "threads", "regime")}
     table = LatencyTable(
-        identity.conditions(str(asked["device"]), int(asked["threads"])),
+        identity.conditions(str(asked["device"]), int(asked["threads"]), timing),
         entries,
         tuple(each for each in networks if each is not None),
-        protocol={**regime_facts, **TIMING.describe(), "price": "p25 over accepted visits of the burst's best run"},
+        protocol={**regime_facts, **timing.describe(), "price": "p25 over accepted visits of the burst's best run"},
         provenance={
             "by": f"hwnas {__version__}",
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
@@ -260,7 +284,7 @@ def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[
             "agent_sha256": identity.agent_sha256,
             **{f"system_{key}": value for key, value in identity.system.items()},
         },
-        anchor=_anchor_facts(record.visits, best),
+        anchor=_anchor_facts(record.visits, best) | {"visits": steadiness(_blocks_of(items, by_item), best, timing)},
     )
     if len(table.networks) < LEAST_NETWORKS:
         return table
@@ -274,6 +298,11 @@ def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[
 def _anchor_facts(visits: Sequence[Visit], best: int) -> dict[str, Any]:
     states = speed_states([visit.anchor_ns for visit in visits])
     return {"block": block_text(ANCHOR), "best_us": best / 1e3, "states": [asdict(state) for state in states]}
+
+
+def _blocks_of(items: _Items, by_item: Mapping[str, list[Visit]]) -> dict[str, list[Visit]]:
+    """Text -> visits of the blocks that were measured."""
+    return {items.describe(item): visits for item, visits in by_item.items() if item[0] == "e"}
 
 
 @contextmanager

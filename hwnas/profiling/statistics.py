@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import ceil, exp, floor, lgamma, log
 
 import numpy as np
@@ -16,6 +17,7 @@ def quantile(values: FloatArray, q: float) -> float:
     return float(np.quantile(values, q, method="inverted_cdf"))
 
 
+@lru_cache(maxsize=4096)
 def bound_rank(n: int, q: float, level: float) -> int | None:
     """The least rank r (from 1) such that the r-th smallest of n independent values is >= the q-quantile with probability >= 1 - level.
 
@@ -36,6 +38,13 @@ def upper_bound(values: FloatArray, q: float, level: float) -> float | None:
     return None if rank is None else float(np.sort(values)[rank - 1])
 
 
+def confidence_interval(values: FloatArray, q: float, confidence: float) -> tuple[float, float] | None:
+    """(low, high) order statistics between which the q-quantile lies with that probability at least, half the rest on either side; exact
+    for independent values of any distribution. None where they are too few."""
+    low, high = upper_bound(-values, 1 - q, (1 - confidence) / 2), upper_bound(values, q, (1 - confidence) / 2)
+    return None if low is None or high is None else (-low, high)
+
+
 def values_needed(q: float, level: float) -> int:
     """The fewest independent values that have an upper bound at all: q^n <= level. Raises InputError."""
     if not 0 < q < 1 or not 0 < level < 1:
@@ -46,6 +55,38 @@ def values_needed(q: float, level: float) -> int:
     return n
 
 
+def drift(values: FloatArray) -> float:
+    """By how much values in the order of time rise (or fall, then negative) from their first to their second half, relative; 0 where that
+    may be chance: rank correlation with time at the level of one in a thousand."""
+    if len(values) < _LEAST_FOR_SHAPE or values.min() == values.max():
+        return 0.0
+    from scipy.stats import spearmanr
+
+    if spearmanr(np.arange(len(values)), values).pvalue > _LEVEL_OF_SHAPE:
+        return 0.0
+    first, second = np.array_split(values, 2)
+    return float(np.median(second) / np.median(first) - 1)
+
+
+def second_speed(values: FloatArray) -> float:
+    """How much slower a second group of values is than the first, relative; 0 where they are one group.
+
+    Two groups: each a fifth of the values or more, and the gap between them wider than all of either.
+    """
+    ranked = np.sort(values)
+    least = max(2, ceil(len(ranked) / 5))
+    if len(ranked) < _LEAST_FOR_SHAPE:
+        return 0.0
+    gaps = np.diff(ranked)[least - 1 : len(ranked) - least]
+    cut = least + int(np.argmax(gaps))
+    fast, slow = ranked[:cut], ranked[cut:]
+    if gaps.max() <= max(fast[-1] - fast[0], slow[-1] - slow[0]):
+        return 0.0
+    return float(np.median(slow) / np.median(fast) - 1)
+
+
+_LEAST_FOR_SHAPE = 8
+_LEVEL_OF_SHAPE = 1e-3
 _CAUTION = 1.5  # at 1 a simulated two-state device is certified falsely up to twice too often, at 1.5 not beyond the level (see the test)
 
 

@@ -23,8 +23,8 @@ from hwnas import registry
 from hwnas.device import Device
 from hwnas.errors import DamagedFile, InputError, MeasurementFailed
 from hwnas.latency_table import Conditions, Fact
-from hwnas.profiling.agent import ANCHOR_ITEM, Agent, Burst, Refused, started_agent
-from hwnas.profiling.protocol import TIMING, SpeedState, Timing, Visit, drawn_ms, is_disturbed, is_slow, speed_states
+from hwnas.profiling.agent import ANCHOR_ITEM, Agent, Refused, started_agent
+from hwnas.profiling.protocol import TIMING, Burst, SpeedState, Timing, Visit, drawn_ms, is_disturbed, is_slow, speed_states
 from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.statistics import quantile as quantile_of
 from hwnas.profiling.statistics import stride_of_independence, upper_bound, values_needed
@@ -85,11 +85,13 @@ def measure_window(
     min_visits: int = 0,
     threads: int = 1,
     seed: int = 0,
+    timing: Timing = TIMING,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Window:
     """The quantile of each model's latency on a device, with an upper bound. Takes `seconds`, or longer where the bound needs more visits.
 
     min_visits: at least so many visits of each model; never fewer than the bound needs (9 for p50 and 55 for p90 of three models).
+    timing: of the regime that is measured.
     Raises InputError, DamagedFile where a file cannot be read, MeasurementFailed where a model cannot be run.
     """
     if not models:
@@ -102,22 +104,23 @@ def measure_window(
     names = [f"m{i}" for i in range(len(raw))]
     runtime: Runtime = registry.create("profiling.runtimes", device.runtimes[0])
     rng = np.random.default_rng([seed, 4])
-    with started_agent(device, runtime, threads=threads, seed=seed) as agent:
+    with started_agent(device, runtime, threads=threads, seed=seed, timing=timing) as agent:
         for name, model in zip(names, raw, strict=True):
             try:
                 agent.load(name, model)
             except Refused as error:
                 raise MeasurementFailed(f"model {name[1:]} of {len(raw)} cannot be run: {error}") from None
-        pilot = _round(agent, names * 2, TIMING)
-        rounds, length = schedule(seconds, needed, _round_seconds(pilot[len(names) :], TIMING))
-        taken, anchors = _run_window(agent, names, rounds, length, _round_seconds(pilot[len(names) :], TIMING), rng, report)
+        agent.heat()
+        round_s = _round_seconds(_round(agent, names * 2, timing)[len(names) :], timing)
+        rounds, length = schedule(seconds, needed, round_s, timing)
+        taken, anchors = _run_window(agent, names, rounds, length, round_s, rng, report, timing)
         identity = agent.identity
     slow = is_slow([np.median([visit.anchor_ns for visit in visits]) for visits in taken])
     digests = [hashlib.sha256(model).hexdigest() for model in raw]
     columns = list(zip(*taken, strict=True))
-    rows, stride = summarise(columns, digests, slow, quantile=quantile, level=level, needed=needed, seconds=length, rng=rng)
+    rows, stride = summarise(columns, digests, slow, quantile=quantile, level=level, needed=needed, seconds=length, rng=rng, timing=timing)
     states = speed_states(anchors)
-    return Window(rows, quantile, level, length, rounds, stride, states, identity.conditions(device.name, threads), identity.system)
+    return Window(rows, quantile, level, length, rounds, stride, states, identity.conditions(device.name, threads, timing), identity.system)
 
 
 def verdict(row: WindowRow, limit_ms: float) -> Verdict:
@@ -177,7 +180,14 @@ def summarise(
 
 
 def _run_window(
-    agent: Agent, names: list[str], rounds: int, length_s: float, round_s: float, rng: np.random.Generator, report: Callable[[str, int, int], None]
+    agent: Agent,
+    names: list[str],
+    rounds: int,
+    length_s: float,
+    round_s: float,
+    rng: np.random.Generator,
+    report: Callable[[str, int, int], None],
+    timing: Timing,
 ) -> tuple[list[list[Visit]], list[int]]:
     """(visits in the order of `names` for each round, all anchors in ns). Each round starts at a random moment of its slot."""
     slot = length_s / rounds
@@ -192,7 +202,7 @@ def _run_window(
             if isinstance(filler, Visit):
                 anchors.append(filler.anchor_after_ns)
         order = [names[i] for i in rng.permutation(len(names))]
-        by_name = {visit.item: visit for visit in _round(agent, order, TIMING)}
+        by_name = {visit.item: visit for visit in _round(agent, order, timing)}
         taken.append([by_name[name] for name in names])
         anchors += [visit.anchor_ns for visit in taken[-1]]
     report("measure", rounds, rounds)
@@ -200,7 +210,7 @@ def _run_window(
 
 
 def _round(agent: Agent, order: Sequence[str], timing: Timing) -> list[Visit]:
-    bursts = {name: Burst(timing.network_warmups, timing.network_runs) for name in order}
+    bursts = dict.fromkeys(order, timing.network_burst)
     visits = agent.visit(order, bursts, expected_s=30.0)
     for visit in visits:
         if isinstance(visit, str):

@@ -9,6 +9,7 @@ from hwnas.device import load_device
 from hwnas.index import BlockIndex
 from hwnas.latency_table import LatencyTable
 from hwnas.profiling import session
+from hwnas.profiling.protocol import timing_of
 from hwnas.verbs.common import Progress, silent
 
 
@@ -19,16 +20,26 @@ def profile(
     to: Path,
     threads: int | None = None,
     visits: int = 16,
-    networks: int = 24,
+    networks: int = 40,
     seed: int = 0,
+    regime: str = "warm",
     progress: Progress = silent,
 ) -> LatencyTable:
     """Measure every distinct block of `space`, and whole networks that calibrate their sum, on `device`; the table is then in `to`.
 
-    The same call again continues an interrupted one. threads: of the runtime, by default the device's. Raises HwnasError.
+    The same call again continues an interrupted one. threads: of the runtime, by default the device's. regime: which latency it is, one of
+    `hwnas.profiling.protocol.REGIMES`. Raises HwnasError.
     """
     target = load_device(device)
     index = BlockIndex(registry.create("spaces", space))
     return session.profile(
-        index, target, Path(to), threads=target.threads if threads is None else threads, visits=visits, networks=networks, seed=seed, progress=progress
+        index,
+        target,
+        Path(to),
+        threads=target.threads if threads is None else threads,
+        visits=visits,
+        networks=networks,
+        seed=seed,
+        timing=timing_of(regime),
+        progress=progress,
     )

@@ -21,6 +21,7 @@ from hwnas.device import Device, load_device
 from hwnas.errors import InputError, UnknownName
 from hwnas.files import write_json
 from hwnas.predictors.calibrated import assess
+from hwnas.profiling.protocol import timing_of
 from hwnas.profiling.window import Window, WindowRow, measure_window, verdict
 from hwnas.verbs.common import Job, Progress, check_seed, existing, silent
 from hwnas.verbs.search import BASELINES, records
@@ -107,6 +108,7 @@ def _verify(job: Job, options: Mapping[str, Any], device: Device, progress: Prog
             seconds=options["seconds"],
             threads=job.table.conditions.threads,
             seed=options["seed"] + spent + attempt,
+            timing=timing_of(job.table.conditions.regime),
             progress=progress,
         )
         measured += [{**model, **_measured(row, limit_ms)} for model, row in zip(models, window.rows, strict=True)]

@@ -59,14 +59,20 @@ class ProcessConnection:
     @contextmanager
     def _deadline(self, what: str, seconds: float) -> Iterator[None]:
         """Kills the child when the time is over, which ends the wait for it on every system."""
-        timer = threading.Timer(seconds, self._process.kill)
-        timer.start()
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            self._process.kill()
+
+        timer = threading.Timer(seconds, expire)
+        timer.daemon = True  # Ctrl-C in the middle of its start would otherwise keep the program until the deadline
         try:
+            timer.start()
             yield
         finally:
-            expired = not timer.is_alive()
             timer.cancel()
-        if expired:
+        if expired.is_set():
             raise MeasurementFailed(f"{self.agent} did not answer '{what}' within {seconds:.0f} s and was ended")
 
     def _ended(self, what: str) -> MeasurementFailed:
