@@ -23,7 +23,7 @@ _PYTHON = re.compile(r"(~/|/)?[A-Za-z0-9_.+][A-Za-z0-9_.+-]*(/[A-Za-z0-9_.+-]+)*
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """`runtimes` are the names of those it can run, the preferred one first; `threads` is what it is measured with unless told otherwise.
+    """`runtimes` are the names of those it can run, the one it is measured with first; `threads` of it unless told otherwise.
 
     `address` is how its transport reaches it, such as `user@host`; local ones need none. `python` is the interpreter there, a name or a
     path, `~/...` being the user's home; where empty it is the transport's choice. `options` are those of a runtime, by its name; its agent

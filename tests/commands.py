@@ -15,6 +15,8 @@ from unittest.mock import patch
 import hwnas
 from hwnas import cli
 
+SHORTENED = Path(__file__).resolve().parent / "shortened.py"
+
 
 def here(*arguments: object) -> tuple[int, str, str]:
     """Exit code, standard output and error of `hwnas ...` in this process."""

@@ -1,4 +1,4 @@
-"""What stands in the documents of this repository: fenced blocks, commands, and names in backquotes."""
+"""What stands in the documents of this repository: fenced blocks, commands, names in backquotes, headings and links."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("benchmarks", "devices", "docs", "examples", "export", "latency_tables")
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md"))])
+_FOLDERS = ("benchmarks", "devices", "docs", "examples", "export", "hwnas", "latency_tables", "tests")  # others may be somebody's exports
+#: Every document: whoever writes one has it tested.
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for folder in _FOLDERS for path in (ROOT / folder).rglob("*.md"))])
 
 #: What a fenced block may be: `sh` and `console` are run, `python` too, `toml` is read; `text` is for people: drawings, formulae, messages.
 LANGUAGES = {"console", "python", "sh", "text", "toml"}
@@ -21,6 +22,7 @@ _FENCE = re.compile(r"^ {0,3}```(\S*)\n(.*?)^ {0,3}```$", re.DOTALL | re.MULTILI
 _INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _PRINTED = re.compile(r"\n+^ {0,3}```text\n(.*?)^ {0,3}```$", re.DOTALL | re.MULTILINE)
 _FILE = re.compile(r"`([\w.]+\.(?:py|toml))`[^`]*:\s*\Z")
+_LINK = re.compile(r"\]\(((?!\w+:)[^)\s]+)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,32 @@ def prose(path: Path) -> str:
 
 
 def inline(path: Path) -> list[str]:
-    """What stands in backquotes in the prose, on one line each."""
-    return [" ".join(match[1].split()) for match in _INLINE.finditer(prose(path))]
+    """What stands in backquotes in the prose, on one line each; `\\|` is how a table writes `|`."""
+    return [" ".join(match[1].split()).replace("\\|", "|") for match in _INLINE.finditer(prose(path))]
 
 
 def inline_commands(path: Path) -> list[str]:
-    return [text for text in inline(path) if text.split()[0] in PROGRAMS]
+    """Commands in backquotes, each once and without what they set in the environment; `a|b` is two commands, one of each."""
+    found: list[str] = []
+    for text in inline(path):
+        words = re.sub(r"^([A-Z_]+=\S+ )+", "", text).split(" ")
+        if words[0] in PROGRAMS:
+            choice = next((word for word in words if re.fullmatch(r"\w+(\|\w+)+", word)), "")
+            found += [" ".join(each if word == choice else word for word in words) for each in (choice.split("|") if choice else [""])]
+    return list(dict.fromkeys(found))
+
+
+def links(path: Path) -> list[str]:
+    """Targets of links that stay in this repository, with their anchors."""
+    return _LINK.findall(_INLINE.sub("", prose(path)))
+
+
+def anchors(path: Path) -> set[str]:
+    """What a link to a part of a document may end with: its headings as GitHub writes them."""
+    found: dict[str, int] = {}
+    for heading in re.findall(r"^#{1,6} +(.+?) *#*$", prose(path), re.MULTILINE):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+        found[f"{slug}-{found[slug]}" if slug in found else slug] = 0
+        found[slug] += 1
+    return set(found)

@@ -8,6 +8,8 @@ import sys
 
 import numpy as np
 import pytest
+from commands import copied, here
+from shortened import SMALLER, shortened
 
 from hwnas import cli
 from hwnas.manifest import read_manifest
@@ -15,9 +17,7 @@ from hwnas.run import RunDirectory
 
 pytest.importorskip("sklearn", reason="the data set cluttered_digits comes with scikit-learn, extra 'demo'")
 
-EVOLUTION = ("--set", "population=4", "--set", "tournament=2")
-SPACE = "ofa_mini(resolutions=(24,))"
-BUDGETS = ("--latency", "<= 900ms", "--memory", "<= 60%")
+SPACE = SMALLER["ofa_mini"]
 
 
 def hwnas(*arguments):
@@ -37,31 +37,21 @@ def in_process(monkeypatch, capsys, *arguments):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A whole run: the budget is wide, so that the outcome does not hang on how busy this machine is."""
-    folder = tmp_path_factory.mktemp("job")
+def folder(demo):
+    """The folder of the demo, with what each command returns as JSON beside it, from the record of the finished run."""
     steps = [
-        ("profile", "localhost", "--space", SPACE, "--to", folder / "table", "--visits", 2, "--networks", 8),
-        ("train", folder / "run", "--space", SPACE, "--data", "cluttered_digits", "--length", 0.02, "--threads", 1),
-        ("search", folder / "run", "--table", folder / "table", *BUDGETS, "--evaluations", 20, "--threads", 1, *EVOLUTION),
+        ("profile", "localhost", "--space", "ofa_mini", "--to", demo.folder / "table"),
+        ("train", demo.folder / "run", "--space", "ofa_mini", "--data", "cluttered_digits"),
+        ("search", demo.folder / "run", "--table", demo.folder / "table", "--latency", "<= 55% p50"),
+        ("verify", demo.folder / "run"),
+        ("export", demo.folder / "run", "--to", demo.folder / "export"),
+        ("report", demo.folder / "run", "--to", demo.folder / "report.html"),
     ]
     for step in steps:
-        code, out, error = hwnas(*step, "--json")
+        code, out, error = here(*shortened([*map(str, step), "--json"]))
         assert code == 0, error
-        (folder / f"{step[0]}.json").write_text(out)
-    for _ in range(3):
-        code, out, error = hwnas("verify", folder / "run", "--top", 2, "--seconds", 6, "--json")
-        if code == 0:
-            break
-        assert code == 1 and "is certified within 900 ms" in error, error  # only a disturbed window may fail
-    else:
-        pytest.skip(f"this machine is too busy to measure on: {error}")
-    (folder / "verify.json").write_text(out)
-    for step in (("export", folder / "run", "--to", folder / "export"), ("report", folder / "run", "--to", folder / "report.html")):
-        code, out, error = hwnas(*step, "--json")
-        assert code == 0, error
-        (folder / f"{step[0]}.json").write_text(out)
-    return folder
+        (demo.folder / f"{step[0]}.json").write_text(out)
+    return demo.folder
 
 
 def read(folder, name):
@@ -70,7 +60,7 @@ def read(folder, name):
 
 def test_every_distinct_block_was_measured(folder):
     facts = read(folder, "profile.json")
-    assert facts["origin"] == "measured" and facts["networks"] == 8 and facts["failed"] == 0
+    assert facts["origin"] == "measured" and 8 <= facts["networks"] <= 12 and facts["failed"] == 0
     assert facts["entries"] == len((folder / "table" / "entries.csv").read_text().splitlines()) - 1
 
 
@@ -142,15 +132,13 @@ def test_the_report_shows_the_budget_on_memory_beside_the_one_on_latency(folder)
     (budget,) = shown["budgets"]
     assert budget["metric"] == "memory" and 0 < budget["space_min"] <= budget["chosen"] <= budget["limit"] == pytest.approx(0.6 * budget["space_max"])
     assert ">peak memory</dt><dd>at most " in (folder / "report.html").read_text()
-    assert any("--latency '<= 900ms' --memory '<= 60%'" in line for line in shown["commands"])
+    assert any("--latency '<= 900ms p50' --memory '<= 60%'" in line for line in shown["commands"])
     points = read(folder, "search.json")["points"]
     assert all(point["memory_bytes"] <= budget["limit"] for point in points)
 
 
 def test_a_report_after_another_verification_is_of_what_that_one_measured(folder, tmp_path):
-    import shutil
-
-    shutil.copytree(folder / "run", tmp_path / "run", ignore=shutil.ignore_patterns("*.lock"))
+    copied(folder / "run", tmp_path / "run")
     with RunDirectory(tmp_path / "run") as run:
         last = run.result("verify")
         run.finish("verify", {**last, "measured": last["measured"][::-1]})
@@ -160,11 +148,11 @@ def test_a_report_after_another_verification_is_of_what_that_one_measured(folder
     assert tested == [(each["role"], each["params"], each["test_accuracy_pct"]) for each in read(folder, "report.json")["measured"]][::-1]
 
 
-def test_the_same_command_again_returns_what_is_recorded(folder):
-    for verb, more in (("verify", ("--top", 2, "--seconds", 6)), ("train", ("--space", SPACE, "--data", "cluttered_digits", "--length", 0.02))):
-        code, out, error = hwnas(verb, folder / "run", *more, "--json")
-        assert code == 0, error
-        assert json.loads(out) == read(folder, f"{verb}.json")
+def test_the_same_command_again_returns_what_is_recorded(folder, demo):
+    """`folder` gave every command again, which returned what the demo had printed and measured nothing anew."""
+    trained, certificate = read(folder, "train.json"), read(folder, "verify.json")["certificate"]
+    assert f"supernet trained for {trained['steps']} steps in {trained['seconds']:.0f} s" in demo.printed
+    assert f"certified: {certificate['measured_ms']:.4g} ms p50 measured, upper bound {certificate['upper_bound_ms']:.4g} ms" in demo.printed
 
 
 def test_other_options_than_recorded_are_refused(folder, monkeypatch, capsys):
@@ -172,15 +160,11 @@ def test_other_options_than_recorded_are_refused(folder, monkeypatch, capsys):
     assert code == 2 and "name another folder" in error
 
 
-def test_a_budget_below_the_space_is_answered_with_the_least_latency(folder, monkeypatch, capsys, tmp_path):
-    import shutil
-
-    shutil.copytree(folder / "run", tmp_path / "run", ignore=shutil.ignore_patterns("*.lock"))
+def test_a_budget_below_the_space_is_answered_with_the_least_latency(folder, trained, monkeypatch, capsys, tmp_path):
+    copied(folder / "run", tmp_path / "run")
     code, _, error = in_process(monkeypatch, capsys, "search", tmp_path / "run", "--table", folder / "table", "--latency", "<= 0.001ms", "--evaluations", 6)
     assert code == 2 and "latency" in error  # this run was begun with another budget
-    fresh = tmp_path / "fresh"
-    trained = ("--space", SPACE, "--data", "cluttered_digits", "--length", 0.001, "--threads", 1)
-    assert hwnas("train", fresh, *trained)[0] == 0
+    fresh = copied(trained, tmp_path / "fresh")
     code, _, error = in_process(monkeypatch, capsys, "search", fresh, "--table", folder / "table", "--latency", "<= 0.001ms", "--evaluations", 6)
     assert "latency" not in (fresh / "run.toml").read_text()  # an impossible budget is not recorded: another one may follow
     assert code == 1 and "cannot be met" in error and "the smallest architecture" in error and error.count("\n") == 1
