@@ -25,6 +25,7 @@ from hwnas.graph import Graph, Node
 from hwnas.latency_table import LatencyTable, Measurement
 from hwnas.ops import Conv2d
 from hwnas.profiling.agent import Burst, Refused, started_agent
+from hwnas.profiling.protocol import TIMING
 from hwnas.profiling.record import FILE, Record
 from hwnas.profiling.runtimes.onnxruntime_web import onnxruntime_web
 from hwnas.profiling.transports.browser import browser
@@ -344,8 +345,8 @@ def test_a_profile_whose_page_is_closed_goes_on_in_another_and_measures_nothing_
     after = visits_in(tmp_path / "table")
     made = Counter(visit.item for visit in after)
     assert after[: len(before)] == before
-    assert {made["n0"], made["n1"]} == {visits}
-    assert all(visits <= made[f"e{i}"] <= 2 * visits for i in range(4))
+    assert all(TIMING.least_visits <= made[name] <= visits for name in ("n0", "n1")), "what is settled is not visited again"
+    assert all(TIMING.least_visits <= made[f"e{i}"] <= 2 * visits for i in range(4))
     assert json.loads(out)["entries"] == 4 and "browser/onnxruntime_web-" in json.loads(out)["conditions"]
 
     table = LatencyTable.load(tmp_path / "table")
