@@ -1,0 +1,168 @@
+"""Does the table of this machine predict whole networks that nobody measured? And how long does it take to make one?
+
+    python benchmarks/prediction.py [--space "ofa_mobilenet_v3(resolutions=(128,160,192,224))"] [--unseen 200] [--networks 40] [--visits 16] [--json]
+
+The space is profiled as `hwnas profile` does, then `--unseen` uniform random networks, as many at each resolution, are measured in the same
+regime: one visit of each per pass, in random order. Truth is the median run over undisturbed visits. Side by side, of the same networks:
+the calibrated table, its plain sum, and a line through the MACs fitted to the same calibration networks. Sessions (opening models) and
+running (visits and anchors) are timed apart; the bare time of the kernels is what the counted runs and warm-ups took themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas import registry
+from hwnas.costs import macs
+from hwnas.device import load_device
+from hwnas.errors import HwnasError
+from hwnas.index import BlockIndex
+from hwnas.latency_table import LatencyTable
+from hwnas.predictor import Additive
+from hwnas.predictors.calibrated import calibrated
+from hwnas.predictors.lookup import lookup
+from hwnas.profiling.agent import started_agent
+from hwnas.profiling.protocol import TIMING, Visit, is_disturbed
+from hwnas.profiling.record import FILE, Record
+from hwnas.profiling.session import profile
+from hwnas.quality import quality
+from hwnas.space import Codes, FloatArray
+from hwnas.store import Store
+from hwnas.weights import random_weights
+
+BATCH = 8  # networks visited in one request
+TARGETS = {"within_5pct": 0.97, "within_10pct": 1.0, "within_group_spearman": 0.98, "mape_of_macs_line": 0.60, "running_s": 40.0, "running_to_kernels": 2.0}
+
+
+def unseen_networks(index: BlockIndex, n: int, rng: np.random.Generator) -> Codes:
+    """(n, choices): uniform, spread evenly over the values of the resolution."""
+    codes = index.space.sample(rng, n)
+    column = index.space.column["resolution"]
+    codes[:, column] = np.arange(n) % index.space.cardinalities[column]
+    return codes
+
+
+def measured_ms(index: BlockIndex, codes: Codes, device: str, passes: int, rng: np.random.Generator) -> FloatArray:
+    """(n,): the median over all runs of undisturbed visits, in ms; NaN where every visit was disturbed."""
+    target = load_device(device)
+    runtime = registry.create("profiling.runtimes", target.runtimes[0])
+    names = [f"u{i}" for i in range(len(codes))]
+    visits: dict[str, list[Visit]] = {name: [] for name in names}
+    with started_agent(target, runtime, threads=1, seed=1) as agent:
+        for i, code in enumerate(codes):
+            graph = index.space.lower(code)
+            agent.load(names[i], runtime.build(graph, random_weights(graph, np.random.default_rng([9, i]))))
+        bursts = dict.fromkeys(names, TIMING.network_burst)
+        for number in range(passes):
+            order = [names[i] for i in rng.permutation(len(names))]
+            for start in range(0, len(order), BATCH):
+                for visit in agent.visit(order[start : start + BATCH], bursts, expected_s=20.0):
+                    if isinstance(visit, str):
+                        sys.exit(f"a network failed while it was measured: {visit}")
+                    visits[visit.item].append(visit)
+            print(f"unseen networks: pass {number + 1} of {passes}", file=sys.stderr)
+    kept = [[ns for visit in own if not is_disturbed(visit) for ns in visit.ns] for own in visits.values()]
+    return np.array([np.median(each) / 1e6 if each else np.nan for each in kept])
+
+
+def kernels_s(folder: Path) -> float:
+    """Seconds that counted runs and their warm-ups took themselves, as far as the record tells: each warm-up as long as a run."""
+    with Store(folder / FILE) as store:
+        record = Record(store)
+    return sum(float(np.mean(visit.ns)) * (record.bursts[visit.item].burst.warmups + len(visit.ns)) for visit in record.visits) / 1e9
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    index = BlockIndex(registry.create("spaces", given.space))
+    stages: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.table or Path(temporary) / "table"
+        started = time.monotonic()
+        table: LatencyTable = profile(
+            index,
+            load_device(given.device),
+            folder,
+            visits=given.visits,
+            networks=given.networks,
+            seed=given.seed,
+            progress=lambda stage, done, total: stages.setdefault(stage, time.monotonic() - started),
+        )
+        ended = time.monotonic() - started
+        kernels = kernels_s(folder) if (folder / FILE).exists() else float("nan")
+    rng = np.random.default_rng([given.seed, 77])
+    codes = unseen_networks(index, given.unseen, rng)
+    truth = measured_ms(index, codes, given.device, given.passes, rng)
+    known = ~np.isnan(truth)
+    codes, truth = np.asfortranarray(codes[known]), truth[known]
+    groups = codes[:, index.space.column["resolution"]].tolist()
+    work = Additive(index, macs(index.blocks), name="macs", unit="MACs")
+    own = [each for each in table.networks if each.fingerprint == index.fingerprint]
+    fitted, measured = np.concatenate([each.architecture.code(index.space) for each in own]), np.array([each.p50_ms for each in own])
+    line = np.stack([work(np.asfortranarray(fitted)), np.ones(len(own))], axis=1) / measured[:, None]
+    slope, constant = np.linalg.lstsq(line, np.ones(len(own)), rcond=None)[0]
+    prices = Additive(index, lookup(table, index.space.name).prices(index.blocks), name="latency", unit="ms")
+    predictions = {"calibrated table": calibrated(table, index)(codes), "plain sum": prices(codes), "line through MACs": slope * work(codes) + constant}
+    figures = {name: asdict(quality(truth, predicted, groups)) for name, predicted in predictions.items()}
+    running = ended - stages.get("measure", 0.0)
+    return {
+        "space": given.space,
+        "conditions": str(table.conditions),
+        "processor": table.conditions.processor,
+        "blocks": len(table.entries),
+        "calibration_networks": len(own),
+        "unseen_networks": len(truth),
+        "steadiness": table.anchor.get("visits", {}),
+        "sessions_s": stages.get("measure", 0.0),
+        "running_s": running,
+        "kernels_s": kernels,
+        "running_to_kernels": running / kernels,
+        "mape_of_macs_line": figures["calibrated table"]["mape"] / figures["line through MACs"]["mape"],
+        "predictions": figures,
+        "targets": TARGETS,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--space", default="ofa_mobilenet_v3(resolutions=(128,160,192,224))")
+    parser.add_argument("--device", default="localhost")
+    parser.add_argument("--unseen", type=int, default=200)
+    parser.add_argument("--passes", type=int, default=12, help="visits of each unseen network")
+    parser.add_argument("--networks", type=int, default=40)
+    parser.add_argument("--visits", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--table", type=Path, help="keep the table in this folder, or use the one that is there")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    if given.unseen < 8 or given.passes < 1:
+        sys.exit("--unseen must be at least 8, --passes at least 1")
+    try:
+        report = measure(given)
+    except HwnasError as error:
+        sys.exit(str(error))
+    if given.json:
+        print(json.dumps(report, indent=1))
+        return
+    print(f"{report['space']} on {report['processor']} ({report['conditions']})")
+    print(f"{report['blocks']} blocks and {report['calibration_networks']} calibration networks; {report['unseen_networks']} unseen networks")
+    print(f"sessions {report['sessions_s']:.1f} s, running {report['running_s']:.1f} s, {report['running_to_kernels']:.2f} times the bare kernels")
+    print(f"steadiness: {report['steadiness']}")
+    print("prediction            bias   mean error  within 5 %  within 10 %  rho within a resolution")
+    for name, each in report["predictions"].items():
+        errors = f"{each['bias']:>+7.2%} {each['mape']:>11.2%} {each['within_5pct']:>11.1%} {each['within_10pct']:>12.1%}"
+        print(f"{name:<18} {errors} {each['within_group_spearman']:>12.4f}")
+    print(f"mean error is {report['mape_of_macs_line']:.2f} of the line's")
+    print(f"targets: {TARGETS}")
+
+
+if __name__ == "__main__":
+    main()
