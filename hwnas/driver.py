@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ _FIRST_MARK = 1024
 _SLACK = 1e-9  # shares of an evaluation are summed in floating point
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SearchResult:
     """All evaluated candidates in order of completion; with expensive metrics each subnet once."""
 
@@ -53,7 +53,7 @@ class SearchResult:
         With one objective the best has the highest reward; with several, candidates come front by front, and the least crowded of a
         front first, as NSGA-II ranks them (Deb et al., 2002).
         """
-        rows = self._comparable()
+        rows = self._comparable
         if len(self.problem.objectives) == 1:
             return rows[np.argsort(-self.problem.reward(self.scores[rows]), kind="stable")]
         values = self.problem.minimised(self.scores[rows])
@@ -64,11 +64,12 @@ class SearchResult:
 
     def front(self, *metrics: Metric) -> npt.NDArray[np.intp]:
         """Rows of the feasible candidates that none other beats in the objectives and in `metrics` (minimised), best first objective first."""
-        rows = self._comparable()
+        rows = self._comparable
         values = np.column_stack([self.problem.minimised(self.scores[rows]), *(metric(self.codes[rows]) for metric in metrics)])
         kept = non_dominated(values)
         return rows[kept][np.argsort(values[kept, 0], kind="stable")]
 
+    @cached_property
     def _comparable(self) -> npt.NDArray[np.intp]:
         rows = np.flatnonzero(self.scores.feasible & (self.fidelity == self.fidelity.max(initial=0.0)))
         return rows[self.problem.index.first_rows(self.codes[rows])]

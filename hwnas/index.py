@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from math import prod
 
@@ -72,7 +73,7 @@ class BlockIndex:
         self._starts = np.cumsum([0, *map(len, self.tables[:-1])], dtype=np.intp)
         self._ids = np.concatenate(self.tables)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of choices, layers and operators: binds what was fitted to this space (weights, predictors, runs)."""
         digest = hashlib.sha256()
