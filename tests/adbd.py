@@ -333,7 +333,7 @@ class Files:
     async def _send(self, argument: str) -> None:
         """Receive a file. After a failure its remaining data is read and dropped, as adbd does."""
         text, _, mode = argument.rpartition(",")
-        reason, data = "", b""
+        reason, data = "", bytearray()
         while True:
             kind, size = struct.unpack("<4sI", await self._stream.exactly(8))
             if kind == b"DONE":
@@ -348,7 +348,7 @@ class Files:
         try:
             path = self._adbd.path(text)
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._adbd.store(path, data, int(mode) & 0o777)
+            self._adbd.store(path, bytes(data), int(mode) & 0o777)
         except OSError as error:
             await self._fail(f"couldn't create file: {os.strerror(error.errno or errno.EIO)}")
             return
@@ -437,6 +437,7 @@ class Adbd:
         if self.prefix and is_arm_program:
             program = path.with_name(f"{path.name}.arm64")
             program.write_bytes(data)
+            program.chmod(mode)  # qemu asks, as the kernel does
             data = f'#!/bin/sh\nexec {" ".join(self.prefix)} {program} "$@"\n'.encode()
         path.write_bytes(data)
         path.chmod(mode)

@@ -239,12 +239,13 @@ def test_a_program_runs_beside_its_libraries(phone, program):
 def test_a_program_for_arm_is_run_by_what_the_stand_in_is_told(bridge, phone, program, tmp_path):
     """The hook for emulators: here a script stands for one, and says what it was given."""
     emulator = tmp_path / "emulator"
-    emulator.write_text(f"#!/bin/sh\ntest $1 = -L && exec '{sys.executable}' -c 'print(\"emulated\")'\n")
+    emulator.write_text(f"#!/bin/sh\ntest $1 = -L && test -x $3 && exec '{sys.executable}' -c 'print(\"emulated\")'\n")
     emulator.chmod(0o755)
     other = phones.Adbd(tmp_path / "arm", prefix=(str(emulator), "-L", "/root"))
     bridge.connect(other)
     folder = program("")
     (Path(folder) / PROGRAM).write_bytes(b"\x7fELF\2\1\1" + bytes(9) + (2).to_bytes(2, "little") + (183).to_bytes(2, "little") + bytes(44))
+    (Path(folder) / PROGRAM).chmod(0o755)
     with pytest.raises(MeasurementFailed, match="answered 'hello' with b'emulated"):
         connection = adb().start(other.device(agent=folder), AGENT)
         try:
