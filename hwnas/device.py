@@ -6,7 +6,7 @@ What a device really is (processor, cores, system, versions) is not written down
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from hwnas.errors import DamagedFile, UnknownName
 from hwnas.files import read_toml
 
 MAX_THREADS = 1024
+MAX_CORES = 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_CORES = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*")
 _PYTHON = re.compile(r"(~/|/)?[A-Za-z0-9_.+][A-Za-z0-9_.+-]*(/[A-Za-z0-9_.+-]+)*")  # a shell reads it: nothing that means something to one
 
 
@@ -27,7 +29,8 @@ class Device:
 
     `address` is how its transport reaches it, such as `user@host`; local ones need none. `python` is the interpreter there, a name or a
     path, `~/...` being the user's home; where empty it is the transport's choice. `options` are those of a runtime, by its name; its agent
-    knows which there are.
+    knows which there are. `agent` is a folder on this machine with a program that is the agent, and what it needs; where empty the agents that
+    ship with hwnas are run. `cores` are those that it is measured on, such as `4-7`; where empty the system chooses.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Device:
     address: str = ""
     python: str = ""
     options: Mapping[str, Mapping[str, str | int | bool]] = field(default_factory=dict, hash=False)
+    agent: str = ""
+    cores: str = ""
 
 
 def device_files() -> dict[str, Path]:
@@ -94,4 +99,41 @@ def validate(data: dict[str, Any], source: str) -> Device:
             raise DamagedFile(f"{source}: 'options' must be tables named by a runtime of this device ({', '.join(runtimes)}), got {str(runtime)[:60]!r}")
         if not isinstance(own, dict) or not all(isinstance(value, str | int) and len(str(value)) <= 200 for value in own.values()):
             raise DamagedFile(f"{source}: the options of '{runtime}' must be short texts, whole numbers, true or false")
-    return Device(name, data["description"], data["processor"], data["transport"], tuple(runtimes), threads, address, python, options)
+    agent, cores = data.get("agent", ""), data.get("cores", "")
+    if not isinstance(agent, str) or not agent.isprintable() or len(agent) > 1000:
+        raise DamagedFile(f"{source}: 'agent' must be the path of a folder, got {agent!r}")
+    if agent:
+        agent = str(_folder(agent, source))
+    numbers = core_numbers(cores) if isinstance(cores, str) else None
+    if cores != "" and not numbers:
+        raise DamagedFile(f'{source}: \'cores\' must be a text of core numbers such as "4-7" or "0,2", below {MAX_CORES}, got {cores!r}')
+    cores = core_text(numbers or ())
+    return Device(name, data["description"], data["processor"], data["transport"], tuple(runtimes), threads, address, python, options, agent, cores)
+
+
+def core_numbers(text: str) -> tuple[int, ...] | None:
+    """`4-6,7` -> (4, 5, 6, 7), sorted; None where the text names no cores."""
+    if not _CORES.fullmatch(text):
+        return None
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not int(first) <= int(last or first) < MAX_CORES:
+            return None
+        numbers.update(range(int(first), int(last or first) + 1))
+    return tuple(sorted(numbers))
+
+
+def core_text(numbers: Sequence[int]) -> str:
+    """(4, 5, 6, 7) -> `4-7`: the one way to write them, as agents do too."""
+    firsts = [number for number in numbers if number - 1 not in numbers]
+    lasts = [number for number in numbers if number + 1 not in numbers]
+    return ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in zip(firsts, lasts, strict=True))
+
+
+def _folder(text: str, source: str) -> Path:
+    """A folder that a device's file names, seen from that file. Raises DamagedFile where there is no home for its `~`."""
+    try:
+        return (Path(source).parent / Path(text).expanduser()).resolve()
+    except RuntimeError:
+        raise DamagedFile(f"{source}: '{text}' names a home that there is not") from None

@@ -56,7 +56,8 @@ class Conditions:
         return str(self.options.get("reach", ""))
 
     def __str__(self) -> str:
-        return f"{self.device}/{self.runtime}-{self.version}-{self.threads}thread{'s' * (self.threads > 1)}"
+        cores = f"-cores{self.options['cores']}" if "cores" in self.options else ""
+        return f"{self.device}/{self.runtime}-{self.version}-{self.threads}thread{'s' * (self.threads > 1)}{cores}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pytest
 
 from hwnas import cli, registry
 from hwnas.data import own_devices, shipped
-from hwnas.device import Device, device_names, load_device, validate
+from hwnas.device import Device, core_numbers, core_text, device_names, load_device, validate
 from hwnas.errors import DamagedFile, InputError, UnknownName
 from hwnas.verbs.device import add_device, list_devices
 
@@ -50,6 +50,9 @@ def test_an_unknown_device_suggests_a_near_name():
         ({"threads": True}, "'threads' must be a whole number"),
         ({"address": "-oProxyCommand=sh"}, "'address' must be a text that does not begin with '-'"),
         ({"python": 3}, "'python' must be a name or path"),
+        ({"agent": 3}, "'agent' must be the path of a folder"),
+        ({"agent": "a\nb"}, "'agent' must be the path of a folder"),
+        *(({"cores": value}, "'cores' must be a text of core numbers") for value in (7, "4-", "-4", "7-4", "4,,5", "big", "1024", "0x3", "4 5", "٤", [4])),
         ({"python": "a" * 201}, "'python' must be a name or path"),
         *(
             ({"python": text}, "'python' must be a name or path")
@@ -77,6 +80,20 @@ def test_an_unknown_device_suggests_a_near_name():
 def test_a_wrong_field_is_named(change, message):
     with pytest.raises(DamagedFile, match=message):
         validate(GOOD | change, "phone.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "same", "numbers"),
+    [("7", "7", (7,)), ("4-7", "4-7", (4, 5, 6, 7)), ("7,4,5,6,6", "4-7", (4, 5, 6, 7)), ("0,2-3", "0,2-3", (0, 2, 3)), ("04-5", "4-5", (4, 5))],
+)
+def test_cores_have_one_way_to_be_written(text, same, numbers):
+    assert core_numbers(text) == numbers and core_text(numbers) == same == validate(GOOD | {"cores": text}, "phone.toml").cores
+
+
+def test_an_agents_folder_is_seen_from_the_devices_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    folders = {text: validate(GOOD | {"agent": text}, f"{tmp_path}/phone.toml").agent for text in ("../agents/arm64", "~/agents", "/agents")}
+    assert folders == {"../agents/arm64": f"{tmp_path.resolve().parent}/agents/arm64", "~/agents": "/home/me/agents", "/agents": "/agents"}
 
 
 @pytest.mark.parametrize(("change", "kind"), [({"transport": "pigeon"}, "transport"), ({"runtimes": ["onnxruntim"]}, "runtime")])
@@ -117,6 +134,13 @@ def test_a_device_that_was_added_is_found_by_its_name(own):
     assert [(each["name"], each["origin"]) for each in list_devices()] == [("browser", "shipped"), ("localhost", "shipped"), ("pi4", "own")]
 
 
+def test_a_phone_that_was_added_has_the_folder_of_its_agent_whole(own, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    add_device("pixel", transport="adb", agent="agents/arm64", cores="4-7")
+    pixel = load_device("pixel")
+    assert (pixel.transport, pixel.address, pixel.agent, pixel.cores) == ("adb", "", f"{tmp_path.resolve()}/agents/arm64", "4-7")
+
+
 def test_a_device_is_replaced_on_request_only(own):
     add_device("pi4", transport="ssh", address="pi")
     with pytest.raises(InputError, match=r"pi4\.toml is there already; choose another name, or replace it"):
@@ -140,6 +164,10 @@ def test_a_device_is_replaced_on_request_only(own):
         ("pi4", {"transport": "ssh", "address": "pi", "threads": 0}, "'threads' must be"),
         ("pi4", {"transport": "pigeon", "address": "pi"}, "no transport named 'pigeon'"),
         ("pi4", {"transport": "local", "address": "pi"}, "takes neither an address nor a python"),
+        ("pi4", {"transport": "ssh", "address": "pi", "agent": "agents"}, "has transport 'ssh', which sends the agent in Python"),
+        ("pixel", {"transport": "adb", "address": "a b"}, "is no serial number of a device"),
+        ("pixel", {"transport": "adb", "cores": "big"}, "'cores' must be a text of core numbers"),
+        ("web", {"transport": "browser", "cores": "4-7"}, "remove 'agent' and 'cores'"),
     ],
 )
 def test_a_device_that_could_not_be_reached_is_not_written(own, name, fields, message):

@@ -38,9 +38,11 @@ from hwnas.driver import drive
 #: Commands that no test runs as they stand, and why. Their options are checked all the same; `*` stands for anything.
 NOT_RUN = {
     "hwnas device check pi4": "measures on a board; tests/test_profiling_ssh.py does over a real SSH server",
+    "hwnas device check pixel8": "measures on a phone; tests/test_profiling_adb.py does over ADB's real client",
     "hwnas device serve*": "serves until it is ended; tests/test_browser.py does with a real browser",
     "hwnas profile browser*": "needs a browser; tests/test_browser.py has one where there is any",
     "hwnas profile pi4 *": "measures on a board; tests/test_profiling_ssh.py does over a real SSH server",
+    "hwnas profile pixel8 *": "measures on a phone; tests/test_profiling_adb.py does over ADB's real client",
     "make *": "installs, then runs these tests, the benchmarks, or examples/end_to_end.sh, which the fixture `demo` runs",
     "pip install *": "installs from the network; the fixture `plugin` installs examples/plugin into a folder of its own",
     "pre-commit install": "writes into the repository's hooks",

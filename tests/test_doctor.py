@@ -86,6 +86,31 @@ def test_an_odd_answer_of_the_system_is_a_row(monkeypatch):
     assert "CPU" in rows["torch"].found and "CPUExecutionProvider" in rows["onnxruntime"].found
 
 
+@pytest.mark.parametrize(
+    ("script", "state", "found"),
+    [
+        (None, "missing", "not installed"),
+        (
+            "echo Android Debug Bridge version 1.0.41; echo Version 29.0.6-debian; echo Installed as /usr/bin/adb",
+            "works",
+            "version 1.0.41, Version 29.0.6-debian",
+        ),
+        ("echo 'adb: no libraries' >&2; exit 127", "broken", "adb: no libraries"),
+        ("sleep 60", "broken", "TimeoutExpired"),
+    ],
+)
+def test_adb_is_asked_for_its_version_alone(monkeypatch, tmp_path, script, state, found):
+    """Any other command would start its server."""
+    if script:
+        (tmp_path / "adb").write_text(f'#!/bin/sh\ntest "$*" = version || exit 9\n{script}\n')
+        (tmp_path / "adb").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin" if script else str(tmp_path))
+    monkeypatch.setattr(module, "IMPORT_SECONDS", 1.0)
+    row = module._isolated("adb", module._adb)
+    assert (row.what, row.state, row.needed) == ("adb", state, False) and found in row.found
+    assert state != "missing" or "platform-tools" in row.advice
+
+
 def test_the_disk_of_a_folder_that_does_not_exist_yet_is_that_of_its_parent(tmp_path):
     row = module._disk(tmp_path / "a" / "b")
     assert row.found.endswith(str(tmp_path.resolve())) and not list(tmp_path.iterdir())

@@ -54,6 +54,11 @@ def reseal(folder, name, text):
     (folder / "table.toml").write_text(f'sha256 = "{hashlib.sha256(table.encode()).hexdigest()}"\n{table}')
 
 
+def test_conditions_are_named_with_the_cores_that_were_asked_for():
+    conditions = Conditions("phone", "A76", "onnxruntime", "1.30.0", 2, "warm", {"cores": "4-7"})
+    assert str(conditions) == "phone/onnxruntime-1.30.0-2threads-cores4-7"
+
+
 def test_a_saved_table_comes_back_equal(folder):
     loaded = LatencyTable.load(folder)
     assert replace(loaded, networks=()) == replace(TABLE, networks=())

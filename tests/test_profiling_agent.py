@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -19,7 +20,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.data import shipped
-from hwnas.device import load_device
+from hwnas.device import core_text, load_device
 from hwnas.errors import InputError, MeasurementFailed
 from hwnas.graph import Graph, Node
 from hwnas.ops import Conv2d
@@ -97,8 +98,67 @@ def test_the_agent_says_what_it_runs_on(agent):
 
     assert (identity.runtime, identity.version) == ("onnxruntime", library.__version__)
     assert identity.options["denormals"] == "zero" and identity.options["provider"] == "CPUExecutionProvider" and identity.options["intra_op_threads"] == 1
-    assert set(identity.system) == {"processor", "cores", "governor", "os", "arch", "python", "numpy"}
+    assert set(identity.system) - {"affinity", "clusters"} == {"processor", "cores", "governor", "os", "arch", "python", "numpy"}
     assert identity.system["cores"] == os.cpu_count()
+    if hasattr(os, "sched_getaffinity"):
+        assert identity.system["affinity"] == core_text(sorted(os.sched_getaffinity(0)))
+
+
+@pytest.mark.skipif(shutil.which("taskset") is None, reason="needs taskset (util-linux)")
+def test_the_local_agent_is_kept_to_cores_and_says_so():
+    core = max(os.sched_getaffinity(0))
+    with started_agent(replace(LOCALHOST, cores=str(core)), onnxruntime(), threads=1, seed=0) as agent:
+        assert agent.identity.system["affinity"] == agent.identity.options["cores"] == str(core)
+        assert agent.look()["usable_cores"] == 1
+
+
+def test_a_program_of_the_devices_file_is_the_agent(tmp_path):
+    program = tmp_path / "hwnas_onnxruntime_agent"
+    program.write_text(f"#!{sys.executable}\n{agent_source(AGENT).decode()}")
+    program.chmod(0o755)
+    with started_agent(replace(LOCALHOST, agent=str(tmp_path)), onnxruntime(), threads=1, seed=0) as agent:
+        assert agent.identity.runtime == "onnxruntime" and len(agent.identity.agent_sha256) == 64
+    program.unlink()
+    missing = pytest.raises(InputError, match="must be a program named hwnas_onnxruntime_agent in it")
+    with missing, started_agent(replace(LOCALHOST, agent=str(tmp_path)), onnxruntime(), threads=1, seed=0):
+        pass
+
+
+ARM = """processor\t: 0
+CPU implementer\t: 0x41
+CPU part\t: 0xd05
+
+processor\t: 1
+CPU implementer\t: 0x41
+CPU part\t: 0xd0d
+"""
+
+
+def test_processors_and_clusters_of_arm_are_told_from_what_linux_shows(tmp_path, monkeypatch):
+    """The cores of a phone as its files describe them: two small ones, then a large one, which is switched off."""
+    namespace: dict[str, object] = {"__name__": "contract"}
+    exec(compile((AGENT.parent / "agent_contract.py").read_text(), "agent_contract.py", "exec"), namespace)
+    for core, khz in ((0, 1_803_000), (1, 1_803_000), (2, 2_850_000)):
+        folder = tmp_path / f"cpu{core}" / "cpufreq"
+        folder.mkdir(parents=True)
+        (folder / "cpuinfo_max_freq").write_text(f"{khz}\n")
+        (folder / "scaling_governor").write_text("performance\n" if core == 2 else "schedutil\n")
+    namespace["core_folder"] = lambda core: tmp_path / f"cpu{core}"
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 2}, raising=False)
+    (tmp_path / "cpuinfo").write_text(ARM)
+
+    def elsewhere(path):
+        names = {"/proc/cpuinfo": tmp_path / "cpuinfo", "/proc/device-tree/model": tmp_path / "model"}
+        return names.get(str(path), Path(path))
+
+    namespace["Path"] = elsewhere
+    (tmp_path / "model").write_bytes(b"Board 4 Model B\0")
+    system = namespace["describe_system"]()
+    assert system["processor"] == "Board 4 Model B (implementer 0x41, parts 0xd05 0xd0d)"
+    assert (system["affinity"], system["clusters"], system["governor"]) == ("1-2", "0-1 to 1803 MHz, 2 to 2850 MHz", "performance, schedutil")
+    (tmp_path / "cpuinfo").write_text(ARM + "Hardware\t: Chip 888\n")
+    assert namespace["processor"]().startswith("Chip 888 (")
 
 
 def test_visits_come_in_the_order_asked_with_as_many_runs(agent):

@@ -151,6 +151,13 @@ def test_the_agent_runs_on_the_other_side(server):
     assert identity.runtime == "onnxruntime" and identity.system["cores"] == os.cpu_count()
 
 
+@pytest.mark.skipif(shutil.which("taskset") is None, reason="needs taskset (util-linux)")
+def test_the_agent_is_kept_to_cores_over_there(server):
+    core = str(max(os.sched_getaffinity(0)))
+    identity = greeted(replace(server.device(), cores=core))
+    assert identity.options["cores"] == identity.system["affinity"] == core
+
+
 def test_an_alias_of_the_users_configuration_is_an_address(server):
     assert greeted(server.device(address="board")).runtime == "onnxruntime"
 

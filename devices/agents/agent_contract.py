@@ -9,6 +9,7 @@ order, how often, what counts); the agent only runs and reports raw nanoseconds.
   {"op": "hello", "contract": 2, "threads": 1, "seed": 0}      must come first; "by": who measures, for others who would; "options":
                                                                {name: value} of the runtime, from the device's file
       -> {"ok": true, "contract": 2, "runtime": "onnxruntime", "version": ..., "options": {...}, "system": {...}}
+         in system "affinity", such as "4-7": the cores that it may run on, where the system tells; it is compared with what was asked for
       or, where another agent measures on this machine, {"ok": false, "held_by": who and since when, "error": ...}
   {"op": "look"} -> {"ok": true, "state": {...}}                clock, load, memory, frequencies and temperatures as they are now
   {"op": "load", "item": "e0", "bytes": N}, then exactly N bytes of a model with inputs of fixed shape
@@ -160,21 +161,66 @@ def anchor_ns(item, warmups, runs):
     return min(item.timed(runs))
 
 
-def describe_system():
-    model = platform.processor() or platform.machine()
+def usable_cores():
+    """Numbers of the cores that this program may run on, sorted; none where the system does not tell."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def list_of(cores):
+    """`0-3,6`, as Linux writes lists of cores."""
+    firsts = [core for core in cores if core - 1 not in cores]
+    lasts = [core for core in cores if core + 1 not in cores]
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in zip(firsts, lasts))
+
+
+def core_folder(core):
+    return Path(f"/sys/devices/system/cpu/cpu{core}")
+
+
+def clusters():
+    """`0-3 to 1800 MHz, 4-7 to 2400 MHz`: which cores are alike, by the clock rate they can reach; empty where the system does not tell."""
+    by_rate = {}
+    for core in range(os.cpu_count() or 0):
+        khz = number_in(core_folder(core) / "cpufreq/cpuinfo_max_freq")
+        if khz:
+            by_rate.setdefault(khz, []).append(core)
+    return ", ".join(f"{list_of(cores)} to {khz // 1000} MHz" for khz, cores in sorted(by_rate.items()))
+
+
+def processor():
+    """What /proc/cpuinfo calls it; ARM has no such name: there it is the board's, and what kinds of cores it has."""
+    known = {}
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
-            model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), model)
+            for line in file:
+                key, _, value = line.partition(":")
+                values = known.setdefault(key.strip(), [])
+                if value.strip() and value.strip() not in values:
+                    values.append(value.strip())
     except OSError:
         pass
-    return {
-        "processor": model,
+    if known.get("model name"):
+        return known["model name"][0]
+    board = known.get("Hardware") or known.get("Model") or [read_first_line("/proc/device-tree/model").strip("\0\n ")]
+    name = board[0] or platform.processor() or platform.machine()
+    kinds = f"implementer {' '.join(known['CPU implementer'])}, parts {' '.join(known.get('CPU part', []))}" if known.get("CPU implementer") else ""
+    return f"{name} ({kinds})" if kinds else name
+
+
+def describe_system():
+    cores = usable_cores()
+    governors = {read_first_line(core_folder(core) / "cpufreq/scaling_governor").strip() for core in cores or [0]} - {""}
+    system = {
+        "processor": processor(),
         "cores": os.cpu_count() or 1,
-        "governor": read_first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or "unknown",
+        "affinity": list_of(cores),
+        "clusters": clusters(),
+        "governor": ", ".join(sorted(governors)) or "unknown",
         "os": f"{platform.system()} {platform.release()}",
         "arch": platform.machine(),
         "python": platform.python_version(),
     }
+    return {key: value for key, value in system.items() if value != ""}
 
 
 def number_in(path):
@@ -199,14 +245,15 @@ def memory_available_bytes():
 def describe_state():
     """What may change from minute to minute, as whole numbers; what the system does not tell is left out."""
     state = {"clock_step_ns": clock_step_ns(), "memory_available_bytes": memory_available_bytes()}
-    if hasattr(os, "sched_getaffinity"):
-        state["usable_cores"] = len(os.sched_getaffinity(0))
+    cores = usable_cores()
+    if cores:
+        state["usable_cores"] = len(cores)
     if hasattr(os, "getloadavg"):
         state["load_1min_pct"] = round(100 * os.getloadavg()[0])  # of one core
-    cpu = "/sys/devices/system/cpu/cpu0/"
+    cpu = core_folder(cores[0] if cores else 0)
     files = (("cur", "scaling_cur_freq"), ("limit", "scaling_max_freq"), ("max", "cpuinfo_max_freq"))
-    state.update({f"frequency_{name}_khz": number_in(cpu + "cpufreq/" + file) for name, file in files})
-    state["throttled"] = number_in(cpu + "thermal_throttle/core_throttle_count")
+    state.update({f"frequency_{name}_khz": number_in(cpu / "cpufreq" / file) for name, file in files})
+    state["throttled"] = number_in(cpu / "thermal_throttle/core_throttle_count")
     for zone in sorted(Path("/sys/class/thermal").glob("thermal_zone*"))[:32]:
         name = read_first_line(zone / "type").strip()[:32] or "unnamed"
         state[f"temperature_{zone.name[len('thermal_zone') :]}_{name}_millicelsius"] = number_in(zone / "temp")

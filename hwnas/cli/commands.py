@@ -142,9 +142,13 @@ def device_list(as_json: Json = False) -> None:
 @device_app.command("add")
 def device_add(
     name: Annotated[str, typer.Argument(help="What it is called from now on.")],
-    transport: Annotated[str, typer.Option(help="How it is reached: local, ssh.")] = ...,  # type: ignore[assignment]
-    address: Annotated[str, typer.Option(help="Where: user@host, ssh://user@host:port, or a name of your ssh configuration.")] = "",
+    transport: Annotated[str, typer.Option(help="How it is reached: local, ssh, adb.")] = ...,  # type: ignore[assignment]
+    address: Annotated[
+        str, typer.Option(help="Where: user@host, ssh://user@host:port, a name of your ssh configuration, or a serial number of adb.")
+    ] = "",
     python: Annotated[str, typer.Option(help="Python on the device, such as ~/venv/bin/python; python3 by default.")] = "",
+    agent: Annotated[str, typer.Option(help="Folder with a program that is the agent there, and its libraries; the Python agent by default.")] = "",
+    cores: Annotated[str, typer.Option(help="Cores that it is measured on, such as 4-7; the system's choice by default.")] = "",
     runtime: Annotated[list[str] | None, typer.Option(help="What it can run, the preferred one first; onnxruntime by default.")] = None,
     processor: Annotated[str, typer.Option(help="Which of its processors.")] = "cpu",
     threads: Annotated[int, typer.Option(help="Threads it is measured with unless told otherwise.")] = 1,
@@ -161,6 +165,8 @@ def device_add(
         transport=transport,
         address=address,
         python=python,
+        agent=agent,
+        cores=cores,
         runtimes=runtime or ["onnxruntime"],
         processor=processor,
         threads=threads,

@@ -47,6 +47,7 @@ def device_rows(found: Mapping[str, Any]) -> list[list[str]]:
     return [
         ["reached by", f"{found['transport']} {found['address']}".strip()],
         ["processor", f"{system.get('processor', 'unknown')}, {before.get('usable_cores', '?')} of {system.get('cores', '?')} cores usable"],
+        ["cores", ", ".join([f"on {system.get('affinity', 'any')}{' as asked' * ('cores' in found['options'])}", *filter(None, [system.get("clusters")])])],
         ["clock rate", ", ".join([f"governor {system.get('governor', 'unknown')}", *ghz])],
         ["system", f"{system.get('os', 'unknown')} {system.get('arch', '')}, Python {system.get('python', '?')}"],
         ["runtime", f"{found['runtime']} {found['version']}, {found['threads']} thread(s)"],

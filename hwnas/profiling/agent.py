@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
 import os
 import socket
 import time
@@ -21,9 +20,10 @@ from hwnas.device import MAX_THREADS, Device
 from hwnas.errors import InputError, MeasurementFailed, RunHeld
 from hwnas.graph import Graph
 from hwnas.latency_table import Conditions
+from hwnas.profiling.agent_files import agent_sha256
 from hwnas.profiling.protocol import ANCHOR, TIMING, Burst, Timing, Visit
 from hwnas.profiling.runtime import Runtime
-from hwnas.profiling.transport import Connection, Transport, agent_source
+from hwnas.profiling.transport import Connection, Transport
 from hwnas.weights import random_weights
 
 CONTRACT = 2
@@ -66,7 +66,9 @@ class Refused(Exception):
 class Agent:
     """A started agent: `load` items, then `visit` them in any order."""
 
-    def __init__(self, connection: Connection, agent_sha256: str, *, threads: int, seed: int, timing: Timing, options: Mapping[str, str | int | bool]):
+    def __init__(
+        self, connection: Connection, sha256: str, *, threads: int, seed: int, timing: Timing, options: Mapping[str, str | int | bool], cores: str = ""
+    ):
         self._connection, self._timing = connection, timing
         hello = {"op": "hello", "contract": CONTRACT, "threads": threads, "seed": seed, "options": dict(options), "by": _whoami()}
         answer = self._ask(hello, seconds=_START_S)
@@ -74,7 +76,13 @@ class Agent:
         if answer.get("contract") != CONTRACT or not all(isinstance(text, str) for text in texts):
             raise MeasurementFailed(f"the agent speaks another contract than {CONTRACT}: {str(answer)[:120]}")
         runtime, version = (_printable(str(text)) for text in texts)
-        self.identity = Identity(runtime, version, _facts(answer.get("options")), _facts(answer.get("system")), agent_sha256)
+        in_force, system = _facts(answer.get("options")), _facts(answer.get("system"))
+        if cores and system.get("affinity") != cores:
+            raise MeasurementFailed(
+                f"the agent was started on cores {cores} and says that it runs on {system.get('affinity', 'others or any')}: "
+                f"some of them are switched off or not for it; change 'cores' in the device's file"
+            )
+        self.identity = Identity(runtime, version, {**in_force, **({"cores": cores} if cores else {})}, system, sha256)
 
     def load(self, item: str, model: bytes) -> Mapping[str, str | int | bool]:
         """How it will be executed, as far as the runtime tells. Raises Refused with the agent's reason where the model cannot be run."""
@@ -141,7 +149,7 @@ def started_agent(device: Device, runtime: Runtime, *, threads: int, seed: int, 
     try:
         try:
             options = device.options.get(runtime.name, {})
-            agent = Agent(connection, hashlib.sha256(agent_source(path)).hexdigest(), threads=threads, seed=seed, timing=timing, options=options)
+            agent = Agent(connection, agent_sha256(device, path), threads=threads, seed=seed, timing=timing, options=options, cores=device.cores)
         except Refused as error:
             if error.held_by:
                 raise RunHeld(f"{device.name} is being measured by {error.held_by}; wait until it ends or stop it, then run the same command again") from None

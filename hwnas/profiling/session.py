@@ -88,7 +88,8 @@ def profile(
     if (folder / TABLE).exists():
         table = LatencyTable.load(folder)
         known = {name: getattr(table.conditions, name) for name in ("device", "threads", "regime")}
-        refuse_other_options({**known, **table.protocol}, asked, folder)
+        known["cores"] = table.conditions.options.get("cores", "any")
+        refuse_other_options({**known, **table.protocol}, {**asked, "cores": device.cores or "any"}, folder)
         logger.info("%s holds the complete table of this profile already", folder)
         report("complete", len(table.entries), len(table.entries))
         return table

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from hwnas.device import Device, core_numbers
 from hwnas.errors import DamagedFile, MeasurementFailed
-
-if TYPE_CHECKING:
-    from hwnas.device import Device
 
 
 class Connection(Protocol):
@@ -52,6 +50,12 @@ def agent_source(agent: Path) -> bytes:
     except OSError as error:
         raise DamagedFile(f"cannot read the agent {agent}: {error.strerror or error}") from None
     return _CONTRACT.sub(lambda match: contract, source, count=1)
+
+
+def taskset(device: Device) -> list[str]:
+    """What stands before a command of a Linux system so that it runs on the device's cores alone; nothing where it names none."""
+    numbers = core_numbers(device.cores)
+    return ["taskset", f"{sum(1 << number for number in numbers):x}"] if numbers else []
 
 
 def parsed_answer(line: bytes, agent: str, what: str) -> dict[str, Any]:

@@ -35,19 +35,25 @@ def add_device(
     transport: str,
     address: str = "",
     python: str = "",
+    agent: str | Path = "",
+    cores: str = "",
     runtimes: Sequence[str] = ("onnxruntime",),
     processor: str = "cpu",
     threads: int = 1,
     description: str = "",
     replace: bool = False,
 ) -> Path:
-    """Write a device of one's own; its file. Nothing is connected to. replace: also where there is one of that name. Raises InputError."""
+    """Write a device of one's own; its file. Nothing is connected to. replace: also where there is one of that name. Raises InputError.
+
+    agent: folder with a program that is the agent there. cores: those that it is measured on, such as `4-7`.
+    """
     if Path(f"{name}.toml").name != f"{name}.toml":
         raise InputError(f"'{name}' is a path; a device is named by letters, digits, '.', '_' and '-'")
     path = own_devices() / f"{name}.toml"
     data: dict[str, Any] = {"description": description or f"{address or name}, over {transport}", "processor": processor, "transport": transport}
     data |= {"runtimes": list(runtimes), "threads": threads}
-    data |= {key: value for key, value in (("address", address), ("python", python)) if value}
+    own = {"address": address, "python": python, "agent": agent and str(Path(agent).expanduser().resolve()), "cores": cores}
+    data |= {key: value for key, value in own.items() if value}
     device = validate(data, f"{name}.toml")
     made: Transport = registry.create("profiling.transports", transport)
     made.check(device)

@@ -95,6 +95,7 @@ def doctor(folder: Path = Path()) -> tuple[Finding, ...]:
     machine = [("python", _python), ("processor", _processor), ("governor", _governor), ("CPU pressure", _pressure), ("clock", _clock)]
     rows = [_isolated(what, probe) for what, probe in machine]
     rows.append(_isolated("disk", lambda: _disk(Path(folder))))
+    rows.append(_isolated("adb", _adb))
     with ThreadPoolExecutor(2) as pool:
         return (*rows, *pool.map(probe_package, PACKAGES))
 
@@ -199,6 +200,18 @@ def _disk(folder: Path) -> Finding:
     free = shutil.disk_usage(there).free
     found = f"{free / 1e9:.1f} GB free in {there}"
     return Finding("disk", "works", found) if free >= LOW_DISK_BYTES else Finding("disk", "note", found, "free some space before training")
+
+
+def _adb() -> Finding:
+    """Its version alone: asking for devices would start its server."""
+    program = shutil.which("adb")
+    if program is None:
+        return Finding("adb", "missing", "not installed", "install Android's platform-tools (package adb); to measure phones")
+    done = subprocess.run([program, "version"], capture_output=True, text=True, timeout=IMPORT_SECONDS, stdin=subprocess.DEVNULL)
+    lines = [line.strip() for line in done.stdout.splitlines() if "ersion" in line]
+    if done.returncode != 0 or not lines:
+        return Finding("adb", "broken", _short(done.stderr or done.stdout), "install Android's platform-tools (package adb); to measure phones")
+    return Finding("adb", "works", ", ".join(lines)[:200])
 
 
 def healthy(findings: Sequence[Finding]) -> bool:

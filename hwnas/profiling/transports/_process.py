@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hwnas.errors import MeasurementFailed
@@ -20,16 +22,22 @@ MAX_ANSWER_BYTES = 256 << 20
 class ProcessConnection:
     """The child runs in an empty folder of its own and in its own session: Ctrl-C reaches us, who let it finish what it measures.
 
-    agent: what it is called in messages, such as `the agent on pi4`.
+    agent: what it is called in messages, such as `the agent on pi4`; environment: variables beside those of this process.
     """
 
-    def __init__(self, command: Sequence[str], agent: str = "the agent"):
+    def __init__(self, command: Sequence[str], agent: str = "the agent", environment: Mapping[str, str] = MappingProxyType({})):
         self.agent = agent
         self._folder = tempfile.TemporaryDirectory(prefix="hwnas-agent-")
         with Path(self._folder.name, "stderr").open("wb") as log:
             try:
                 self._process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=self._folder.name, start_new_session=True
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    cwd=self._folder.name,
+                    env={**os.environ, **environment},
+                    start_new_session=True,
                 )
             except OSError as error:
                 self._folder.cleanup()

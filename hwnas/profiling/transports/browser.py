@@ -51,8 +51,10 @@ class BrowserTransport:
         self._announce, self._wait_s = announce, wait_s
 
     def check(self, device: Device) -> None:
-        """Raises InputError where the address is none that a page can be served at."""
+        """Raises InputError where the address is none that a page can be served at, and for what no browser lets one choose."""
         parse_address(device.address)
+        if device.agent or device.cores:
+            raise InputError(f"{device.name} is a browser, which runs hwnas's page on cores of its own choice; remove 'agent' and 'cores' from its file")
 
     def start(self, device: Device, agent: Path) -> Connection:
         """Returns when a browser has opened the page. Raises InputError, DamagedFile, MeasurementFailed where none does in time."""

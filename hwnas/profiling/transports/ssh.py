@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hwnas.device import Device
 from hwnas.errors import ConnectionLost, InputError, MeasurementFailed
-from hwnas.profiling.transport import Connection, Transport, agent_source
+from hwnas.profiling.transport import Connection, Transport, agent_source, taskset
 from hwnas.profiling.transports._process import ProcessConnection
 
 OLDEST_PYTHON = (3, 8)
@@ -71,6 +71,8 @@ class SshTransport:
     def check(self, device: Device) -> None:
         if not device.address:
             raise InputError(f"{device.name} has transport 'ssh' and no address; give it one, such as user@host")
+        if device.agent:
+            raise InputError(f"{device.name} has transport 'ssh', which sends the agent in Python; remove 'agent'")
         Target.parse(device.address)
 
     def start(self, device: Device, agent: Path) -> Connection:
@@ -99,7 +101,8 @@ class SshConnection(ProcessConnection):
         self._word = f"hwnas-{secrets.token_hex(8)}"
         self._noise = b""
         # The device's shell receives the interpreter's name as it is, so that ~ is expanded; its characters were checked.
-        super().__init__(["ssh", *config, *_OPTIONS, *self._target.arguments, f'{self._python} -c "{_loader(self._word)}"'], f"the agent on {self._where}")
+        line = " ".join([*taskset(device), f'{self._python} -c "{_loader(self._word)}"'])
+        super().__init__(["ssh", *config, *_OPTIONS, *self._target.arguments, line], f"the agent on {self._where}")
 
     def send_agent(self, source: bytes) -> None:
         """Wait until Python runs, then hand it the agent's source. Raises MeasurementFailed with what to do about it."""
