@@ -326,6 +326,8 @@ class Agent:
         op = request.get("op")
         if op == "hello":
             return self.hello(request)
+        if op in ("look", "layers") and self.options is None:
+            raise Refused("the first request must be hello")
         if op == "look":
             return {"ok": True, "state": {**describe_state(), **self.runtime.state()}}
         if op == "load":

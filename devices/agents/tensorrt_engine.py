@@ -21,6 +21,10 @@ except ImportError as error:
 
 #: Runtime -> names that it is imported by: the first one there is. The wheels of TensorRT for RTX have the second.
 MODULES = {"tensorrt": ("tensorrt",), "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
+INSTALL = {
+    "tensorrt": "on JetPack: sudo apt install python3-libnvinfer, and no virtual environment that hides it; elsewhere: pip install tensorrt",
+    "tensorrt_rtx": "pip install tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings",
+}
 HARDWARE = ("none", "ampere_plus", "same_compute_capability")
 #: A core of DLA holds 16 loadables, and one engine may be several: only the anchor and what is timed are kept open there.
 OPEN_ON_DLA = 2
@@ -74,7 +78,7 @@ def library(runtime):
             reasons.append(" ".join(str(error).split()))
         else:
             return module, Dialect(runtime, str(getattr(module, "__version__", "")))
-    raise Refused(f"{sys.executable} cannot import {runtime}: {reasons[0][:300]}")
+    raise Refused(f"{sys.executable} cannot import {runtime}: {reasons[0][:300]}; {INSTALL[runtime]}")
 
 
 def checked_options(asked, dialect):
@@ -124,6 +128,7 @@ def parsed(trt, dialect, builder, log, model):
     """
     flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if dialect.typed_by_flag else 0
     network = builder.create_network(flags)
+    network.name = "hwnas"  # it is part of the plan, and by default counts the networks of the process: equal plans would differ
     parser = trt.OnnxParser(network, log)
     if parser.parse(model) and network.num_outputs:  # what is no ONNX at all may be parsed to nothing
         return network, parser, []
@@ -357,15 +362,9 @@ class TensorRt:
         if threads != 1:
             raise Refused(f"{self.name} runs on one stream that one thread of the host feeds: threads must be 1, got {threads}")
         self.cuda = CudaDriver()
-        self.trt, self.dialect = library(self.name)
-        trt = self.trt
-        self.version = str(trt.__version__)
-        self.chosen = checked_options(options, self.dialect)
         self.handle = self.cuda.stream.value
-        self.log = new_logger(trt)
-        self.builder = trt.Builder(self.log)
-        self.config = self.configured()
-        self.runtime = trt.Runtime(self.log)
+        self.set_up_builder(*library(self.name), options)
+        self.runtime = self.trt.Runtime(self.log)
         dla = self.chosen.get("dla_core")
         if dla is not None:
             self.runtime.DLA_core = dla
@@ -378,6 +377,14 @@ class TensorRt:
         self.system = {**gpu, "processor": processor, "host_processor": describe_system()["processor"], "numpy": np.__version__}
         return {**self.in_force(), **conditions()}
 
+    def set_up_builder(self, trt, dialect, options):
+        """All that comes before a GPU is needed. Raises Refused."""
+        self.trt, self.dialect, self.version = trt, dialect, str(trt.__version__)
+        self.chosen = checked_options(options, dialect)
+        self.log = new_logger(trt)
+        self.builder = trt.Builder(self.log)
+        self.config = self.configured()
+
     def configured(self):
         """The builder's configuration. Raises Refused where the device has no such thing as was asked for."""
         trt, chosen = self.trt, self.chosen
@@ -388,7 +395,10 @@ class TensorRt:
         if chosen.get("optimization_level") is not None:
             config.builder_optimization_level = chosen["optimization_level"]
         if chosen.get("hardware") is not None:
-            config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, chosen["hardware"].upper())
+            level = getattr(trt.HardwareCompatibilityLevel, chosen["hardware"].upper())
+            config.hardware_compatibility_level = level
+            if config.hardware_compatibility_level != level:  # it is not an error to TensorRT
+                raise Refused(f"hardware {chosen['hardware']} was not taken by this builder: leave it out")
         if chosen.get("dla_core") is not None:
             if chosen["dla_core"] >= self.builder.num_DLA_cores:
                 raise Refused(f"dla_core {chosen['dla_core']} is not there: this device and version have {self.builder.num_DLA_cores} cores of DLA")
