@@ -1,7 +1,7 @@
 """A parser check: can the parser of TensorRT for RTX read an ONNX model, and its builder make an engine of it? It needs no GPU.
 
-TensorRT and TensorRT for RTX share their ONNX parser's code, so what one of them cannot read the other can hardly. It is a parser check and no more: nothing is run,
-so it says nothing about latency, and nothing about outputs.
+TensorRT and TensorRT for RTX share the code of their ONNX parsers, so what one of them cannot read the other can hardly. It is a parser
+check and no more: nothing is run, so it says nothing about latency, and nothing about outputs.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from hwnas import cli
-from hwnas.verbs import doctor as module
 from hwnas.index import BlockIndex
 from hwnas.spaces.ofa_mini import ofa_mini
+from hwnas.verbs import doctor as module
 from hwnas.verbs.doctor import PACKAGES, TENSORRT_PATHS, Finding, Package, doctor, healthy, probe_package, tensorrt_path
 from tests.simulated_tables import simulated_table
 

@@ -93,7 +93,7 @@ def test_what_an_agent_imports_from_elsewhere_stays_an_import(tmp_path):
     (tmp_path / "part.py").write_text("from os import path\nfrom other import B\nA = 1\n")
     (tmp_path / "other.py").write_text("B = 2\n")
     (tmp_path / "some_agent.py").write_text("from part import A\nfrom other import B\nprint(A)\n")
-    assert agent_source(tmp_path / "some_agent.py").decode().split() == "from os import path B = 2 A = 1 print(A)".split()
+    assert agent_source(tmp_path / "some_agent.py").decode().split("\n") == ["from os import path", "B = 2", "", "A = 1", "", "", "print(A)", ""]
     with pytest.raises(DamagedFile, match="cannot read the agent"):
         agent_source(tmp_path / "no_agent.py")
 

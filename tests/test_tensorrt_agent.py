@@ -71,7 +71,9 @@ def test_versions_differ_in_how_strong_typing_is_asked_for_and_in_the_timing_cac
         assert ("same_compute_capability" in dialect.hardware) == third
 
 
-@pytest.mark.parametrize(("runtime", "version"), [("tensorrt", "8.6.1"), ("tensorrt", "10.2.0"), ("tensorrt", "12.0.0"), ("tensorrt", ""), ("tensorrt_rtx", "1.3.0")])
+@pytest.mark.parametrize(
+    ("runtime", "version"), [("tensorrt", "8.6.1"), ("tensorrt", "10.2.0"), ("tensorrt", "12.0.0"), ("tensorrt", ""), ("tensorrt_rtx", "1.3.0")]
+)
 def test_versions_that_nobody_looked_at_are_refused(agents, runtime, version):
     with pytest.raises(agents.agent_contract.Refused, match=f"{runtime} is version {version or 'unknown'}; this agent speaks"):
         agents.tensorrt_engine.Dialect(runtime, version)
@@ -87,7 +89,7 @@ def test_options_that_are_not_given_are_left_to_tensorrt(agents):
 @pytest.mark.parametrize(
     ("runtime", "options", "words"),
     [
-        ("tensorrt", {"turbo": True}, "unknown option 'turbo'; this runtime has cuda_graph, dla_core, gpu_fallback"),
+        ("tensorrt", {"turbo": True}, "unknown option 'turbo'; this runtime has cuda_graph, workspace_mib, dla_core, gpu_fallback"),
         ("tensorrt", {"fp16": True}, "unknown option 'fp16'"),  # precision is in the file
         ("tensorrt_rtx", {"dla_core": 0}, "unknown option 'dla_core'; this runtime has cuda_graph, workspace_mib"),
         ("tensorrt", {"workspace_mib": 0}, "workspace_mib must be a whole number from 1"),

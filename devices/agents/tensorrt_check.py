@@ -20,7 +20,7 @@ def checked(model, build):
     trt, dialect = library("tensorrt_rtx")
     log = new_logger(trt)
     builder = trt.Builder(log)
-    network, parser, problems = parsed(trt, dialect, builder, log, model)
+    network, _parser, problems = parsed(trt, dialect, builder, log, model)
     answer = {"version": trt.__version__, "problems": problems, "layers": 0 if problems else network.num_layers}
     if build and not problems:
         try:

@@ -64,7 +64,7 @@ class Dialect:
         self.timing_cache = not self.rtx
         # RTX captures CUDA graphs itself, by its runtime configuration; elsewhere the stream is captured.
         self.own_graphs = self.rtx
-        self.options = ("cuda_graph", "workspace_mib") if self.rtx else ("cuda_graph", "dla_core", "gpu_fallback", "hardware", "optimization_level", "workspace_mib")
+        self.options = ("cuda_graph", "workspace_mib", *(() if self.rtx else ("dla_core", "gpu_fallback", "hardware", "optimization_level")))
         self.hardware = HARDWARE[: 3 if numbers >= [10, 16] else 2]  # the third is missing in 10.3, and there in 10.16
 
 
