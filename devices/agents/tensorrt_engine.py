@@ -28,6 +28,7 @@ INSTALL = {
 HARDWARE = ("none", "ampere_plus", "same_compute_capability")
 #: A core of DLA holds 16 loadables, and one engine may be several: only the anchor and what is timed are kept open there.
 OPEN_ON_DLA = 2
+MAX_PROBLEMS = 1000  # that a parser's are told of one model
 
 #: TensorRT's type -> numpy's, of values that come or go; bfloat16 as its bits.
 TYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "uint16", "INT8": "int8", "UINT8": "uint8", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}
@@ -133,7 +134,7 @@ def parsed(trt, dialect, builder, log, model):
     if parser.parse(model) and network.num_outputs:  # what is no ONNX at all may be parsed to nothing
         return network, parser, []
     problems = []
-    for each in (parser.get_error(i) for i in range(parser.num_errors)):
+    for each in (parser.get_error(i) for i in range(min(parser.num_errors, MAX_PROBLEMS))):
         operator = each.node_operator()
         reason = " ".join(each.desc().split())[:300] if not operator or parser.supports_operator(operator) else "it does not know this operator"
         problems.append({"operator": operator, "node": each.node_name()[:100], "reason": reason})
