@@ -1,7 +1,7 @@
 """Hardware-aware neural architecture search: profile a device, search under a latency budget, export what is measured to fit.
 
 Each command of the shell is a function here: `profile`, `train`, `search`, `verify`, `export`, `report`, `show_space`, `doctor`,
-`list_devices`, `add_device` and `check_device`, and for `hwnas table` `list_tables`, `show_table`, `check_table`, `import_table`,
+`list_devices`, `add_device`, `check_device` and `check_tensorrt`, and for `hwnas table` `list_tables`, `show_table`, `check_table`, `import_table`,
 `export_table`, `merge_tables` and `diff_tables`. They, and with them PyTorch and the rest, are imported when they are first asked for;
 `import hwnas` alone needs numpy.
 """
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hwnas.verbs.device import list_devices as list_devices
     from hwnas.verbs.doctor import doctor as doctor
     from hwnas.verbs.export import export as export
+    from hwnas.verbs.parser_check import check_tensorrt as check_tensorrt
     from hwnas.verbs.profile import profile as profile
     from hwnas.verbs.report import report as report
     from hwnas.verbs.search import search as search
@@ -59,6 +60,7 @@ _VERBS = {
     "add_device": "hwnas.verbs.device",
     "check_device": "hwnas.verbs.device",
     "check_table": "hwnas.verbs.table",
+    "check_tensorrt": "hwnas.verbs.parser_check",
     "diff_tables": "hwnas.verbs.table",
     "doctor": "hwnas.verbs.doctor",
     "export": "hwnas.verbs.export",

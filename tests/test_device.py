@@ -130,8 +130,9 @@ def test_a_device_that_was_added_is_found_by_its_name(own):
     path = add_device("pi4", transport="ssh", address="ssh://me@pi:2222", python="~/venv/bin/python", threads=4)
     assert path == own / "pi4.toml"
     assert load_device("pi4") == Device("pi4", "ssh://me@pi:2222, over ssh", "cpu", "ssh", ("onnxruntime",), 4, "ssh://me@pi:2222", "~/venv/bin/python")
-    assert device_names() == ["browser", "localhost", "pi4"]
-    assert [(each["name"], each["origin"]) for each in list_devices()] == [("browser", "shipped"), ("localhost", "shipped"), ("pi4", "own")]
+    assert device_names() == ["browser", "localhost", "nvidia_gpu", "pi4"]
+    shipped_ones = [(name, "shipped") for name in ("browser", "localhost", "nvidia_gpu")]
+    assert [(each["name"], each["origin"]) for each in list_devices()] == [*shipped_ones, ("pi4", "own")]
 
 
 def test_a_phone_that_was_added_has_the_folder_of_its_agent_whole(own, tmp_path, monkeypatch):
@@ -195,7 +196,7 @@ def test_a_damaged_file_of_ones_own_is_a_row_and_hides_no_other(own, monkeypatch
         assert ended.value.code == 0
     out = capsys.readouterr().out
     assert "cannot be read" in out and "me@pi" not in out
-    assert [each["name"] for each in json.loads(out[out.index("[\n") :])] == ["broken", "browser", "localhost", "pi4"]
+    assert [each["name"] for each in json.loads(out[out.index("[\n") :])] == ["broken", "browser", "localhost", "nvidia_gpu", "pi4"]
 
 
 def test_own_devices_are_where_the_system_keeps_settings(monkeypatch, tmp_path):

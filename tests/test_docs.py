@@ -37,10 +37,13 @@ from hwnas.driver import drive
 
 #: Commands that no test runs as they stand, and why. Their options are checked all the same; `*` stands for anything.
 NOT_RUN = {
+    "hwnas check-tensorrt *": "needs TensorRT for RTX, 100 MB; tests/test_tensorrt_parser.py does where that is installed",
+    "hwnas device check orin.toml": "measures on a board with a GPU, which none of us has: docs/tensorrt.md says what was checked",
     "hwnas device check pi4": "measures on a board; tests/test_profiling_ssh.py does over a real SSH server",
     "hwnas device check pixel8": "measures on a phone; tests/test_profiling_adb.py does over ADB's real client",
     "hwnas device serve*": "serves until it is ended; tests/test_browser.py does with a real browser",
     "hwnas profile browser*": "needs a browser; tests/test_browser.py has one where there is any",
+    "hwnas profile orin.toml *": "measures on a board with a GPU, which none of us has: docs/tensorrt.md says what was checked",
     "hwnas profile pi4 *": "measures on a board; tests/test_profiling_ssh.py does over a real SSH server",
     "hwnas profile pixel8 *": "measures on a phone; tests/test_profiling_adb.py does over ADB's real client",
     "make *": "installs, then runs these tests, the benchmarks, or examples/end_to_end.sh, which the fixture `demo` runs",

@@ -4,13 +4,17 @@ import dataclasses
 import json
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hwnas import cli
+from hwnas.index import BlockIndex
+from hwnas.spaces.ofa_mini import ofa_mini
 from hwnas.verbs import doctor as module
-from hwnas.verbs.doctor import PACKAGES, Finding, Package, doctor, healthy, probe_package
+from hwnas.verbs.doctor import PACKAGES, TENSORRT_PATHS, Finding, Package, doctor, healthy, probe_package, tensorrt_path
+from tests.simulated_tables import simulated_table
 
 PYPROJECT = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text())["project"]
 
@@ -75,6 +79,26 @@ def test_every_package_and_extra_named_is_declared():
         assert any(name == package.distribution or name.startswith(f"{package.distribution}-") for name in declared), package
 
 
+@pytest.mark.parametrize("path", TENSORRT_PATHS, ids=lambda path: path.what)
+def test_a_way_to_tensorrt_was_not_run_on_hardware_until_a_measured_table_of_it_is_shipped(path, tmp_path):
+    index = BlockIndex(ofa_mini(resolutions=(32,)))
+    table = simulated_table(index, lambda total, layers, activations: total, networks=0)
+    version = f"{path.version}9"
+    conditions = replace(table.conditions, runtime=path.runtime, version=version)
+    replace(table, conditions=conditions, provenance={"date": "2026-11-25"}).save(tmp_path / "simulated")
+    replace(table, origin="measured", conditions=conditions).save(tmp_path / "of_nobody_knows_what")
+    other = replace(conditions, version="8.6.1")
+    replace(table, origin="measured", conditions=other, provenance={"date": "2026-11-25"}).save(tmp_path / "another_version")
+    assert tensorrt_path(path, tmp_path).found == "not yet run on hardware" and tensorrt_path(path, tmp_path).state == "note"
+    replace(table, origin="measured", conditions=conditions, provenance={"date": "2026-11-25"}).save(tmp_path / "orin" / "table")
+    assert tensorrt_path(path, tmp_path) == Finding(path.what, "works", "has been run: orin/table, 2026-11-25")
+
+
+def test_all_ways_to_tensorrt_are_listed():
+    rows = {row.what: row for row in doctor()}
+    assert {path.what for path in TENSORRT_PATHS} <= set(rows)
+
+
 def test_an_odd_answer_of_the_system_is_a_row(monkeypatch):
     def fails():
         raise ZeroDivisionError("no clock")
@@ -127,6 +151,6 @@ def test_the_command_shows_the_rows_and_fails_where_the_main_job_cannot_run(monk
     with pytest.raises(SystemExit) as ended:
         cli.main()
     captured = capsys.readouterr()
-    row = json.loads(captured.out)[-1]
+    row = next(each for each in json.loads(captured.out) if each["what"] == "nothing")
     assert ended.value.code == 1 and row["state"] == "missing" and set(row) == {each.name for each in dataclasses.fields(Finding)}
     assert captured.err.count("\n") == 1

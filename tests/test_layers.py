@@ -18,7 +18,7 @@ LAYERS = (
     ("backends", "predictor", "predictors", "features", "quality", "memory", "growing"),
     ("images", "datasets", "profiling", "supernet", "training", "problem", "feasible_set", "rewards", "pareto", "exact", "expectation", "milp", "surrogate"),
     ("searcher", "searchers", "optuna_search"),
-    ("run", "driver", "executor", "exporter", "exporters", "manifest", "kit", "testing"),
+    ("run", "driver", "executor", "exporter", "exporters", "manifest", "kit", "testing", "tensorrt_parser"),
     ("report_data", "report_html", "report_plot", "report_text", "report_words"),
     ("verbs",),
     ("cli", "__main__"),

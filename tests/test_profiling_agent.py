@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.data import shipped
 from hwnas.device import core_text, load_device
-from hwnas.errors import InputError, MeasurementFailed
+from hwnas.errors import DamagedFile, InputError, MeasurementFailed
 from hwnas.graph import Graph, Node
 from hwnas.ops import Conv2d
 from hwnas.profiling.agent import Agent, Burst, Refused, started_agent
@@ -78,6 +78,46 @@ def test_an_agent_is_sent_as_one_source_of_which_the_contract_is_part():
     source = agent_source(AGENT).decode()
     ast.parse(source, feature_version=(3, 8))
     assert "\nfrom agent_contract" not in source and "def take_lease" in source and "class OnnxRuntime" in source
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in AGENT.parent.glob("*_agent.py")))
+def test_an_agent_of_several_files_is_one_source_that_defines_every_name_once(name):
+    tree = ast.parse(agent_source(AGENT.parent / name))
+    own = {path.stem for path in AGENT.parent.glob("*.py")}
+    assert not {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)} & own, "no file is left out"
+    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assigned = [target.id for node in tree.body if isinstance(node, ast.Assign) for target in node.targets if isinstance(target, ast.Name)]
+    assert len(defined + assigned) == len(set(defined + assigned)), "of two of one name the later one would serve both files"
+
+
+def test_what_an_agent_imports_from_elsewhere_stays_an_import(tmp_path):
+    (tmp_path / "part.py").write_text("from os import path\nfrom other import B\nA = 1\n")
+    (tmp_path / "other.py").write_text("B = 2\n")
+    (tmp_path / "some_agent.py").write_text("from part import A\nfrom other import B\nprint(A)\n")
+    assert agent_source(tmp_path / "some_agent.py").decode().split("\n") == ["from os import path", "B = 2", "", "A = 1", "", "", "print(A)", ""]
+    with pytest.raises(DamagedFile, match="cannot read the agent"):
+        agent_source(tmp_path / "no_agent.py")
+
+
+def test_a_runtime_without_a_profiler_says_so(agent):
+    with pytest.raises(Refused, match="onnxruntime times no layers here"):
+        agent.layers("good", 3)
+    with pytest.raises(Refused, match="no item 'ghost' is loaded"):
+        agent.layers("ghost", 3)
+
+
+def test_layers_of_an_agent_are_names_with_nanoseconds(tmp_path):
+    connection, agent = lying_agent(tmp_path, [], layers=[["conv\x1b", 1200], ["act", 0]])
+    assert agent.layers("a", 5) == [("conv?", 1200), ("act", 0)]
+    connection.close()
+
+
+@pytest.mark.parametrize("layers", [None, {}, [["conv"]], [["conv", 1.5]], [["conv", -1]], [[1, 1]], [["conv", True]], [["conv", 1]] * 10_001])
+def test_layers_that_cannot_be_are_not_believed(tmp_path, layers):
+    connection, agent = lying_agent(tmp_path, [], layers=layers)
+    with pytest.raises(MeasurementFailed, match="layers of 'a' are not"):
+        agent.layers("a", 5)
+    connection.close()
 
 
 def test_options_that_the_runtime_does_not_have_are_refused():
@@ -288,10 +328,10 @@ def test_an_answer_outside_the_contract_is_refused(tmp_path, answer):
 GOOD_VISIT = {"item": "a", "ns": [10, 20], "anchor_ns": [5, 6], "at_ns": 0, "wall_ns": 40, "cpu_ns": 40, "involuntary": None, "psi_us": 0, "steal_ms": 0}
 
 
-def lying_agent(tmp_path, visits):
+def lying_agent(tmp_path, visits, layers=()):
     hello = {"ok": True, "contract": 2, "runtime": "r", "version": "1", "options": {}, "system": {}}
     path = tmp_path / "answers.json"
-    path.write_text(json.dumps([hello, {"ok": True, "visits": visits}]))
+    path.write_text(json.dumps([hello, {"ok": True, "visits": visits, "layers": layers}]))
     connection = foreign(tmp_path, f"for each in json.load(open({str(path)!r})): sys.stdin.readline(); print(json.dumps(each), flush=True)")
     return connection, Agent(connection, "ab" * 32, threads=1, seed=0, timing=TIMING, options={})
 

@@ -21,8 +21,8 @@ def visit(ns, anchor=100, involuntary=0):
     return Visit("anchor", tuple(ns), anchor, anchor, 0, sum(ns), sum(ns), involuntary, 0, 0)
 
 
-def found(visits=None, system=None, before=None, after=None, threads=1):
-    identity = Identity("onnxruntime", "1", {}, QUIET | (system or {}), "ab" * 32)
+def found(visits=None, system=None, before=None, after=None, threads=1, options=None):
+    identity = Identity("onnxruntime", "1", options or {}, QUIET | (system or {}), "ab" * 32)
     state = STATE | (before or {})
     return assess(identity, state, state | (after or {}), visits or [visit([1000, 1010])] * 10, threads=threads, seconds=1.0)
 
@@ -81,6 +81,7 @@ def test_temperatures_are_told_by_sensor():
 def test_a_quiet_device_needs_nothing():
     assert found().advice == ()
     assert found(system={"governor": "unknown"}).advice == ()  # not shown is no fault
+    assert found(options={"gpu_clock": "fixed at 1300 MHz"}).advice == ()
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,7 @@ def test_a_quiet_device_needs_nothing():
     [
         ({"system": {"governor": "ondemand"}}, "the governor is 'ondemand'"),
         ({"before": {"frequency_limit_khz": 1_500_000, "frequency_max_khz": 2_400_000}}, "limited to 1.50 of 2.40 GHz"),
+        ({"options": {"gpu_clock": "306 to 1300 MHz"}}, "the GPU's clock moves, 306 to 1300 MHz"),
         ({"before": {"on_mains": False}}, "plug it in"),
         ({"threads": 8}, "8 threads share 4 usable core"),
         ({"before": {"load_1min_pct": 120}}, "kept 1.2 cores busy"),

@@ -279,6 +279,49 @@ def test_a_model_that_brings_the_agent_down_is_named_and_left_out_the_next_time(
     assert len(table.entries) == 6
 
 
+BUILDING_AGENT = """
+import json, sys
+sys.path.insert(0, {folder!r})
+import agent_contract, onnxruntime_agent
+
+class Building(agent_contract.Agent):
+    def load(self, request):
+        answer = super().load(request)
+        plan = json.load(open({plans!r})).get(request["item"], "ab" * 32)
+        return dict(answer, facts={{"plan_sha256": plan}})
+
+agent_contract.Agent = Building
+agent_contract.main(onnxruntime_agent.OnnxRuntime())
+"""
+
+
+def test_what_was_measured_of_another_plan_is_measured_again(tmp_path):
+    """The device builds something of each model, as TensorRT does, and after an interruption something else of one of them."""
+    agent, runtime, plans, folder = (tmp_path / name for name in ("agent.py", "building.py", "plans.json", "table"))
+    agent.write_text(BUILDING_AGENT.format(folder=str(shipped("devices") / "agents"), plans=str(plans)))
+    runtime.write_text(CRASHING_RUNTIME.format(agent=str(agent)).replace("crashing", "building"))
+    plans.write_text("{}")
+    device, index = replace(DEVICE, runtimes=(f"{runtime}:building",)), BlockIndex(small_space())
+
+    def interrupt(stage, done, total):
+        if stage == "measure" and done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        profile(index, device, folder, visits=3, networks=0, progress=interrupt)
+    before = Counter(visit.item for visit in recorded(folder))
+    assert all(before[f"e{i}"] >= 3 for i in range(6))
+    plans.write_text('{"e1": "' + "cd" * 32 + '"}')
+    table = profile(index, device, folder, visits=3, networks=0)
+    with Store(folder / FILE, write=False) as store:
+        events, kept = [event for event in store.events() if event.kind == "visits"], Record(store)
+    made = Counter(visit[0] for event in events for visit in event.body["visits"])
+    assert kept.plans == {f"e{i}": ("cd" if i == 1 else "ab") * 32 for i in range(6)}
+    assert made["e1"] == before["e1"] + Counter(visit.item for visit in kept.visits)["e1"], "the former visits are on record and do not count"
+    assert table.entries[sorted(table.entries)[1]].visits == Counter(visit.item for visit in kept.visits)["e1"]
+    assert len(str(table.provenance["plans_sha256"])) == 64
+
+
 def test_a_record_of_something_else_is_refused(tmp_path):
     with Store(tmp_path / FILE) as store:
         store.append("recipe", {"eggs": 2})

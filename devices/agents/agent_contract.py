@@ -21,6 +21,8 @@ order, how often, what counts); the agent only runs and reports raw nanoseconds.
          the last three null where the system does not tell; or {"item", "error"}. Beside them "crowding_pct": of the cores that this
          agent's threads leave free, how much other programs used meanwhile; null where unknown, or the request took less than 0.2 s
          With "cold": true beside warmups (then 0) and runs, each run opens the model anew, and its time is that of opening and running it.
+  {"op": "layers", "item": "e0", "runs": 20}                    what each layer takes, by the runtime's own profiler: a pass of its own, after
+      -> {"ok": true, "item": "e0", "layers": [[name, ns], ...]}  which nothing that is timed is profiled. Shares of a run; their sum is no latency
   {"op": "bye"} -> {"ok": true}, then the program ends; so it does at the end of stdin.
 
 A request that cannot be answered gets {"ok": false, "error": "one sentence"}; the program goes on. No path is taken from the host,
@@ -30,9 +32,11 @@ Any request may give "seconds", after which the system ends this program if it h
 ten minutes, its host being gone. What the machine has no memory for is an error. From hello on it holds the machine's lease: one agent
 measures at a time, whoever started it. HWNAS_LEASE in its environment names another lease than the machine's, or, empty, none.
 
-The file of a runtime calls `main` with an object that has `name` and `version` (texts), `packages` ({name: version} of what else it rests
-on), `start(threads, options) -> the options in force`, all of `options` being among them, and `load(model, seed) -> item`. An item has
-`warm_up(runs)`, `timed(runs) -> [ns]`, `open()`, which opens the model anew, and `facts`. Both raise Refused with one sentence.
+The file of a runtime may import others of this folder in the same way. It calls `main` with an object that has `name` and `version` (texts),
+`system` ({name: text or whole number} of what else it rests on; its `processor` is the one that models run on, where that is not the host's),
+`start(threads, options) -> the options in force`, all of `options` being among them, `load(model, seed) -> item`, and `state()`, for `look`. An
+item has `warm_up(runs)`, `timed(runs) -> [ns]`, `open()`, which opens the model anew, `facts`, and, where its runtime has a profiler,
+`layers(runs) -> [(name, ns)]`. All raise Refused with one sentence.
 """
 
 import errno
@@ -55,6 +59,7 @@ except ImportError:  # Windows
 CONTRACT = 2
 MAX_LINE_BYTES = 8 << 20
 MAX_MODEL_BYTES = 1 << 30
+MAX_TENSOR_ELEMENTS = 1 << 28
 MAX_ITEMS = 100000
 MAX_OPTIONS = 64
 MAX_VISITS = 100000
@@ -63,6 +68,7 @@ MAX_JOB_S = 86400
 LEAST_CROWDING_S = 0.2  # the system counts in steps of 10 ms
 LEAST_SPARE_CORES = 0.2
 IDLE_S = 600
+EXTERNAL_DATA_KEY = b"\x0a\x08location"  # StringStringEntryProto.key = "location", which only external tensors carry
 LEASE_PATIENCE_S = 5  # an agent whose host was killed ends after what it is running
 
 
@@ -80,6 +86,12 @@ def quoted(value):
 
 def sentence(error):
     return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+
+
+def refuse_external_data(model):
+    """Before anything is opened: a model's tensors are in the model."""
+    if EXTERNAL_DATA_KEY in model:
+        raise Refused("the model refers to external data files, which are refused")
 
 
 def involuntary_switches():
@@ -361,12 +373,16 @@ class Agent:
         op = request.get("op")
         if op == "hello":
             return self.hello(request)
+        if op in ("look", "layers") and self.options is None:
+            raise Refused("the first request must be hello")
         if op == "look":
-            return {"ok": True, "state": describe_state()}
+            return {"ok": True, "state": {**describe_state(), **self.runtime.state()}}
         if op == "load":
             return self.load(request)
         if op == "run":
             return self.run(request)
+        if op == "layers":
+            return self.layers(request)
         if op == "bye":
             return {"ok": True, "bye": True}
         raise Refused(f"unknown request {quoted(op)}")
@@ -390,7 +406,7 @@ class Agent:
             "runtime": self.runtime.name,
             "version": self.runtime.version,
             "options": self.options,
-            "system": {**describe_system(), **self.runtime.packages},
+            "system": {**describe_system(), **self.runtime.system},
         }
 
     def load(self, request):
@@ -405,6 +421,12 @@ class Agent:
             raise Refused("the model was cut short")
         self.items[name] = self.runtime.load(model, [self.seed, len(self.items)])
         return {"ok": True, "item": name, "facts": self.items[name].facts}
+
+    def layers(self, request):
+        item, runs = self.item(request.get("item")), whole_number(request, "runs", 1, MAX_RUNS)
+        if not hasattr(item, "layers"):
+            raise Refused(f"{self.runtime.name} times no layers here")
+        return {"ok": True, "item": request["item"], "layers": item.layers(runs)}
 
     def item(self, name):
         if not isinstance(name, str) or name not in self.items:

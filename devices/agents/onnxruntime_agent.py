@@ -3,16 +3,13 @@
 import sys
 import time
 
-from agent_contract import Refused, main
+from agent_contract import MAX_TENSOR_ELEMENTS, Refused, main, refuse_external_data
 
 try:
     import numpy as np
     import onnxruntime as ort
 except ImportError as error:
     sys.exit(f"{error}; install what the agent needs with: {sys.executable} -m pip install numpy onnxruntime")
-
-MAX_TENSOR_ELEMENTS = 1 << 28
-EXTERNAL_DATA_KEY = b"\x0a\x08location"  # StringStringEntryProto.key = "location", which only external tensors carry
 
 
 class Item:
@@ -21,8 +18,7 @@ class Item:
     facts = {}  # noqa: RUF012
 
     def __init__(self, model, options, seed):
-        if EXTERNAL_DATA_KEY in model:
-            raise Refused("the model refers to external data files, which are refused")
+        refuse_external_data(model)
         self.model, self.options = model, options
         self.session = self.new_session()
         rng = np.random.default_rng(seed)
@@ -73,7 +69,7 @@ class Item:
 
 
 class OnnxRuntime:
-    name, version, packages = "onnxruntime", ort.__version__, {"numpy": np.__version__}
+    name, version, system = "onnxruntime", ort.__version__, {"numpy": np.__version__}
 
     def start(self, threads, options):
         if options:
@@ -91,6 +87,9 @@ class OnnxRuntime:
 
     def load(self, model, seed):
         return Item(model, self.options, seed)
+
+    def state(self):
+        return {}
 
 
 if __name__ == "__main__":

@@ -503,6 +503,34 @@ def report(
     typer.echo(f"page: {to or run / 'report.html'}")
 
 
+@app.command("check-tensorrt")
+def check_tensorrt(
+    what: Annotated[str, typer.Argument(help="An ONNX file (*.onnx), or a space: its smallest and largest subnet.")],
+    build: Annotated[bool, typer.Option(help="Also build an engine.")] = True,
+    as_json: Json = False,
+) -> None:
+    """A parser check: can TensorRT's parser read a model? Needs no GPU, and runs nothing."""
+    from hwnas.cli import show
+    from hwnas.verbs.parser_check import check_tensorrt as act
+
+    with show.progress_bar() as progress:
+        found = act(what, build=build, progress=progress)
+    if as_json:
+        show.as_json(found)
+    else:
+        columns = {"model": "left", "can be read": "left", "layers": "right", "engine": "right", "why not": "left"}
+        rows = []
+        for each in found["models"]:
+            reasons = [f"{problem['operator'] or 'the file'}: {problem['reason']}" for problem in each["problems"]] + [each["build_error"]]
+            engine = "-" if each["plan_bytes"] is None else f"{each['plan_bytes'] / 1e6:.1f} MB"
+            rows.append([each["name"], "no" if each["problems"] else "yes", f"{each['layers']}", engine, "; ".join(filter(None, reasons))])
+        show.table(f"parser check by {found['parser']}: nothing was run, no latency was measured", columns, rows)
+    if not found["passed"]:
+        names = sorted({name for each in found["models"] for name in each["unsupported"]})
+        typer.echo("error: TensorRT cannot take it as it is" + (f"; operators: {', '.join(names)}" if names else ""), err=True)
+        raise typer.Exit(1)
+
+
 @app.command()
 def doctor(
     folder: Annotated[Path, typer.Option(help="Where runs are going to be: its free disk is looked at.")] = Path(),

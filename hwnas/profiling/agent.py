@@ -29,6 +29,7 @@ from hwnas.weights import random_weights
 CONTRACT = 2
 ANCHOR_ITEM = "anchor"
 MAX_NS = 3_600_000_000_000
+MAX_LAYERS = 10_000
 _START_S = 120.0
 _HEATING_RUNS, _SETTLING_S, _SETTLED = 5_000, 15.0, 0.01  # settled: the anchor of one quarter of a minute is that of the one before to 1 %
 _LOAD_S = 600.0
@@ -91,6 +92,18 @@ class Agent:
     def look(self) -> Mapping[str, str | int | bool]:
         """What may change on the device from minute to minute, as it is now: name -> value. Raises Refused where its agent cannot tell."""
         return _facts(self._ask({"op": "look"}, seconds=_START_S).get("state"))
+
+    def layers(self, item: str, runs: int) -> list[tuple[str, int]]:
+        """What each layer of a loaded item takes: (name, mean ns), in a pass of its own by the runtime's profiler. Raises Refused where it has none.
+
+        A profiler changes what it looks at: these are shares of a run, their sum is no latency, and nothing that is timed is profiled.
+        """
+        found = self._ask({"op": "layers", "item": item, "runs": runs}, seconds=_LOAD_S).get("layers")
+        pairs = [each for each in found if isinstance(each, list) and len(each) == 2] if isinstance(found, list) and len(found) <= MAX_LAYERS else []
+        layers = [(_printable(name), ns) for name, ns in pairs if isinstance(name, str) and type(ns) is int and 0 <= ns <= MAX_NS]
+        if not isinstance(found, list) or len(layers) != len(found):
+            raise MeasurementFailed(f"the agent's layers of '{item}' are not at most {MAX_LAYERS:,} names with whole nanoseconds")
+        return layers
 
     def visit(self, order: Sequence[str], bursts: Mapping[str, Burst], *, expected_s: float = 0.0) -> list[Visit | str]:
         """Visits items in that order; for each its visit, or the reason why it failed. `expected_s` lengthens the deadline."""

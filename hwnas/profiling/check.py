@@ -114,6 +114,8 @@ def _advice(identity: Identity, before: State, after: State, threads: int, distu
         advice.append(f"the governor is '{governor}': 'performance' keeps the clock steady (sudo cpupower frequency-set -g performance)")
     if (limit := _number(before, "frequency_limit_khz")) < (most := _number(before, "frequency_max_khz")):
         advice.append(f"the clock is limited to {limit / 1e6:.2f} of {most / 1e6:.2f} GHz: profile it as it will be used, and keep that setting")
+    if (span := str(identity.options.get("gpu_clock", "fixed"))) and not span.startswith("fixed"):
+        advice.append(f"the GPU's clock moves, {span}: profile it as it will be used, or fix it (on a Jetson: sudo jetson_clocks)")
     if before.get("on_mains") is False:
         advice.append("it runs on its battery: plug it in, or profile it as it will be used")
     if (cores := _number(before, "usable_cores", threads)) < threads:

@@ -24,7 +24,10 @@ class TimedBurst:
 
 
 class Record:
-    """What one profile has come to: options, bursts of the items, visits in order, items that failed, and those whose loading broke the connection."""
+    """What one profile has come to: options, bursts of the items, visits in order, items that failed, and those whose loading broke the connection.
+
+    `plans` has the hash of what the device built of an item, where it builds something.
+    """
 
     def __init__(self, store: Store):
         self._store = store
@@ -32,6 +35,7 @@ class Record:
         self.failures: dict[str, str] = {}
         self.bursts: dict[str, TimedBurst] = {}
         self.lost: set[str] = set()
+        self.plans: dict[str, str] = {}
         self._options: dict[str, Fact] = {}
         try:
             for event in store.events():
@@ -49,6 +53,8 @@ class Record:
             self.failures |= body["failures"]
         elif kind == "lost":
             self.lost.add(str(body["item"]))
+        elif kind == "plans":
+            self._take_plans({str(item): str(plan) for item, plan in body.items()})
         else:
             raise ValueError(kind)
 
@@ -66,6 +72,20 @@ class Record:
     def add_lost(self, item: str) -> None:
         self._store.append("lost", {"item": item})
         self.lost.add(item)
+
+    def add_plans(self, plans: Mapping[str, str]) -> int:
+        """Item -> hash of what was built of it now. Visits of items of which another plan was built before no longer count; how many they were."""
+        new = {item: plan for item, plan in plans.items() if self.plans.get(item) != plan}
+        if not new:
+            return 0
+        self._store.append("plans", new)
+        return self._take_plans(new)
+
+    def _take_plans(self, new: Mapping[str, str]) -> int:
+        changed, before = set(new) & set(self.plans), len(self.visits)
+        self.visits = [visit for visit in self.visits if visit.item not in changed]
+        self.plans |= new
+        return before - len(self.visits)
 
     def add(self, visits: Sequence[Visit], failures: Mapping[str, str]) -> None:
         """One event: once it returns, these are never measured again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import signal
 import threading
@@ -36,6 +37,9 @@ from hwnas.weights import random_weights
 logger = logging.getLogger(__name__)
 
 _BATCH_S = 0.5
+
+#: What an agent calls the hash of what it built of a model, where a rebuild may come to something else.
+PLAN = "plan_sha256"
 
 #: (stage, done, total)
 Progress = Callable[[str, int, int], None]
@@ -112,9 +116,11 @@ def profile(
 def _load(agent: Agent, runtime: Runtime, items: _Items, record: Record, seed: int, report: Progress, check: Callable[[], None]) -> None:
     """Build each model, hand it over, forget it. What the runtime cannot run becomes a failure, and so does what ends the agent.
 
-    A connection that breaks is no fault of the model, unless it breaks at the same one again.
+    A connection that breaks is no fault of the model, unless it breaks at the same one again. Where the device builds something of the
+    model, a resumed profile builds it again and may get something else: what was measured of the former is then measured anew.
     """
     failures: dict[str, str] = {}
+    plans: dict[str, str] = {}
     for number, item in enumerate(items.names):
         report("load", number, len(items.names))
         check()
@@ -122,7 +128,9 @@ def _load(agent: Agent, runtime: Runtime, items: _Items, record: Record, seed: i
             continue
         graph = items.graph(item)
         try:
-            agent.load(item, runtime.build(graph, random_weights(graph, np.random.default_rng([seed, 1, number]))))
+            facts = agent.load(item, runtime.build(graph, random_weights(graph, np.random.default_rng([seed, 1, number]))))
+            if plan := facts.get(PLAN):
+                plans[item] = str(plan)
         except (InputError, Refused) as error:
             failures[item] = str(error)
         except MeasurementFailed as error:
@@ -134,6 +142,8 @@ def _load(agent: Agent, runtime: Runtime, items: _Items, record: Record, seed: i
     report("load", len(items.names), len(items.names))
     if failures:
         record.add([], failures)
+    if again := record.add_plans(plans):
+        logger.warning("%d visits are made again: %s chose other tactics for their models this time", again, runtime.name)
 
 
 def _pilot(agent: Agent, items: _Items, record: Record, check: Callable[[], None]) -> None:
@@ -283,6 +293,7 @@ def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "space": space.name,
             "agent_sha256": identity.agent_sha256,
+            **({"plans_sha256": _plans_sha256(items, record)} if record.plans else {}),
             **{f"system_{key}": value for key, value in identity.system.items()},
         },
         anchor=_anchor_facts(record.visits, best) | {"visits": steadiness(_blocks_of(items, by_item), best, timing)},
@@ -294,6 +305,12 @@ def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[
     except InputError as error:
         logger.warning("this table prices no budget: %s", error)
         return table
+
+
+def _plans_sha256(items: _Items, record: Record) -> str:
+    """Of a line `plan's hash, block or network` for each item of which the device built something, sorted."""
+    lines = sorted(f"{plan} {items.describe(item)}\n" for item, plan in record.plans.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _anchor_facts(visits: Sequence[Visit], best: int) -> dict[str, Any]:

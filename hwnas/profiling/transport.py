@@ -36,20 +36,29 @@ class Transport(Protocol):
         ...
 
 
-_CONTRACT = re.compile(rb"^from agent_contract import [A-Za-z_, ]+$", re.MULTILINE)
+_IMPORT = re.compile(rb"^from ([A-Za-z0-9_]+) import [A-Za-z0-9_, ]+$", re.MULTILINE)
 
 
 def agent_source(agent: Path) -> bytes:
-    """An agent as one source: where it is a Python program that imports `agent_contract.py` of its folder, that file's text stands in the
-    import's place. Raises DamagedFile."""
+    """An agent as one source: where it is a Python program, the text of each file of its folder that it imports from (`agent_contract.py`,
+    and others) stands in the place of the first such line, and nothing in that of the later ones. Raises DamagedFile."""
     try:
-        source = agent.read_bytes()
-        if agent.suffix != ".py" or not _CONTRACT.search(source):
-            return source
-        contract = (agent.parent / "agent_contract.py").read_bytes()
+        return _in_one(agent, set()) if agent.suffix == ".py" else agent.read_bytes()
     except OSError as error:
         raise DamagedFile(f"cannot read the agent {agent}: {error.strerror or error}") from None
-    return _CONTRACT.sub(lambda match: contract, source, count=1)
+
+
+def _in_one(path: Path, there: set[Path]) -> bytes:
+    def text(line: re.Match[bytes]) -> bytes:
+        imported = path.parent / f"{line[1].decode()}.py"
+        if imported in there:
+            return b""
+        if not imported.is_file():
+            return line[0]  # of the standard library
+        there.add(imported)
+        return _in_one(imported, there)
+
+    return _IMPORT.sub(text, path.read_bytes())
 
 
 def taskset(device: Device) -> list[str]:

@@ -18,10 +18,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
+
+from hwnas.data import shipped
+from hwnas.latency_table import TABLE, LatencyTable
 
 State: TypeAlias = Literal["works", "note", "missing", "broken"]
 
@@ -69,8 +73,25 @@ found += ["MPS"] if m.backends.mps.is_available() else []
     Package("safetensors", "safetensors"),
     Package("scikit-learn", "sklearn", extra="demo", purpose="the images of the demo"),
     Package("optuna", "optuna", extra="optuna", purpose="the searcher nsga2"),
-    Package("tensorrt", "tensorrt", extra="tensorrt", purpose="not yet run on hardware"),
-    Package("tensorrt-rtx", "tensorrt_rtx", extra="tensorrt-rtx", purpose="not yet run on hardware"),
+    Package("tensorrt", "tensorrt", extra="tensorrt", purpose="the runtime tensorrt"),
+    Package("tensorrt-rtx-cu13-bindings", "tensorrt_rtx_bindings", extra="tensorrt-rtx", purpose="the runtime tensorrt_rtx; without a GPU, parser checks"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRtPath:
+    """A way to TensorRT that hwnas has code for: its runtime, and how its version begins."""
+
+    what: str
+    runtime: str
+    version: str
+
+
+TENSORRT_PATHS = (
+    TensorRtPath("TensorRT 10.3 (JetPack 6)", "tensorrt", "10.3."),
+    TensorRtPath("TensorRT 10.16", "tensorrt", "10.16."),
+    TensorRtPath("TensorRT 11", "tensorrt", "11."),
+    TensorRtPath("TensorRT for RTX", "tensorrt_rtx", "1."),
 )
 
 #: The package's own prints go to stderr; leaving by `_exit` skips what some packages crash in at the end.
@@ -97,7 +118,9 @@ def doctor(folder: Path = Path()) -> tuple[Finding, ...]:
     rows.append(_isolated("disk", lambda: _disk(Path(folder))))
     rows.append(_isolated("adb", _adb))
     with ThreadPoolExecutor(2) as pool:
-        return (*rows, *pool.map(probe_package, PACKAGES))
+        rows += pool.map(probe_package, PACKAGES)
+    tables = shipped("latency_tables")
+    return (*rows, *(_isolated(path.what, partial(tensorrt_path, path, tables)) for path in TENSORRT_PATHS))
 
 
 def probe_package(package: Package) -> Finding:
@@ -118,6 +141,16 @@ def probe_package(package: Package) -> Finding:
         return finding("broken", _short(str(answer["error"])), brings)
     facts = ", ".join(filter(None, [_version(package) or answer["version"], *answer["found"]]))
     return finding("works", facts, "")
+
+
+def tensorrt_path(path: TensorRtPath, tables: Path) -> Finding:
+    """Whether hwnas has run that way on hardware: whether a measured table of it, with its provenance, is in the folder of shipped ones."""
+    for file in sorted(tables.rglob(TABLE)):
+        table = LatencyTable.load(file.parent)
+        known = table.conditions
+        if table.origin == "measured" and table.provenance and known.runtime == path.runtime and known.version.startswith(path.version):
+            return Finding(path.what, "works", f"has been run: {file.parent.relative_to(tables).as_posix()}, {table.provenance.get('date', 'undated')}")
+    return Finding(path.what, "note", "not yet run on hardware", "docs/tensorrt.md says what was checked without a GPU")
 
 
 def _imported(package: Package) -> dict[str, Any]:
