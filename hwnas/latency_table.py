@@ -55,6 +55,11 @@ class Conditions:
         """What the numbers stand for where that is less than the device, in the words of the agent; else empty."""
         return str(self.options.get("reach", ""))
 
+    @property
+    def emulated(self) -> str:
+        """What stood in the place of the device's processor, in the words of the agent: an emulator; else empty."""
+        return str(self.options.get("emulated", ""))
+
     def __str__(self) -> str:
         cores = f"-cores{self.options['cores']}" if "cores" in self.options else ""
         return f"{self.device}/{self.runtime}-{self.version}-{self.threads}thread{'s' * (self.threads > 1)}{cores}"
@@ -153,6 +158,11 @@ class LatencyTable:
             f"measure them with: hwnas profile {self.conditions.device} --space {space} --to FOLDER"
         )
 
+    def refuse_emulated(self, consequence: str) -> None:
+        """Raises InputError where these are the times of an emulator. consequence: what is therefore not done, such as `they are not merged`."""
+        if self.origin == "emulated":
+            raise emulated(f"the table of {self.conditions}", self.conditions.emulated or "an emulator", consequence)
+
     # -- files ----------------------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
@@ -203,7 +213,15 @@ class LatencyTable:
         if len({(each.fingerprint, json.dumps(dict(each.architecture.values))) for each in networks}) != len(networks):
             raise DamagedFile(f"{folder / NETWORKS}: a network has two rows")
         sections = (_section(table, name, path) for name in ("protocol", "provenance", "anchor", "quality"))
-        return cls(_conditions(_section(table, "conditions", path), path), entries, networks, table["origin"], *sections)
+        conditions = _conditions(_section(table, "conditions", path), path)
+        if conditions.emulated and table["origin"] == "measured":
+            raise DamagedFile(f"{path}: the origin is measured, and the conditions say that the device was emulated by {conditions.emulated[:60]}")
+        return cls(conditions, entries, networks, table["origin"], *sections)
+
+
+def emulated(what: str, emulator: str, consequence: str) -> InputError:
+    """The error for times that are none of a device."""
+    return InputError(f"{what} is emulated by {emulator}: its times say nothing about any device, and {consequence}; measure on the device itself")
 
 
 def seal(folder: Path) -> str:

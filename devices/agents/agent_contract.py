@@ -32,6 +32,9 @@ Any request may give "seconds", after which the system ends this program if it h
 ten minutes, its host being gone. What the machine has no memory for is an error. From hello on it holds the machine's lease: one agent
 measures at a time, whoever started it. HWNAS_LEASE in its environment names another lease than the machine's, or, empty, none.
 
+"system" has at least "processor"; where an emulator stands in for a processor it has "emulated", the emulator's name, so that no number
+passes for a measured one. User-mode emulators are noticed; HWNAS_EMULATED in the environment names any other.
+
 The file of a runtime may import others of this folder in the same way. It calls `main` with an object that has `name` and `version` (texts),
 `system` ({name: text or whole number} of what else it rests on; its `processor` is the one that models run on, where that is not the host's),
 `start(threads, options) -> the options in force`, all of `options` being among them, `load(model, seed) -> item`, and `state()`, for `look`. An
@@ -173,6 +176,30 @@ def anchor_ns(item, warmups, runs):
     return min(item.timed(runs))
 
 
+def machine_of(program):
+    """For which processor a program was built, as its ELF header has it; None where it has none."""
+    try:
+        with Path(program).open("rb") as file:
+            header = file.read(20)
+    except OSError:
+        return None
+    return header[18:20] if header[:4] == b"\x7fELF" and len(header) == 20 else None
+
+
+def emulator():
+    """What translates this program's instructions, empty where the processor runs them: their times say nothing about any device.
+
+    An emulator of user programs (qemu-user and its kin) is the program that the system really runs, built for another processor than
+    this one. They show a program itself as /proc/self/exe, but not by way of its tasks.
+    """
+    said = os.environ.get("HWNAS_EMULATED", "")
+    running = Path(f"/proc/self/task/{os.getpid()}/exe")
+    ours, real = machine_of(sys.executable), machine_of(running)
+    if said or ours is None or real is None or ours == real:
+        return said[:60]
+    return running.resolve().name[:60]
+
+
 def usable_cores():
     """Numbers of the cores that this program may run on, sorted; none where the system does not tell."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -231,6 +258,7 @@ def describe_system():
         "os": f"{platform.system()} {platform.release()}",
         "arch": platform.machine(),
         "python": platform.python_version(),
+        "emulated": emulator(),
     }
     return {key: value for key, value in system.items() if value != ""}
 

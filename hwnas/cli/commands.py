@@ -270,6 +270,9 @@ def profile(
     _quality(table.quality)
     if table.conditions.reach:
         typer.echo(f"this table {table.conditions.reach}")
+    if table.origin == "emulated":
+        typer.echo(f"table in {to}; {table.conditions.device} is emulated by {table.conditions.emulated}: its times say nothing about any device")
+        return
     typer.echo(f"table in {to}\nnext: hwnas train RUN --space '{space}' --data DATA, then: hwnas search RUN --table {to} --latency '<= 60% p50'")
 
 

@@ -49,7 +49,7 @@ def device_rows(found: Mapping[str, Any]) -> list[list[str]]:
         ["processor", f"{system.get('processor', 'unknown')}, {before.get('usable_cores', '?')} of {system.get('cores', '?')} cores usable"],
         ["cores", ", ".join([f"on {system.get('affinity', 'any')}{' as asked' * ('cores' in found['options'])}", *filter(None, [system.get("clusters")])])],
         ["clock rate", ", ".join([f"governor {system.get('governor', 'unknown')}", *ghz])],
-        ["system", f"{system.get('os', 'unknown')} {system.get('arch', '')}, Python {system.get('python', '?')}"],
+        ["system", f"{system.get('os', 'unknown')} {system.get('arch', '')}" + (f", Python {system['python']}" if "python" in system else "")],
         ["runtime", f"{found['runtime']} {found['version']}, {found['threads']} thread(s)"],
         ["clock", f"steps of {before.get('clock_step_ns', '?')} ns"],
         ["memory", f"{before['memory_available_bytes'] / 1e9:.1f} GB available" if "memory_available_bytes" in before else "not shown by this system"],

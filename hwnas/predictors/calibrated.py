@@ -37,8 +37,9 @@ def calibrated(table: LatencyTable, index: BlockIndex, quantile: float = 0.5) ->
     Least squares of relative errors over the table's networks of this space, on [table], [table, layers], [table, parameters] and the
     latter two with activations, each with a constant: whichever predicts left-out networks best, among those where more table means more latency
     and no block makes a network faster.
-    Raises MissingLatency, and InputError where fewer than 8 networks of this space were measured.
+    Raises MissingLatency, and InputError where fewer than 8 networks of this space were measured, or where they were emulated.
     """
+    table.refuse_emulated("no budget is priced by them")
     fit = _Fit(table, index, quantile)
     rows = np.arange(len(fit.measured))
     columns, coefficients = fit.choose(rows)
@@ -91,7 +92,7 @@ class _Fit:
         self.features = self.terms[ids].sum(axis=1)  # (n, 4)
         self.macs = macs(blocks)[ids].sum(axis=1) / 1e6
         self.resolutions: list[Hashable] = [index.space.lower(code).input for code in networks.codes]
-        self.origin: Origin = table.origin if table.origin in ("emulated", "simulated") else "predicted"
+        self.origin: Origin = "simulated" if table.origin == "simulated" else "predicted"
 
     def choose(self, rows: Sequence[int] | Any) -> tuple[list[int], FloatArray]:
         """(columns, coefficients with the constant last) of the model with the least error on left-out networks."""

@@ -287,6 +287,7 @@ def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[
         identity.conditions(str(asked["device"]), int(asked["threads"]), timing),
         entries,
         tuple(each for each in networks if each is not None),
+        origin=identity.origin,
         protocol={**regime_facts, **timing.describe(), "price": "p25 over accepted visits of the burst's best run"},
         provenance={
             "by": f"hwnas {__version__}",

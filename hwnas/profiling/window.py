@@ -22,7 +22,7 @@ import numpy.typing as npt
 from hwnas import registry
 from hwnas.device import Device
 from hwnas.errors import DamagedFile, InputError, MeasurementFailed
-from hwnas.latency_table import Conditions, Fact
+from hwnas.latency_table import Conditions, Fact, emulated
 from hwnas.profiling.agent import ANCHOR_ITEM, Agent, Refused, started_agent
 from hwnas.profiling.protocol import TIMING, Burst, SpeedState, Timing, Visit, drawn_ms, is_disturbed, is_slow, speed_states
 from hwnas.profiling.runtime import Runtime
@@ -92,7 +92,7 @@ def measure_window(
 
     min_visits: at least so many visits of each model; never fewer than the bound needs (9 for p50 and 55 for p90 of three models).
     timing: of the regime that is measured.
-    Raises InputError, DamagedFile where a file cannot be read, MeasurementFailed where a model cannot be run.
+    Raises InputError (also where the device is emulated), DamagedFile where a file cannot be read, MeasurementFailed where a model cannot be run.
     """
     if not models:
         raise InputError("there is no model to measure")
@@ -105,6 +105,8 @@ def measure_window(
     runtime: Runtime = registry.create("profiling.runtimes", device.runtimes[0])
     rng = np.random.default_rng([seed, 4])
     with started_agent(device, runtime, threads=threads, seed=seed, timing=timing) as agent:
+        if agent.identity.emulated:
+            raise emulated(device.name, agent.identity.emulated, "nothing is certified by them")
         for name, model in zip(names, raw, strict=True):
             try:
                 agent.load(name, model)

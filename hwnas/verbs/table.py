@@ -169,6 +169,7 @@ def export_table(table: Path | str, *, dialect: str, to: Path) -> Mapping[str, A
     if to.exists():
         raise InputError(f"{to} exists already: name another file")
     loaded = LatencyTable.load(table_folder(table))
+    loaded.refuse_emulated("they are not written where nothing would say so")
     text, left_out = write_dialect(loaded.entries, spoken)
     write_whole(to, text)
     return {"file": str(to), "dialect": spoken.name, "origin": loaded.origin, "blocks": len(loaded.entries) - len(left_out), "left_out": left_out}
