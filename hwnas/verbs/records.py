@@ -46,8 +46,8 @@ _VERIFY = {"top": int, "seconds": NUMBER, "device": str, "seed": int}
 OPTIONS: Mapping[str, Any] = {
     "train": {"space": str, "data": str, "schedule": str, "length": NUMBER, "batch": int, "seed": int, "fingerprint": str},
     "search": {
-        **dict.fromkeys(("table", "latency", "macs?", "params?", "memory?", "searcher", "accuracy?"), str),
-        **dict.fromkeys(("evaluations", "seed"), int),
+        **dict.fromkeys(("table", "latency", "macs?", "params?", "memory?", "precision?", "searcher", "accuracy?"), str),
+        **dict.fromkeys(("batch?", "evaluations", "seed"), int),
         "baselines": bool,
         "options": {str: (int, float, str, bool)},
     },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hwnas.graph import block_text
 from hwnas.latency_table import Conditions
 from hwnas.predictors.calibrated import assess
 from hwnas.report_data import Comparison, CostBudget, Interval, LayerShare, Measured, Point, Report
+from hwnas.variant import Variant
 from hwnas.verbs.common import COSTS, Job, Progress, existing, silent
 from hwnas.verbs.search import BASELINES
 from hwnas.verbs.verify import matched
@@ -97,7 +99,7 @@ def _report(job: Job, tested: Mapping[str, Any]) -> Report:
         comparisons=tuple(_comparisons(search, networks, hits, sources, chosen)) if chosen is not None else (),
         architecture=networks[chosen]["values"] if chosen is not None else {},
         certificate=verified["certificate"],
-        quality=assess(job.table, job.index, job.budget.quantile),
+        quality=assess(job.table, job.index, job.budget.quantile, job.variant),
         commands=_commands(job),
         budgets=_budgets(search, networks[chosen] if chosen is not None else {}),
         surrogate=search.get("surrogate"),
@@ -152,7 +154,7 @@ def _layers(job: Job, code: Sequence[int]) -> tuple[LayerShare, ...]:
     total = float(latency(codes)[0])
     shares = []
     for layer, i, ms in zip(job.index.space.layers, ids, per_layer, strict=True):
-        block = job.index.blocks[i]
+        block = job.deployed.blocks[i]
         if block:
             shares.append(LayerShare(layer.name, block_text(block), float(macs([block])[0]), float(params([block])[0]), ms, ms / total))
     return (*shares, LayerShare("(constant)", "start of a run", 0.0, 0.0, latency.constant, latency.constant / total))
@@ -162,10 +164,12 @@ def _commands(job: Job) -> tuple[str, ...]:
     """Commands that make such a run: the options that its stages and its table recorded, folders by their names."""
     train, search, verify, table = job.options("train"), job.options("search"), job.result("verify")["options"], job.table.protocol
     run, folder = job.run.folder.resolve().name, job.table_name
-    profiled = {"space": train["space"], "to": folder, **{key: table[key] for key in ("visits", "networks", "seed") if key in table}}
+    variant = {name: value for name, value, usual in zip(("precision", "batch"), astuple(job.variant), astuple(Variant()), strict=True) if value != usual}
+    profiled = {"space": train["space"], "to": folder, **variant, **{key: table[key] for key in ("visits", "networks", "seed") if key in table}}
     trained = {key: train[key] for key in ("space", "data", "schedule", "length", "batch", "seed")}
     budgets = ["latency", *(name for name in COSTS if search.get(name) is not None)]
-    searched = {"table": folder, **{key: search[key] for key in (*budgets, "searcher", "evaluations", "seed")}}
+    chosen = [name for name in ("precision", "batch") if search.get(name) is not None]
+    searched = {"table": folder, **{key: search[key] for key in (*budgets, *chosen, "searcher", "evaluations", "seed")}}
     given = [f"--set={name}={value}" for name, value in search["options"].items()] + ([] if search["baselines"] else ["--no-baselines"])
     lines = (
         ["profile", job.table.conditions.device, *_flags({**profiled, "threads": job.table.conditions.threads})],

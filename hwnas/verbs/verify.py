@@ -88,7 +88,7 @@ def _verify(job: Job, options: Mapping[str, Any], device: Device, progress: Prog
     """Options are recorded where a candidate is certified: until then other ones, such as a longer window, may be tried."""
     search = job.result("search")
     spent = sum(1 + max((each["round"] for each in event.body["measured"]), default=-1) for event in job.run.events("verify", "result"))
-    margin = max(SPREAD, float(assess(job.table, job.index, job.budget.quantile)["calibrated"]["mape"]))
+    margin = max(SPREAD, float(assess(job.table, job.index, job.budget.quantile, job.variant)["calibrated"]["mape"]))
     limit_ms, correction, level = job.budget_ms, 1.0, LEVEL / 2 ** (1 + spent)
     measured: list[dict[str, Any]] = []
     for attempt in range(MAX_ROUNDS):
