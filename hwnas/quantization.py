@@ -23,6 +23,7 @@ Ranges: TypeAlias = Mapping[str, tuple[float, float]]
 Integers: TypeAlias = npt.NDArray[np.integer]
 
 _LEAST_SCALE = float(np.finfo(np.float32).tiny)
+_IMAGES_AT_ONCE = 8  # of a large network at 224 pixels, a few hundred megabytes
 _MAX_BIAS = 2**30  # half of int32: leaves the accumulator the other half
 
 
@@ -35,20 +36,28 @@ class Scale:
     dtype: type[np.uint8 | np.int8]
 
 
+def is_quantized(graph: Graph) -> bool:
+    """Whether any of its operators needs ranges."""
+    return any(op.data_type.startswith("int8") for op in graph.ops)
+
+
 def value_ranges(graph: Graph, weights: Weights, images: Array) -> dict[str, tuple[float, float]]:
     """The least and greatest value of everything that is computed, over some images (m, ...), by the reference interpreter. Raises InputError."""
     ranges: dict[str, tuple[float, float]] = {}
 
     def see(name: str, value: Doubles) -> None:
-        ranges[name] = (float(value.min()), float(value.max()))
+        low, high = ranges.get(name, (np.inf, -np.inf))
+        ranges[name] = (min(low, float(value.min())), max(high, float(value.max())))
 
-    numpy(graph, weights, see)(images)
+    run = numpy(graph, weights, see)
+    for start in range(0, len(images), _IMAGES_AT_ONCE):
+        run(images[start : start + _IMAGES_AT_ONCE])
     return ranges
 
 
-def random_images(graph: Graph, m: int = 4) -> Array:
-    """Standard normal inputs of a graph, (m, ...): what ranges are taken from where only the latency matters."""
-    return np.random.default_rng(0).standard_normal((m, *graph.input[1:])).astype(np.float32)
+def random_image(graph: Graph) -> Array:
+    """A standard normal input, (1, ...): what ranges are taken from where only the latency matters, which does not depend on them."""
+    return np.random.default_rng(0).standard_normal((1, *graph.input[1:])).astype(np.float32)
 
 
 def activation_scale(ranges: Ranges, name: str, *, symmetric: bool) -> Scale:

@@ -52,7 +52,7 @@ class Variant:
     def _node(self, node: Node) -> Node:
         op = node.op
         if op.data_type != "float32" or op.input[0] != 1:
-            raise InputError(f"{node.name} is '{op}': a space that chooses precision or batch itself is not deployed in another one")
+            raise InputError(f"{node.name} is '{op}': the space has a precision or a batch of its own, and takes no other")
         changed = replace(op, input=(self.batch, *op.input[1:]), dtype=PRECISIONS[self.precision])  # type: ignore[call-arg]  # all operators have one
         return replace(node, op=changed)
 

@@ -31,7 +31,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from hwnas.errors import InputError
 from hwnas.graph import Graph, GraphNode
 from hwnas.ops import Add, Conv2d, Flatten, GlobalPool, Linear, Mul, Op
-from hwnas.quantization import Ranges, Scale, activation_scale, quantized_bias, quantized_weight, random_images, value_ranges
+from hwnas.quantization import Ranges, Scale, activation_scale, is_quantized, quantized_bias, quantized_weight, random_image, value_ranges
 from hwnas.weights import Array, Weights, fold
 
 #: HardSwish exists from 14 on; ONNX Runtime 1.24 refuses what onnx >= 1.20 writes by default.
@@ -67,7 +67,7 @@ def to_onnx(
 
     weights: trained, as `hwnas.weights` names them. Values are named by their nodes (`layer/node`, before its activation
     `layer/node.linear`), initialisers by their tensors (`layer/node.weight`). ranges: what int8 activations are scaled to
-    (`hwnas.quantization.value_ranges`); by default those of random inputs, which will do for latency alone. reduce_range: int8
+    (`hwnas.quantization.value_ranges`); by default those of a random input, which will do for latency alone. reduce_range: int8
     weights of seven bits, for AVX2 without VNNI. real_ends: input and output are float32, whatever is between; else they have the
     type of their operators.
     Raises InputError where a weight is missing or does not fit its type, or an operator has no ONNX form here.
@@ -82,7 +82,7 @@ def to_onnx(
             known = ", ".join(kind.kind for kind in EMITTERS)
             raise InputError(f"{each.name}: the ONNX backend has no form of {each.op.kind}.{each.op.data_type}; it knows {known}, in {', '.join(_VALUES)}")
     if ranges is None:
-        ranges = value_ranges(graph, weights, random_images(graph)) if data_types & {"int8_u8s8", "int8_s8s8"} else {}
+        ranges = value_ranges(graph, weights, random_image(graph)) if is_quantized(graph) else {}
     writer = _Writer(graph, fold(graph, weights), ranges, reduce_range=reduce_range, real_ends=real_ends)
     proto = helper.make_graph(
         writer.renamed({"input": input_name, writer.output: output_name}),

@@ -115,7 +115,8 @@ def space_show(
     typer.echo(f"MACs        {facts['macs']['min'] / 1e6:.4g} M to {facts['macs']['max'] / 1e6:.4g} M{at}")
     typer.echo(f"parameters  {facts['params']['min'] / 1e6:.3g} M to {facts['params']['max'] / 1e6:.3g} M (batch norm counted)")
     if facts["memory"]:
-        typer.echo(f"peak memory {cost('memory', facts['memory']['min'])} to {cost('memory', facts['memory']['max'])} of activations{at} ({facts['precision']}, batch {facts['batch']})")
+        ends = f"{cost('memory', facts['memory']['min'])} to {cost('memory', facts['memory']['max'])}"
+        typer.echo(f"peak memory {ends} of activations{at} ({facts['precision']}, batch {facts['batch']})")
     if found := facts.get("feasibility"):
         for each in found["budgets"]:
             typer.echo(budget_line(each))

@@ -99,9 +99,10 @@ def check(
     if as_json:
         show.as_json(facts)
     else:
-        typer.echo(plain(f"{facts['needed'] - len(facts['missing'])} of {facts['needed']} blocks of {space} in {facts['precision']}, batch {facts['batch']}, are {facts['origin']} ({facts['conditions']})"))
+        priced = f"{facts['needed'] - len(facts['missing'])} of {facts['needed']} blocks of {space} in {_variants([facts])}"
+        typer.echo(plain(f"{priced}, are {facts['origin']} ({facts['conditions']})"))
         typer.echo(
-            f"{facts['failed']} failed, {facts['never_at_full_speed']} never at full speed, {facts['of_other_spaces']} rows are of other spaces; "
+            f"{facts['failed']} failed, {facts['never_at_full_speed']} never at full speed, {facts['of_other_spaces']} rows are of others; "
             f"{facts['networks']} whole networks"
         )
         _quality(facts["quality"] or {}, f"left-out networks, {statistic} predicted by")

@@ -80,8 +80,9 @@ def profile(
     Each is visited until its price is settled, `visits` times at most, and as often again where the machine was slow or busy.
 
     The same call again continues where the last one ended and measures nothing twice; where the table is complete it is returned at
-    once. Ctrl-C ends after the batch in progress (under a second or so). Raises InputError where the folder holds another profile,
-    RunHeld where another process writes there or measures on the device, DamagedFile, MeasurementFailed, KeyboardInterrupt.
+    once. Ctrl-C ends after the batch in progress (under a second or so). Raises InputError where the folder holds another profile or
+    the runtime does not compute in the precision of the blocks, RunHeld where another process writes there or measures on the device,
+    DamagedFile, MeasurementFailed, KeyboardInterrupt.
     """
     report = progress or (lambda stage, done, total: None)
     folder = Path(folder)

@@ -25,6 +25,7 @@ _POINT = {
 _MEASURED = {
     **{key: _POINT[key] for key in ("code", "values", "accuracy_pct", "latency_ms", "macs", "params", "memory_bytes?")},
     "role": str,
+    "accuracy_in?": str,
     "round": int,
     "model_sha256": str,
     **dict.fromkeys(("measured_ms", "p10_ms", "p90_ms", "visits"), NUMBER),

@@ -22,6 +22,7 @@ from hwnas.predictors.calibrated import assess
 from hwnas.report_data import Comparison, CostBudget, Interval, LayerShare, Measured, Point, Report
 from hwnas.variant import Variant
 from hwnas.verbs.common import COSTS, Job, Progress, existing, silent
+from hwnas.verbs.deployed import classified, graph_of
 from hwnas.verbs.search import BASELINES
 from hwnas.verbs.verify import matched
 
@@ -56,7 +57,10 @@ def _tested(job: Job, progress: Progress) -> Mapping[str, Any]:
     hits = []
     for i, each in enumerate(measured):
         progress("test", i, len(measured))
-        right = correct(job.accuracy.network(np.array(each["code"], np.int16)), images)
+        if each.get("accuracy_in", "fp32") == "fp32":
+            right = correct(job.accuracy.network(np.array(each["code"], np.int16)), images)
+        else:
+            right = classified(job.run.store.blob(each["model_sha256"]), graph_of(job, each["code"]), images)
         hits.append(np.packbits(right).tobytes().hex())
     progress("test", len(measured), len(measured))
     result = {"images": len(images), "codes": codes, "correct": hits, "sources": images.sources.tolist()}
@@ -82,12 +86,13 @@ def _report(job: Job, tested: Mapping[str, Any]) -> Report:
     chosen = next((i for i, each in enumerate(networks) if each.get("chosen")), None)
     conditions = Conditions(**verified["certificate"]["conditions"]) if verified["certificate"] else job.table.conditions
     reach = f"; {conditions.reach}" if conditions.reach else ""
+    variant = "" if job.variant == Variant() else f"{job.variant}, "
     return Report(
         title=job.run.folder.resolve().name,
         space=job.options("train")["space"],
         data=job.options("train")["data"],
         device=f"{conditions.device} ({conditions.processor})",
-        conditions=f"{conditions.runtime} {conditions.version}, {conditions.threads} thread(s), {conditions.regime}{reach}",
+        conditions=f"{conditions.runtime} {conditions.version}, {conditions.threads} thread(s), {variant}{conditions.regime}{reach}",
         budget_ms=search["budget_ms"],
         statistic=search["statistic"],
         space_min_ms=search["space_min_ms"],

@@ -73,7 +73,8 @@ def search(
     """Search the trained supernet of `run` for accurate subnets whose latency, predicted from `table`, keeps the budget.
 
     latency: `<= 12ms p50`, or `<= 55% p50` of the largest subnet. macs, params, memory: further budgets, as `<= 300M`, `<= 4M`,
-    `<= 512kB` (peak of the activations) or a share. precision, batch: which ones, where the table has prices for several. options: the searcher's, as `name=value`. With `baselines` random search gets
+    `<= 512kB` (peak of the activations) or a share. precision, batch: which ones,
+    where the table has prices for several. options: the searcher's, as `name=value`. With `baselines` random search gets
     the same number of evaluations, and every uniformly scaled network within the budgets is evaluated. The same call again
     continues. Returns the stage's result. Raises HwnasError, Infeasible where no architecture keeps the budgets.
 
