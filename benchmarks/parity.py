@@ -7,7 +7,8 @@ the three, relative to the standard deviation of the reference's logits; exit co
 
 In another precision the file is compared with the reference in float32 alone, in ONNX Runtime as far as it loads there, and in ONNX's
 reference evaluator, which rounds every value to its type (ONNX Runtime computes fp16 in float32 on most CPUs); int8 is calibrated on the
-input. The limits are fp16 2e-2, bf16 1e-1, int8 0.9.
+input. The limits are fp16 2e-2, bf16 1e-1, int8 0.9. Random weights amplify rounding more than trained ones: of 20 subnets of
+`ofa_mobilenet_v3` one is at 0.10 in ideal bf16 arithmetic (every value rounded, sums exact), and over it in the evaluator.
 """
 
 from __future__ import annotations

@@ -98,12 +98,12 @@ class _Fit:
 
     def __init__(self, table: LatencyTable, index: BlockIndex, quantile: float, variant: Variant | None):
         deployed = (variant_for(table, index) if variant is None else variant).index(index)
-        networks = _networks(table, deployed, quantile)
-        self.measured = networks.measured  # (n,)
         blocks = deployed.blocks  # in the order of those of `index`
         raw = np.stack([lookup(table, index.space.name).prices(blocks), layers(blocks), params(blocks), activations(blocks)], axis=1)
         self.terms = raw / raw.max(axis=0)  # (blocks, 4), all of one size
         self.terms[:, _TABLE] = raw[:, _TABLE]
+        networks = _networks(table, deployed, quantile)
+        self.measured = networks.measured  # (n,)
         ids = index.ids(networks.codes)
         self.features = self.terms[ids].sum(axis=1)  # (n, 4)
         self.macs = macs(blocks)[ids].sum(axis=1) / 1e6
