@@ -116,7 +116,7 @@ def test_space_and_accuracy_go_together(given, table, tmp_path):
         ({"latency": "<= 0.00001ms"}, Infeasible, "cannot be met"),
         ({"latency": "<= 900ms", "macs": "<= 1"}, Infeasible, "cannot be met"),
         ({"table": "nowhere"}, InputError, "holds no latency table"),
-        ({"space": "ofa_mini(resolutions=(24,))"}, InputError, "whole networks of this ofa_mini"),
+        ({"space": "ofa_mini(resolutions=(24,))"}, InputError, "31 of 38 blocks of ofa_mini have no latency"),
         ({"accuracy": "accuracy_mlp(file='nowhere.safetensors')"}, InputError, "is not a readable predictor"),
         ({"accuracy": "accuracy_mpl(file='x')"}, InputError, "did you mean 'accuracy_mlp'"),
     ],
