@@ -21,6 +21,7 @@ from hwnas.architecture import Architecture
 from hwnas.errors import DamagedFile, InputError, MissingLatency
 from hwnas.files import parse_json, parse_toml, read_text, write_whole
 from hwnas.graph import Block, block_text, parse_block
+from hwnas.variant import Variant, variants_of
 
 FORMAT = "hwnas.latency_table/2"
 _FORMAT_1 = "hwnas.latency_table/1"  # without mean_ms and std_ms, and so without imported rows; read, no longer written
@@ -139,6 +140,22 @@ class LatencyTable:
         texts = dict.fromkeys(block_text(block) for block in blocks if block)
         return [text for text in texts if not isinstance(self.entries.get(text), Measurement | Imported)]
 
+    def variants(self) -> list[Variant]:
+        """The precisions and batches that its prices are for, sorted."""
+        return variants_of(text for text, entry in self.entries.items() if not isinstance(entry, Failure))
+
+    def variant(self, precision: str | None = None, batch: int | None = None) -> Variant:
+        """What a space is priced in: the one variant that the table holds, of those that were asked for. Raises InputError where it holds several.
+
+        Where it holds none of what was asked for, that is what is answered: whoever prices with it names the blocks that are missing.
+        """
+        asked = Variant(precision or "fp32", 1 if batch is None else batch)
+        found = [each for each in self.variants() if precision in (None, each.precision) and batch in (None, each.batch)]
+        if len(found) > 1:
+            held = "; ".join(map(str, found))
+            raise InputError(f"the table of {self.conditions} has prices for {held}: choose one of them with --precision and --batch")
+        return found[0] if found else asked
+
     def price_ms(self, block: Block) -> float:
         """0 for a skipped layer. Raises MissingLatency."""
         entry = self.entries.get(block_text(block)) if block else None
@@ -150,12 +167,13 @@ class LatencyTable:
 
     def missing_latency(self, missing: Sequence[str], needed: int, space: str) -> MissingLatency:
         """The error for blocks without a price: how many, the first one, and the command that measures them."""
+        options = variants_of(missing[:1])[0].options if variants_of(missing[:1]) else ""
         first = self.entries.get(missing[0])
         reason = f" (it failed: {first.error})" if isinstance(first, Failure) else ""
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         return MissingLatency(
             f"{len(missing)} of {needed} blocks of {space} have no latency in the table of {self.conditions}: {missing[0]}{reason}{more}; "
-            f"measure them with: hwnas profile {self.conditions.device} --space {space} --to FOLDER"
+            f"measure them with: hwnas profile {self.conditions.device} --space {space}{options} --to FOLDER"
         )
 
     def refuse_emulated(self, consequence: str) -> None:

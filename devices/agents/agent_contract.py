@@ -13,7 +13,9 @@ order, how often, what counts); the agent only runs and reports raw nanoseconds.
       or, where another agent measures on this machine, {"ok": false, "held_by": who and since when, "error": ...}
   {"op": "look"} -> {"ok": true, "state": {...}}                clock, load, memory, frequencies and temperatures as they are now
   {"op": "load", "item": "e0", "bytes": N}, then exactly N bytes of a model with inputs of fixed shape
-      -> {"ok": true, "item": "e0"}                             it stays loaded until the end; "facts": {...} of how it is executed
+      -> {"ok": true, "item": "e0"}                             it stays loaded until the end; "facts": {...} of how it is executed, among
+                                                                them, of models that are not all float32, "computed_in_TYPE": how many
+                                                                convolutions and matrix products read that type, such as float32 or uint8
   {"op": "run", "items": {"e0": {"warmups": 3, "runs": 50}}, "order": ["e0", ...], "anchor": {"item": "a", "warmups": 1, "runs": 5}}
       -> {"ok": true, "visits": [...]}                          one per entry of `order`:
          {"item", "ns": [each timed run], "anchor_ns": [best of the anchor's burst before, after], "at_ns": start on a monotonic clock,

@@ -25,6 +25,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Macs = Annotated[str | None, typer.Option(help="Budget on multiply-accumulates: '<= 300M', or '<= 60%' of the largest subnet.")]
 Params = Annotated[str | None, typer.Option(help="Budget on parameters: '<= 4M'.")]
 Memory = Annotated[str | None, typer.Option(help="Budget on the peak memory of the activations: '<= 512kB', '<= 2MiB'.")]
+Precision = Annotated[str | None, typer.Option(help="Which, where the table has prices for several: fp32, fp16, bf16, int8_u8s8, int8_s8s8.")]
+Batch = Annotated[int | None, typer.Option(help="Images of one run: which, where the table has prices for several.")]
 Run = Annotated[Path, typer.Argument(help="Folder of the run; the same command again continues it.")]
 Seed = Annotated[int, typer.Option(help="Of everything that is random.", min=0, max=2**32 - 1)]
 Threads = Annotated[int | None, typer.Option(help="Threads of PyTorch; all cores by default.")]
@@ -82,6 +84,8 @@ def space_show(
     macs: Macs = None,
     params: Params = None,
     memory: Memory = None,
+    precision: Precision = None,
+    batch: Batch = None,
     as_json: Json = False,
 ) -> None:
     """Choices, size, MACs, parameters and memory of a search space; with budgets, whether and how far it can keep them."""
@@ -89,7 +93,7 @@ def space_show(
     from hwnas.report_words import budget_line, cost, share_line
     from hwnas.verbs.space import show_space as facts_of
 
-    facts = facts_of(name, table=table, latency=latency, macs=macs, params=params, memory=memory)
+    facts = facts_of(name, table=table, latency=latency, macs=macs, params=params, memory=memory, precision=precision, batch=batch)
     if as_json:
         show.as_json(facts)
         return
@@ -111,7 +115,8 @@ def space_show(
     typer.echo(f"MACs        {facts['macs']['min'] / 1e6:.4g} M to {facts['macs']['max'] / 1e6:.4g} M{at}")
     typer.echo(f"parameters  {facts['params']['min'] / 1e6:.3g} M to {facts['params']['max'] / 1e6:.3g} M (batch norm counted)")
     if facts["memory"]:
-        typer.echo(f"peak memory {cost('memory', facts['memory']['min'])} to {cost('memory', facts['memory']['max'])} of activations{at}")
+        ends = f"{cost('memory', facts['memory']['min'])} to {cost('memory', facts['memory']['max'])}"
+        typer.echo(f"peak memory {ends} of activations{at} ({facts['precision']}, batch {facts['batch']})")
     if found := facts.get("feasibility"):
         for each in found["budgets"]:
             typer.echo(budget_line(each))
@@ -231,6 +236,8 @@ def profile(
     device: Annotated[str, typer.Argument(help="Name of a device, or a TOML file.")] = "localhost",
     space: Annotated[str, typer.Option(help="Search space whose blocks are measured.")] = ...,  # type: ignore[assignment]
     to: Annotated[Path, typer.Option(help="Folder of the table.")] = ...,  # type: ignore[assignment]
+    precision: Annotated[str, typer.Option(help="Of weights and values: fp32, fp16, bf16, int8_u8s8 (CPUs), int8_s8s8 (TensorRT).")] = "fp32",
+    batch: Annotated[int, typer.Option(help="Images of one run.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime; the device's by default.")] = None,
     visits: Annotated[int, typer.Option(help="Visits of each block and network, at most: what is settled earlier needs fewer.", min=1)] = 16,
     networks: Annotated[int, typer.Option(help="Whole networks that calibrate the sum.", min=0)] = 40,
@@ -244,7 +251,19 @@ def profile(
     from hwnas.verbs.profile import profile as act
 
     with show.progress_bar() as progress:
-        table = act(device, space=space, to=to, threads=threads, visits=visits, networks=networks, seed=seed, regime=regime, progress=progress)
+        table = act(
+            device,
+            space=space,
+            to=to,
+            precision=precision,
+            batch=batch,
+            threads=threads,
+            visits=visits,
+            networks=networks,
+            seed=seed,
+            regime=regime,
+            progress=progress,
+        )
     failed = [key for key, entry in table.entries.items() if isinstance(entry, Failure)]
     facts = {
         "table": str(to),
@@ -335,6 +354,8 @@ def search(
     macs: Macs = None,
     params: Params = None,
     memory: Memory = None,
+    precision: Precision = None,
+    batch: Batch = None,
     space: Annotated[str | None, typer.Option(help="Search this space without a supernet, with --accuracy.")] = None,
     accuracy: Annotated[str | None, typer.Option(help="Predictor of accuracy: a name with arguments, or path.py:function.")] = None,
     searcher: Annotated[str, typer.Option(help="Search algorithm.")] = "regularized_evolution",
@@ -358,6 +379,8 @@ def search(
             macs=macs,
             params=params,
             memory=memory,
+            precision=precision,
+            batch=batch,
             space=space,
             accuracy=accuracy,
             searcher=searcher,

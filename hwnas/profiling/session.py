@@ -27,11 +27,13 @@ from hwnas.latency_table import TABLE, Entry, Fact, Failure, LatencyTable
 from hwnas.predictors.calibrated import LEAST_NETWORKS, assess
 from hwnas.profiling.agent import ANCHOR_ITEM, Agent, Identity, Refused, started_agent
 from hwnas.profiling.plan import Plan, make_plan
+from hwnas.profiling.precision import other_precision
 from hwnas.profiling.protocol import ANCHOR, TIMING, Burst, Timing, Visit, is_slow, speed_states
 from hwnas.profiling.record import FILE, Record, TimedBurst, refuse_other_options
 from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.tabulate import is_accepted, is_settled, measurement, network_measurement, steadiness
 from hwnas.store import Store
+from hwnas.variant import Variant, variants_of
 from hwnas.weights import random_weights
 
 logger = logging.getLogger(__name__)
@@ -82,8 +84,9 @@ def profile(
     Each is visited until its price is settled, `visits` times at most, and as often again where the machine was slow or busy.
 
     The same call again continues where the last one ended and measures nothing twice; where the table is complete it is returned at
-    once. Ctrl-C ends after the batch in progress (under a second or so). Raises InputError where the folder holds another profile,
-    RunHeld where another process writes there or measures on the device, DamagedFile, MeasurementFailed, KeyboardInterrupt.
+    once. Ctrl-C ends after the batch in progress (under a second or so). Raises InputError where the folder holds another profile or
+    the runtime does not compute in the precision of the blocks, RunHeld where another process writes there or measures on the device,
+    DamagedFile, MeasurementFailed, KeyboardInterrupt.
     """
     report = progress or (lambda stage, done, total: None)
     folder = Path(folder)
@@ -104,6 +107,7 @@ def profile(
         raise InputError(f"{runtime.name} has rows per {runtime.granularity}; only tables of blocks are measured")
     with Store(folder / FILE) as store, started_agent(device, runtime, threads=threads, seed=seed, timing=timing) as agent, _deferred_interrupt() as check:
         record = Record(store)
+        _try_precision(agent, runtime, plan, device)  # before the folder is bound to it
         record.bind(asked | agent.identity.facts)
         _load(agent, runtime, items, record, seed, report, check)
         agent.heat()
@@ -111,6 +115,22 @@ def profile(
         _measure(agent, items, record, seed, report, check)
         _tabulate(items, record, agent.identity, asked, seed).save(folder)
     return LatencyTable.load(folder)
+
+
+def _try_precision(agent: Agent, runtime: Runtime, plan: Plan, device: Device) -> None:
+    """Where all blocks are in one precision other than fp32, have the runtime load one convolution in it. Raises InputError where it computes in another."""
+    precisions = {variant.precision for variant in variants_of(map(block_text, plan.blocks))}
+    if len(precisions) != 1 or precisions == {"fp32"}:
+        return
+    (precision,) = precisions
+    graph = Graph.of_block(Variant(precision).block(ANCHOR))
+    try:
+        reason = other_precision(graph, agent.load("precision", runtime.build(graph, random_weights(graph, np.random.default_rng(0)))))
+    except Refused as error:
+        reason = str(error)
+    if reason is not None:
+        where = f"{agent.identity.runtime} {agent.identity.version} on {device.name}"
+        raise InputError(f"{where} does not compute in {precision}: {reason[:300]}; choose another --precision, or a device with another runtime")
 
 
 def _load(agent: Agent, runtime: Runtime, items: _Items, record: Record, seed: int, report: Progress, check: Callable[[], None]) -> None:
@@ -129,6 +149,8 @@ def _load(agent: Agent, runtime: Runtime, items: _Items, record: Record, seed: i
         graph = items.graph(item)
         try:
             facts = agent.load(item, runtime.build(graph, random_weights(graph, np.random.default_rng([seed, 1, number]))))
+            if (reason := other_precision(graph, facts)) is not None:
+                failures[item] = reason
             if plan := facts.get(PLAN):
                 plans[item] = str(plan)
         except (InputError, Refused) as error:

@@ -13,10 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hwnas import __version__
-from hwnas.backends.onnx import to_onnx
 from hwnas.device import Device, load_device
 from hwnas.errors import InputError, UnknownName
 from hwnas.files import write_json
@@ -24,6 +21,7 @@ from hwnas.predictors.calibrated import assess
 from hwnas.profiling.protocol import timing_of
 from hwnas.profiling.window import Window, WindowRow, measure_window, verdict
 from hwnas.verbs.common import Job, Progress, check_seed, existing, silent
+from hwnas.verbs.deployed import classified, graph_of, model_of
 from hwnas.verbs.search import BASELINES, records
 
 LEVEL = 0.01
@@ -88,7 +86,7 @@ def _verify(job: Job, options: Mapping[str, Any], device: Device, progress: Prog
     """Options are recorded where a candidate is certified: until then other ones, such as a longer window, may be tried."""
     search = job.result("search")
     spent = sum(1 + max((each["round"] for each in event.body["measured"]), default=-1) for event in job.run.events("verify", "result"))
-    margin = max(SPREAD, float(assess(job.table, job.index, job.budget.quantile)["calibrated"]["mape"]))
+    margin = max(SPREAD, float(assess(job.table, job.index, job.budget.quantile, job.variant)["calibrated"]["mape"]))
     limit_ms, correction, level = job.budget_ms, 1.0, LEVEL / 2 ** (1 + spent)
     measured: list[dict[str, Any]] = []
     for attempt in range(MAX_ROUNDS):
@@ -99,7 +97,10 @@ def _verify(job: Job, options: Mapping[str, Any], device: Device, progress: Prog
         models = [{**point, "role": "candidate", "round": attempt} for point in candidates]
         models += [{**other, "round": attempt} for other in _others(job, search, models)]
         for model in models:
-            model["model_sha256"] = job.run.store.add_blob(_onnx(job, model["code"]))
+            raw = model_of(job, model["code"])
+            model["model_sha256"] = job.run.store.add_blob(raw)
+            if job.variant.precision != "fp32":
+                model |= _accuracy(job, model, raw)
         window = measure_window(
             [job.run.store.blob(model["model_sha256"]) for model in models],
             device,
@@ -109,6 +110,7 @@ def _verify(job: Job, options: Mapping[str, Any], device: Device, progress: Prog
             threads=job.table.conditions.threads,
             seed=options["seed"] + spent + attempt,
             timing=timing_of(job.table.conditions.regime),
+            graphs=[graph_of(job, model["code"]) for model in models],
             progress=progress,
         )
         measured += [{**model, **_measured(row, limit_ms)} for model, row in zip(models, window.rows, strict=True)]
@@ -172,11 +174,13 @@ def _others(job: Job, search: Mapping[str, Any], candidates: Sequence[Mapping[st
     return [*found.values(), {**records(job, job.index.space.largest(), accuracy)[0], "role": "largest"}]
 
 
-def _onnx(job: Job, code: Sequence[int]) -> bytes:
-    """The model file of a subnet with its own batch-norm statistics; the same bytes every time."""
-    network = job.accuracy.network(np.array(code, np.int16))
-    raw: bytes = to_onnx(network.graph, network.weights()).SerializeToString(deterministic=True)
-    return raw
+def _accuracy(job: Job, model: Mapping[str, Any], raw: bytes) -> dict[str, Any]:
+    """Validation accuracy of the file, and that of the float32 subnet, which the search went by and which is all where this machine cannot run the file."""
+    try:
+        right = classified(raw, graph_of(job, model["code"]), job.images("validation"))
+    except InputError:
+        return {"accuracy_in": "fp32", "accuracy_fp32_pct": model["accuracy_pct"]}
+    return {"accuracy_in": job.variant.precision, "accuracy_fp32_pct": model["accuracy_pct"], "accuracy_pct": 100 * float(right.mean())}
 
 
 def _measured(row: WindowRow, limit_ms: float) -> dict[str, Any]:
@@ -214,6 +218,8 @@ def _certificate(job: Job, chosen: Mapping[str, Any], measured: Sequence[Mapping
         "speed_states": [asdict(state) for state in window.states],
         "conditions": asdict(window.conditions),
         "system": dict(window.system),
+        "precision": job.variant.precision,
+        "batch": job.variant.batch,
         "space": job.index.space.name,
         "fingerprint": job.index.fingerprint,
         "architecture": chosen["values"],
