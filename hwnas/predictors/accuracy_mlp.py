@@ -59,12 +59,13 @@ class AccuracyMlp:
     def __call__(self, codes: Codes) -> FloatArray:
         """codes (n, choices) -> accuracy in %, (n,)."""
         x = self.features(codes)
-        for weight, bias in self.layers[:-1]:
-            x = x @ weight
-            x += bias
-            np.maximum(x, 0, out=x)
-        weight, bias = self.layers[-1]
-        return np.asarray((x @ weight + bias)[:, 0], np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # weights from outside may be huge; what overflows is a failed candidate
+            for weight, bias in self.layers[:-1]:
+                x = x @ weight
+                x += bias
+                np.maximum(x, 0, out=x)
+            weight, bias = self.layers[-1]
+            return np.asarray((x @ weight + bias)[:, 0], np.float64)
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
