@@ -2,7 +2,7 @@
 
 Each command of the shell is a function here: `profile`, `train`, `search`, `verify`, `export`, `report`, `show_space`, `doctor`,
 `list_devices`, `add_device`, `check_device` and `check_tensorrt`, and for `hwnas table` `list_tables`, `show_table`, `check_table`, `import_table`,
-`export_table`, `merge_tables` and `diff_tables`. They, and with them PyTorch and the rest, are imported when they are first asked for;
+`export_table`, `fill_table`, `merge_tables` and `diff_tables`. They, and with them PyTorch and the rest, are imported when they are first asked for;
 `import hwnas` alone needs numpy.
 """
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hwnas.verbs.table import check_table as check_table
     from hwnas.verbs.table import diff_tables as diff_tables
     from hwnas.verbs.table import export_table as export_table
+    from hwnas.verbs.table import fill_table as fill_table
     from hwnas.verbs.table import import_table as import_table
     from hwnas.verbs.table import list_tables as list_tables
     from hwnas.verbs.table import merge_tables as merge_tables
@@ -65,6 +66,7 @@ _VERBS = {
     "doctor": "hwnas.verbs.doctor",
     "export": "hwnas.verbs.export",
     "export_table": "hwnas.verbs.table",
+    "fill_table": "hwnas.verbs.table",
     "import_table": "hwnas.verbs.table",
     "list_devices": "hwnas.verbs.device",
     "list_tables": "hwnas.verbs.table",

@@ -23,18 +23,22 @@ from hwnas.files import parse_json, parse_toml, read_text, write_whole
 from hwnas.graph import Block, block_text, parse_block
 from hwnas.variant import Variant, variants_of
 
-FORMAT = "hwnas.latency_table/2"
-_FORMAT_1 = "hwnas.latency_table/1"  # without mean_ms and std_ms, and so without imported rows; read, no longer written
+FORMAT = "hwnas.latency_table/3"
+_FORMAT_2 = "hwnas.latency_table/2"  # without predicted rows; read, no longer written
+_FORMAT_1 = "hwnas.latency_table/1"  # without mean_ms and std_ms, and so without imported rows, too
 TABLE, ENTRIES, NETWORKS = "table.toml", "entries.csv", "networks.csv"
 
 #: measured by hwnas; emulated or simulated by it; imported from somebody else's data.
 TableOrigin: TypeAlias = Literal["measured", "emulated", "simulated", "imported"]
 Fact: TypeAlias = str | int | float | bool
 
-_ENTRY_COLUMNS = ("price_ms", "mean_ms", "std_ms", "p10_ms", "p50_ms", "p90_ms", "visits", "accepted", "runs", "error", "block")
-_ENTRY_COLUMNS_1 = tuple(name for name in _ENTRY_COLUMNS if name not in ("mean_ms", "std_ms"))
+_ENTRY_COLUMNS = ("price_ms", "mean_ms", "std_ms", "p10_ms", "p50_ms", "p90_ms", "visits", "accepted", "runs", "predicted", "error", "block")
+_ENTRY_COLUMNS_2 = tuple(name for name in _ENTRY_COLUMNS if name != "predicted")
+_ENTRY_COLUMNS_1 = tuple(name for name in _ENTRY_COLUMNS_2 if name not in ("mean_ms", "std_ms"))
+_COLUMNS = {FORMAT: _ENTRY_COLUMNS, _FORMAT_2: _ENTRY_COLUMNS_2, _FORMAT_1: _ENTRY_COLUMNS_1}
 _NETWORK_COLUMNS = ("space", "fingerprint", "p10_ms", "p50_ms", "p90_ms", "visits", "dropped", "architecture")
 _SEAL = re.compile(r'sha256 = "([0-9a-f]{64})"\n')
+_PREDICTED = re.compile(r"(interpolated|extrapolated) from ([1-9][0-9]{0,11}) blocks")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _MAX_DEPTH = 16  # of the facts in table.toml; a table merged from tables nests by one or two
 
@@ -105,8 +109,21 @@ class Failure:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """One block that nobody measured: what a model of `blocks` measured ones says, and its standard deviation. No run is behind it.
+
+    is_extrapolated: the block is larger, smaller or of another kind than all of those.
+    """
+
+    price_ms: float
+    std_ms: float
+    blocks: int
+    is_extrapolated: bool
+
+
 #: A row of entries.csv.
-Entry: TypeAlias = Measurement | Imported | Failure
+Entry: TypeAlias = Measurement | Imported | Predicted | Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +155,12 @@ class LatencyTable:
     def missing(self, blocks: Sequence[Block]) -> list[str]:
         """Texts of the blocks without a price, in order, each once; skipped layers need none."""
         texts = dict.fromkeys(block_text(block) for block in blocks if block)
-        return [text for text in texts if not isinstance(self.entries.get(text), Measurement | Imported)]
+        return [text for text in texts if not isinstance(self.entries.get(text), Measurement | Imported | Predicted)]
+
+    def predicted(self, blocks: Sequence[Block] | None = None) -> list[str]:
+        """Texts of those blocks whose price is predicted, or of all that are, in order, each once."""
+        texts = self.entries if blocks is None else dict.fromkeys(block_text(block) for block in blocks if block)
+        return [text for text in texts if isinstance(self.entries.get(text), Predicted)]
 
     def variants(self) -> list[Variant]:
         """The precisions and batches that its prices are for, sorted."""
@@ -159,7 +181,7 @@ class LatencyTable:
     def price_ms(self, block: Block) -> float:
         """0 for a skipped layer. Raises MissingLatency."""
         entry = self.entries.get(block_text(block)) if block else None
-        if isinstance(entry, Measurement | Imported):
+        if isinstance(entry, Measurement | Imported | Predicted):
             return entry.price_ms
         if block:
             raise self.missing_latency([block_text(block)], 1, "SPACE")
@@ -220,8 +242,7 @@ class LatencyTable:
         if table.get("origin") not in get_args(TableOrigin):
             raise DamagedFile(f"{path}: origin must be one of {', '.join(get_args(TableOrigin))}, got {table.get('origin')!r}")
         entries: dict[str, Entry] = {}
-        columns = _ENTRY_COLUMNS_1 if table["format"] == _FORMAT_1 else _ENTRY_COLUMNS
-        for where, row in _rows(folder / ENTRIES, texts[ENTRIES], columns):
+        for where, row in _rows(folder / ENTRIES, texts[ENTRIES], _COLUMNS[table["format"]]):
             if row["block"] in entries:
                 raise DamagedFile(f"{where}: this block has a row already")
             entries[row["block"]] = entry = _entry(row, where)
@@ -262,11 +283,14 @@ def _number(value: float) -> str:
 def _entry_row(item: tuple[str, Entry]) -> list[str]:
     block, entry = item
     if isinstance(entry, Failure):
-        return [""] * 9 + [entry.error, block]
+        return [""] * 10 + [entry.error, block]
+    if isinstance(entry, Predicted):
+        how = f"{'extrapolated' if entry.is_extrapolated else 'interpolated'} from {entry.blocks} blocks"
+        return [_number(entry.price_ms), "", _number(entry.std_ms), *[""] * 6, how, "", block]
     if isinstance(entry, Imported):  # every digit: they are not ours to round
-        return [repr(entry.mean_ms), repr(entry.mean_ms), repr(entry.std_ms), *[""] * 5, str(entry.runs), "", block]
+        return [repr(entry.mean_ms), repr(entry.mean_ms), repr(entry.std_ms), *[""] * 5, str(entry.runs), "", "", block]
     numbers = (entry.price_ms, entry.mean_ms, entry.std_ms, entry.p10_ms, entry.p50_ms, entry.p90_ms)
-    return [*("" if value is None else _number(value) for value in numbers), str(entry.visits), str(entry.accepted), str(entry.runs), "", block]
+    return [*("" if value is None else _number(value) for value in numbers), str(entry.visits), str(entry.accepted), str(entry.runs), "", "", block]
 
 
 def _network_row(network: NetworkMeasurement) -> list[str]:
@@ -289,8 +313,8 @@ def _read_table(path: Path) -> dict[str, Any]:
     if seal is None or seal[1] != _digest(text[seal.end() :]):
         raise DamagedFile(f"{path} does not match the hash in its first line: it was cut short or changed")
     table = parse_toml(text, path)
-    if table.get("format") not in (FORMAT, _FORMAT_1):
-        raise DamagedFile(f"{path} has the format {str(table.get('format'))[:60]!r}; this version reads '{FORMAT}' and '{_FORMAT_1}'")
+    if not isinstance(said := table.get("format"), str) or said not in _COLUMNS:
+        raise DamagedFile(f"{path} has the format {str(said)[:60]!r}; this version reads {', '.join(map(repr, _COLUMNS))}")
     return table
 
 
@@ -392,6 +416,11 @@ def _entry(row: Mapping[str, str], where: str) -> Entry:
         if filled != {"error"}:
             raise DamagedFile(f"{where}: a row has numbers or an error, not both")
         return Failure(row["error"])
+    if how := row.get("predicted"):
+        found = _PREDICTED.fullmatch(how)
+        if found is None or filled != {"price_ms", "std_ms", "predicted"}:
+            raise DamagedFile(f"{where}: a predicted row has a price, a std_ms and 'interpolated' or 'extrapolated from N blocks', got '{how[:60]}'")
+        return Predicted(_positive_ms(row, "price_ms", where), _std_ms(row, where), int(found[2]), found[1] == "extrapolated")
     spread = {"mean_ms", "std_ms"} & filled
     mean, std = (_positive_ms(row, "mean_ms", where), _std_ms(row, where)) if spread else (None, None)
     if mean is not None and std is not None and filled == {"price_ms", "mean_ms", "std_ms", "runs"}:

@@ -249,6 +249,7 @@ def _ms(value: float) -> str:
 #: Figures of `hwnas.quality.Quality`: heading, and how a value is written.
 _QUALITY: dict[str, tuple[str, Callable[[float], str]]] = {
     "networks": ("networks", count),
+    "blocks": ("blocks", count),
     "mape": ("mean error", share),
     "rmse_ms": ("RMSE", _ms),
     "bias": ("bias", relative),
@@ -258,7 +259,12 @@ _QUALITY: dict[str, tuple[str, Callable[[float], str]]] = {
     "spearman": ("Spearman ρ", _correlation),
     "within_group_spearman": ("ρ within a resolution", _correlation),
 }
-_PREDICTIONS = {"calibrated": "calibrated table", "table_sum": "plain sum of the table", "macs_line": "line through MACs"}
+_PREDICTIONS = {
+    "calibrated": "calibrated table",
+    "table_sum": "plain sum of the table",
+    "macs_line": "line through MACs",
+    "predicted_blocks": "predicted blocks",
+}
 
 
 def quality_rows(quality: Mapping[str, Any], only: Collection[str] | None = None) -> tuple[list[str], list[list[str]]]:

@@ -18,7 +18,7 @@ from hwnas.blocks import conv_bn_act, inverted_residual
 from hwnas.errors import DamagedFile, InputError, UnknownName
 from hwnas.flat_yaml import flat_yaml, read_flat_yaml
 from hwnas.graph import Block, Node, block_text, parse_block
-from hwnas.latency_table import Entry, Failure, Imported
+from hwnas.latency_table import Entry, Failure, Imported, Predicted
 from hwnas.ops import Conv2d, Flatten, GlobalPool, Linear
 
 
@@ -140,6 +140,8 @@ def write_dialect(entries: Mapping[str, Entry], dialect: Dialect) -> tuple[str, 
     for text, entry in entries.items():
         if isinstance(entry, Failure):
             left_out[text] = f"it failed: {entry.error}"
+        elif isinstance(entry, Predicted):
+            left_out[text] = "it is predicted: no run is behind it, and those files hold counts of runs"
         elif entry.mean_ms is None or entry.std_ms is None:
             left_out[text] = "its row has no mean: it was measured before tables had one"
         else:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from hwnas.errors import InputError
-from hwnas.latency_table import Entry, Failure, Imported, LatencyTable, Measurement, NetworkMeasurement
+from hwnas.latency_table import Entry, Failure, Imported, LatencyTable, Measurement, NetworkMeasurement, Predicted
 from hwnas.space import FloatArray
 
 #: Facts of the protocol that say how much was measured, not how: they may differ between tables that are merged.
-_HOW_MUCH = {"space", "visits", "networks", "seed", "anchor_wait_s", "most_dropped", "round_spacing_s"}
+_HOW_MUCH = {"space", "budget_minutes", "visits", "networks", "seed", "anchor_wait_s", "most_dropped", "round_spacing_s"}
 
 MOST_SHIFT = 0.05  # median difference of common rows: beyond it the device ran at another speed, and a sum would mix two devices
 _ANCHOR_TOLERANCE = 0.10  # where the protocol says nothing else
@@ -38,13 +38,20 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """`conditions`: what differs, name -> both values. `common` and `networks` are None where the tables share no row."""
+    """`conditions`: what differs, name -> both values. `common` and `networks` are None where the tables share no row.
+
+    Rows are measured ones (or imported); of the predicted ones there are `predicted_first` and `predicted_second`, and `predictions` sets those
+    that the other table measured beside it: second against first is measured against predicted.
+    """
 
     conditions: Mapping[str, tuple[Any, Any]]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
     common: Spread | None
     networks: Spread | None
+    predicted_first: int
+    predicted_second: int
+    predictions: Spread | None
 
 
 def other_conditions(first: LatencyTable, second: LatencyTable) -> dict[str, tuple[Any, Any]]:
@@ -66,7 +73,7 @@ def _how(table: LatencyTable) -> dict[str, Any]:
 
 
 def difference(first: LatencyTable, second: LatencyTable) -> Difference:
-    """What one has that the other lacks, and how far apart they are. Blocks that failed count as lacking."""
+    """What one has that the other lacks, and how far apart they are. Blocks that failed, or were only predicted, count as lacking."""
     ours, theirs = _priced(first), _priced(second)
     both = {text: (ours[text].price_ms, theirs[text].price_ms) for text in sorted(ours.keys() & theirs.keys())}
     here, there = ({_network_key(each): each for each in table.networks} for table in (first, second))
@@ -77,15 +84,18 @@ def difference(first: LatencyTable, second: LatencyTable) -> Difference:
         tuple(sorted(theirs.keys() - ours.keys())),
         _spread(list(both.items())),
         _spread(networks),
+        len(first.predicted()),
+        len(second.predicted()),
+        _spread(sorted([*_judged(first, theirs), *_judged(second, ours)])),
     )
 
 
 def merged(first: LatencyTable, second: LatencyTable) -> tuple[LatencyTable, dict[str, Any]]:
     """(a table of all rows of both, how they were united). Raises InputError where they are not of one device in one state, or emulated.
 
-    Of a row that both have, the one with more accepted visits is kept (more runs, where imported), the first table's where they are
-    equal; of a network the one with more visits. Quality figures are of neither table alone and are left out; the provenance is to be
-    added by who knows the files.
+    Of a row that both have, the one with more accepted visits is kept (more runs, where imported), the first table's where they are equal; what
+    was measured, or failed, before what was predicted; of a network the one with more visits. Quality figures are of neither table alone and
+    are left out; the provenance is to be added by who knows the files.
     """
     for table in (first, second):
         table.refuse_emulated("they are not merged with others")
@@ -111,6 +121,7 @@ def merged(first: LatencyTable, second: LatencyTable) -> tuple[LatencyTable, dic
             networks[key] = each
     how = {
         "blocks": len(entries),
+        "predicted": sum(isinstance(entry, Predicted) for entry in entries.values()),
         "networks": len(networks),
         "common_blocks": found.common.n if found.common else 0,
         "taken_from_second": replaced,
@@ -149,12 +160,20 @@ def _best_us(table: LatencyTable) -> float | None:
 
 
 def _priced(table: LatencyTable) -> dict[str, Measurement | Imported]:
-    return {text: entry for text, entry in table.entries.items() if not isinstance(entry, Failure)}
+    return {text: entry for text, entry in table.entries.items() if isinstance(entry, Measurement | Imported)}
 
 
-def _weight(entry: Entry) -> int:
-    """What a row rests on; -1 for a failure, which any measurement replaces."""
-    return -1 if isinstance(entry, Failure) else entry.runs if isinstance(entry, Imported) else entry.accepted
+def _judged(table: LatencyTable, measured: Mapping[str, Measurement | Imported]) -> list[tuple[str, tuple[float, float]]]:
+    """(text, (predicted, measured) ms) of the predicted rows of a table that another one measured."""
+    predicted = {text: entry.price_ms for text, entry in table.entries.items() if isinstance(entry, Predicted)}
+    return [(text, (price, measured[text].price_ms)) for text, price in predicted.items() if text in measured]
+
+
+def _weight(entry: Entry) -> tuple[int, int]:
+    """What a row rests on. A prediction gives way to everything: also to the news that the block cannot be run."""
+    if isinstance(entry, Predicted):
+        return 0, entry.blocks
+    return (1, 0) if isinstance(entry, Failure) else (2, entry.runs if isinstance(entry, Imported) else entry.accepted)
 
 
 def _network_key(network: NetworkMeasurement) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """Conformance checks, for what hwnas ships and for plug-ins: each takes one registered thing and raises CheckFailed with its fault.
 
-    from hwnas.testing import check_space
-    check_space(my_space())
+from hwnas.testing import check_space
+check_space(my_space())
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ def check_shipped_table(folder: Path, root: Path) -> None:
         raise CheckFailed(f"{who} does not say in [provenance]: {', '.join(absent)}")
     if not any(isinstance(entry, Measurement) for entry in table.entries.values()):
         raise CheckFailed(f"{who} has no measured block")
+    if predicted := table.predicted():
+        raise CheckFailed(f"{who} has {len(predicted)} predicted blocks: nothing that is shipped is computed by a model; the first is {predicted[0]}")
     errors = [table.quality[name].get("mape") if isinstance(table.quality.get(name), dict) else None for name in ("calibrated", "macs_line")]
     calibrated, line = (error if isinstance(error, float) else None for error in errors)
     if calibrated is None or line is None or calibrated >= line:

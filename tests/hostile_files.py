@@ -14,7 +14,7 @@ import shutil
 import struct
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from hwnas.predictors.calibrated import calibrated
 from hwnas.report_words import quality_rows
 from hwnas.run import RunDirectory
 from hwnas.table_dialects import DIALECTS, read_dialect, write_dialect
+from hwnas.table_fill import filled
 from hwnas.table_merge import merged
 from hwnas.verbs.common import existing
 from hwnas.verbs.table import check_table, diff_tables, show_table
@@ -82,6 +83,17 @@ def load_table(folder: Path) -> None:
     merged(table, table)
     shown(check_table(folder, space=SPACE))
     calibrated(table, index()).bounds()
+
+
+def make_filled(folder: Path) -> None:
+    whole = simulated_table(index(), lambda total, layers, activations: 0.01 + 0.8 * total, networks=12)
+    half = dict(sorted(whole.entries.items())[::2])
+    filled(replace(whole, entries=half), index().blocks).save(folder)
+
+
+def load_filled(folder: Path) -> None:
+    load_table(folder)
+    shown(filled(LatencyTable.load(folder), index().blocks).quality)
 
 
 def shown(facts: object) -> None:
@@ -228,6 +240,7 @@ def load_accuracy(folder: Path) -> None:
 
 FORMATS = (
     Format("latency table", (TABLE, ENTRIES, NETWORKS), make_table, load_table, reseal_table),
+    Format("filled table", (TABLE, ENTRIES), make_filled, load_filled, reseal_table),
     Format("imported table", (TABLE, ENTRIES), make_imported, load_imported, reseal_table),
     Format("OFA table", ("lut.yaml",), partial(make_yaml, dialect="ofa"), partial(load_yaml, dialect="ofa")),
     Format("ProxylessNAS table", ("lut.yaml",), partial(make_yaml, dialect="proxylessnas"), partial(load_yaml, dialect="proxylessnas")),

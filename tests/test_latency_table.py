@@ -10,7 +10,7 @@ import pytest
 from hwnas.architecture import Architecture
 from hwnas.errors import DamagedFile, MissingLatency
 from hwnas.graph import IDENTITY, Node, block_text
-from hwnas.latency_table import Conditions, Failure, Imported, LatencyTable, Measurement, NetworkMeasurement, seal
+from hwnas.latency_table import Conditions, Failure, Imported, LatencyTable, Measurement, NetworkMeasurement, Predicted, seal
 from hwnas.ops import Conv2d
 
 FILES = ("table.toml", "entries.csv", "networks.csv")
@@ -76,11 +76,11 @@ def test_equal_tables_give_equal_bytes_whatever_the_order_of_their_rows(folder, 
 
 def test_rows_are_sorted_by_block_with_units_in_the_header_and_the_block_last(folder):
     header, *rows = (folder / "entries.csv").read_text().splitlines()
-    assert header == "price_ms,mean_ms,std_ms,p10_ms,p50_ms,p90_ms,visits,accepted,runs,error,block"
+    assert header == "price_ms,mean_ms,std_ms,p10_ms,p50_ms,p90_ms,visits,accepted,runs,predicted,error,block"
     assert rows == [
-        ',,,,,,,,,"no float16, here",conv = conv2d.float16 1x3x8x8 out=16 (in0)',
-        "0.125,0.1875,0.0625,0.125,0.125,0.25,8,8,400,,conv = conv2d.float32 1x3x8x8 out=4 k=3 act=relu (in0)",
-        "0.25,,,0.25,0.5,1.5,8,7,64,,conv = conv2d.float32 1x3x8x8 out=8 k=3 (in0)",
+        ',,,,,,,,,,"no float16, here",conv = conv2d.float16 1x3x8x8 out=16 (in0)',
+        "0.125,0.1875,0.0625,0.125,0.125,0.25,8,8,400,,,conv = conv2d.float32 1x3x8x8 out=4 k=3 act=relu (in0)",
+        "0.25,,,0.25,0.5,1.5,8,7,64,,,conv = conv2d.float32 1x3x8x8 out=8 k=3 (in0)",
     ]
 
 
@@ -125,7 +125,7 @@ def test_a_missing_file_is_named(folder, name):
         LatencyTable.load(folder)
 
 
-CONV_ROW = "0.125,0.1875,0.0625,0.125,0.125,0.25,8,8,400,,conv = conv2d.float32 1x3x8x8 out=4 k=3 act=relu (in0)\n"
+CONV_ROW = "0.125,0.1875,0.0625,0.125,0.125,0.25,8,8,400,,,conv = conv2d.float32 1x3x8x8 out=4 k=3 act=relu (in0)\n"
 
 
 @pytest.mark.parametrize(
@@ -147,11 +147,16 @@ CONV_ROW = "0.125,0.1875,0.0625,0.125,0.125,0.25,8,8,400,,conv = conv2d.float32 
         ("8,8,400", "8,8,4e2", "runs must be a whole number"),
         ("8,8,400", "0,0,400", "visits must be a whole number of at least 1"),
         (CONV_ROW, CONV_ROW * 2, "has a row already"),
-        (CONV_ROW, "0.125\n", "has 1 values, must have 11"),
+        (CONV_ROW, "0.125\n", "has 1 values, must have 12"),
         (CONV_ROW, CONV_ROW.replace("out=4", "out=-4"), "is no operator"),
         (CONV_ROW, CONV_ROW.replace("conv =", "conv  ="), "is no node"),
         (CONV_ROW, CONV_ROW.replace("(in0)", "( in0)"), "not written as hwnas writes it"),
-        ("400,,conv", "400,but failed,conv", "numbers or an error, not both"),
+        ("400,,,conv", "400,,but failed,conv", "numbers or an error, not both"),
+        ("400,,,conv", "400,interpolated from 9 blocks,,conv", "a predicted row has a price, a std_ms"),
+        (CONV_ROW[:51], "0.125,,0.0625,,,,,,,guessed from 9 blocks,,conv", "a predicted row has a price, a std_ms .* got 'guessed from 9 blocks'"),
+        (CONV_ROW[:51], "0.125,,0.0625,,,,,,,interpolated from 0 blocks,,conv", "a predicted row has a price"),
+        (CONV_ROW[:51], "nan,,0.0625,,,,,,,interpolated from 9 blocks,,conv", "price_ms must be a positive number"),
+        (CONV_ROW[:51], "0.125,,-1,,,,,,,interpolated from 9 blocks,,conv", "std_ms must be a number of milliseconds"),
         ("price_ms,", "price_us,", "the columns must be price_ms"),
         ("price_ms,mean", 'price_ms,"mean', "not readable CSV|the columns must be"),
     ],
@@ -190,8 +195,9 @@ def test_forged_networks_are_refused_with_their_file(folder, old, new, message):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("hwnas.latency_table/2", "hwnas.latency_table/3", "this version reads 'hwnas.latency_table/2' and 'hwnas.latency_table/1'"),
-        ("hwnas.latency_table/2", "hwnas.latency_table/1", "the columns must be price_ms,p10_ms"),
+        ("hwnas.latency_table/3", "hwnas.latency_table/4", "this version reads 'hwnas.latency_table/3', 'hwnas.latency_table/2', 'hwnas.latency_table/1'"),
+        ("hwnas.latency_table/3", "hwnas.latency_table/2", "the columns must be price_ms,mean_ms,.*,runs,error,block, got"),
+        ("hwnas.latency_table/3", "hwnas.latency_table/1", "the columns must be price_ms,p10_ms"),
         ('origin = "measured"', 'origin = "guessed"', "origin must be one of measured, emulated, simulated, imported"),
         ("threads = 2", "threads = 0", r"\[conditions\] must say"),
         ("threads = 2", 'threads = "2"', r"\[conditions\] must say"),
@@ -223,18 +229,36 @@ def test_a_network_keeps_the_order_and_the_types_of_its_values(folder):
 def test_a_table_of_the_first_format_still_loads(folder):
     """As hwnas wrote it before rows had a mean: nine columns."""
     header = "price_ms,p10_ms,p50_ms,p90_ms,visits,accepted,runs,error,block\n"
-    reseal(folder, "entries.csv", header + CONV_ROW.replace("0.1875,0.0625,", ""))
-    reseal(folder, "table.toml", (folder / "table.toml").read_text().partition("\n")[2].replace("latency_table/2", "latency_table/1"))
+    reseal(folder, "entries.csv", header + CONV_ROW.replace("0.1875,0.0625,", "").replace(",,,", ",,"))
+    reseal(folder, "table.toml", (folder / "table.toml").read_text().partition("\n")[2].replace("latency_table/3", "latency_table/1"))
     loaded = LatencyTable.load(folder)
     assert dict(loaded.entries) == {block_text(CONV): Measurement(0.125, 0.125, 0.125, 0.25, 8, 8, 400)}
     loaded.save(folder)
-    assert LatencyTable.load(folder) == loaded and 'format = "hwnas.latency_table/2"' in (folder / "table.toml").read_text()
+    assert LatencyTable.load(folder) == loaded and 'format = "hwnas.latency_table/3"' in (folder / "table.toml").read_text()
+
+
+def test_a_table_of_the_second_format_still_loads(folder):
+    """As hwnas wrote it before rows could be predicted: one column less."""
+    text = (folder / "entries.csv").read_text().replace("predicted,", "").replace(",,conv", ",conv").replace(',,,,,,,,,,"no', ',,,,,,,,,"no')
+    reseal(folder, "entries.csv", text)
+    reseal(folder, "table.toml", (folder / "table.toml").read_text().partition("\n")[2].replace("latency_table/3", "latency_table/2"))
+    assert dict(LatencyTable.load(folder).entries) == dict(TABLE.entries)
+
+
+def test_a_predicted_row_comes_back_as_such_and_has_a_price(tmp_path):
+    rows = {block_text(WIDE): Predicted(0.25, 0.0125, 40, False), block_text(BROKEN): Predicted(0.5, 0.0, 40, True)}
+    table = replace(TABLE, entries={**TABLE.entries, **rows})
+    table.save(tmp_path)
+    assert "0.25,,0.0125,,,,,,,interpolated from 40 blocks,,conv = " in (tmp_path / "entries.csv").read_text()
+    loaded = LatencyTable.load(tmp_path)
+    assert dict(loaded.entries) == dict(table.entries)
+    assert loaded.price_ms(WIDE) == 0.25 and not loaded.missing([WIDE, CONV]) and loaded.predicted([CONV, WIDE, WIDE]) == [block_text(WIDE)]
 
 
 def test_an_imported_row_keeps_every_digit_and_has_no_percentiles(tmp_path):
     table = replace(TABLE, origin="imported", entries={block_text(CONV): Imported(0.12345678901234567, 1e-05, 38)}, networks=())
     table.save(tmp_path)
-    assert (tmp_path / "entries.csv").read_text().splitlines()[1].startswith("0.12345678901234566,0.12345678901234566,1e-05,,,,,,38,,conv")
+    assert (tmp_path / "entries.csv").read_text().splitlines()[1].startswith("0.12345678901234566,0.12345678901234566,1e-05,,,,,,38,,,conv")
     loaded = LatencyTable.load(tmp_path)
     assert dict(loaded.entries) == dict(table.entries) and loaded.price_ms(CONV) == 0.12345678901234567 and not loaded.missing([CONV])
 

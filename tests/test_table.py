@@ -13,13 +13,14 @@ from hwnas.data import shipped
 from hwnas.errors import CheckFailed, DamagedFile, InputError
 from hwnas.flat_yaml import read_flat_yaml
 from hwnas.index import BlockIndex
-from hwnas.latency_table import Failure, Imported, LatencyTable, Measurement, seal
+from hwnas.latency_table import Failure, Imported, LatencyTable, Measurement, Predicted, seal
 from hwnas.predictors.calibrated import calibrated
 from hwnas.testing import check_shipped_table
 from hwnas.variant import Variant
 from hwnas.verbs.table import check_table, diff_tables, export_table, import_table, list_tables, merge_tables, show_table
 
 SPACE = "ofa_mini(resolutions=(24,))"
+ANY = "conv = conv2d.float32 1x3x8x8 out=4 (in0)"
 STATED = {"source": "the authors", "licence": "MIT", "device": "phone", "runtime": "tflite", "threads": 1}
 
 
@@ -287,6 +288,34 @@ def test_a_measured_table_is_exported_with_its_means_and_what_has_no_key_is_list
     assert {(each["count"], each["std"]) for each in read_flat_yaml(tmp_path / "lut.yaml").values()} == {(80, 0.5)}
 
 
+def test_a_table_is_filled_for_other_resolutions_and_every_command_says_what_is_predicted(folder, index, tmp_path, command):
+    wide = "ofa_mini(resolutions=(24,32))"
+    measured, needed = len(LatencyTable.load(folder).entries), len({*filter(None, BlockIndex(registry.create("spaces", wide)).blocks)})
+    assert command("check", folder, "--space", wide)[0] == 1
+    code, out, _ = command("fill", folder, "--space", wide, "--measured-for", SPACE, "--to", tmp_path / "full")
+    assert code == 0 and f"{measured} blocks simulated, {needed - measured} predicted" in out and f"12 networks of {wide}" in out
+    assert check_table(tmp_path / "full", space=wide)["predicted"] == needed - measured
+    code, out, _ = command("check", tmp_path / "full", "--space", wide)
+    assert code == 0 and f"{measured} of {needed} blocks of {wide} in fp32, batch 1, are simulated, {needed - measured} predicted" in out
+    shown = show_table(tmp_path / "full", top=1000)
+    assert shown["predicted"] == sum(each["is_predicted"] for each in shown["slowest"]) == needed - measured
+    assert "predicted: " in command("show", tmp_path / "full", "--top", 200)[1]
+    assert f"{needed}, {needed - measured} predicted" in command("list", tmp_path / "full")[1]
+    assert f"{needed - measured} in the second" in command("diff", folder, tmp_path / "full")[1]
+    assert merge_tables(folder, tmp_path / "full", to=tmp_path / "united")["predicted"] == needed - measured
+    assert command("fill", folder, "--space", wide, "--measured-for", "ofa_mini(resolutions=(32,))", "--to", tmp_path / "none")[0] == 2
+
+
+def test_what_is_predicted_is_not_exported_to_files_that_hold_counts_of_runs(tmp_path):
+    (tmp_path / "lut.yaml").write_text(OFA)
+    import_table(tmp_path / "lut.yaml", dialect="ofa", to=tmp_path / "theirs", **STATED)
+    theirs = LatencyTable.load(tmp_path / "theirs")
+    first, *rest = theirs.entries
+    saved(tmp_path / "mixed", theirs, entries={**theirs.entries, first: Predicted(1.0, 0.1, 9, False)})
+    made = export_table(tmp_path / "mixed", dialect="ofa", to=tmp_path / "back.yaml")
+    assert made["blocks"] == len(rest) and made["left_out"][first].startswith("it is predicted")
+
+
 def test_hostile_yaml_is_one_sentence_exit_code_2_and_no_table(tmp_path, command, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "lut.yaml"
@@ -377,6 +406,7 @@ def test_a_table_that_may_be_shipped(simulated, tmp_path, place):
         (PLACE, {"quality": {"calibrated": {"mape": 0.08}, "macs_line": {"mape": 0.08}}}, "says mape 0.08 and 0.08"),
         (PLACE, {"quality": {"calibrated": 0.01, "macs_line": [0.08]}}, "says mape None and None"),
         (PLACE, {"provenance": {"by": "somebody"}}, "does not say in .* date, agent_sha256"),
+        (PLACE, {"entries": {"identity": Predicted(1.0, 0.1, 9, False), ANY: Measurement(1, 1, 1, 1, 1, 1, 1)}}, "has 1 predicted blocks"),
         (PLACE, {"entries": {"identity": Failure("no")}}, "has no measured block"),
         ("simulated_phone/fast", {}, "was measured as simulated_phone/simulated-1-1thread"),
     ],

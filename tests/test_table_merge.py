@@ -7,7 +7,7 @@ import pytest
 from hwnas.architecture import Architecture
 from hwnas.errors import InputError
 from hwnas.graph import Node, block_text
-from hwnas.latency_table import Conditions, Failure, Imported, LatencyTable, Measurement, NetworkMeasurement
+from hwnas.latency_table import Conditions, Failure, Imported, LatencyTable, Measurement, NetworkMeasurement, Predicted
 from hwnas.ops import Conv2d
 from hwnas.table_merge import difference, merged, other_conditions
 
@@ -50,6 +50,24 @@ def test_networks_are_compared_where_space_and_architecture_are_the_same():
     found = difference(first, second)
     assert found.common is None
     assert (found.networks.n, found.networks.worst, found.networks.worst_relative) == (1, {"resolution": 48}, 0.25)
+
+
+def test_a_prediction_gives_way_to_a_measurement_and_to_a_failure_whichever_table_has_it():
+    guess = Predicted(3.0, 0.1, 900, False)
+    first, second = table({A: guess, B: row(2.0, accepted=0), C: guess, D: guess}), table({A: row(2.0, accepted=0), B: guess, C: Failure("no"), D: guess})
+    for pair in ((first, second), (second, first)):
+        union, how = merged(*pair)
+        assert dict(union.entries) == {A: row(2.0, accepted=0), B: row(2.0, accepted=0), C: Failure("no"), D: guess}
+        assert (how["blocks"], how["predicted"], how["common_blocks"]) == (4, 1, 0)
+
+
+def test_predictions_are_no_common_rows_but_are_set_beside_what_the_other_table_measured():
+    """A: 2.0 predicted in the first, 1.0 measured; B: 4.0 predicted in the second, 5.0 measured: -50 and +25 %."""
+    found = difference(table({A: Predicted(2.0, 0.1, 9, True), B: row(5.0), C: row(1.0)}), table({A: row(1.0), B: Predicted(4.0, 0.1, 9, False), C: row(1.0)}))
+    assert (found.common.n, found.predicted_first, found.predicted_second) == (1, 1, 1)
+    assert (found.only_first, found.only_second) == ((B,), (A,))
+    assert (found.predictions.n, found.predictions.worst, found.predictions.worst_relative) == (2, A, -0.5)
+    assert found.predictions.median == pytest.approx(-0.125)
 
 
 def test_rows_and_networks_are_united():

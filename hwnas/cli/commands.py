@@ -148,9 +148,7 @@ def device_list(as_json: Json = False) -> None:
 def device_add(
     name: Annotated[str, typer.Argument(help="What it is called from now on.")],
     transport: Annotated[str, typer.Option(help="How it is reached: local, ssh, adb.")] = ...,  # type: ignore[assignment]
-    address: Annotated[
-        str, typer.Option(help="Where: user@host, ssh://user@host:port, a name of your ssh configuration, or a serial number of adb.")
-    ] = "",
+    address: Annotated[str, typer.Option(help="Where: user@host, ssh://user@host:port, a name of your ssh configuration, or a serial number of adb.")] = "",
     python: Annotated[str, typer.Option(help="Python on the device, such as ~/venv/bin/python; python3 by default.")] = "",
     agent: Annotated[str, typer.Option(help="Folder with a program that is the agent there, and its libraries; the Python agent by default.")] = "",
     cores: Annotated[str, typer.Option(help="Cores that it is measured on, such as 4-7; the system's choice by default.")] = "",
@@ -243,11 +241,12 @@ def profile(
     networks: Annotated[int, typer.Option(help="Whole networks that calibrate the sum.", min=0)] = 40,
     regime: Annotated[str, typer.Option(help="Which latency: warm, steady, first-run, cold-start or sustained.")] = "warm",
     seed: Seed = 0,
+    budget_minutes: Annotated[float | None, typer.Option(help="At most so long: the blocks that tell most are measured, the others predicted.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure the latency lookup table of a device for a space."""
     from hwnas.cli import show
-    from hwnas.latency_table import Failure
+    from hwnas.latency_table import Failure, Predicted
     from hwnas.verbs.profile import profile as act
 
     with show.progress_bar() as progress:
@@ -262,8 +261,11 @@ def profile(
             networks=networks,
             seed=seed,
             regime=regime,
+            budget_minutes=budget_minutes,
             progress=progress,
         )
+    predicted = table.predicted()
+    extrapolated = sum(isinstance(entry, Predicted) and entry.is_extrapolated for entry in table.entries.values())
     failed = [key for key, entry in table.entries.items() if isinstance(entry, Failure)]
     facts = {
         "table": str(to),
@@ -271,6 +273,8 @@ def profile(
         "conditions": str(table.conditions),
         "processor": table.conditions.processor,
         "entries": len(table.entries),
+        "predicted": predicted,
+        "extrapolated": extrapolated,
         "failed": len(failed),
         "networks": len(table.networks),
         "quality": dict(table.quality),
@@ -279,7 +283,12 @@ def profile(
     if as_json:
         show.as_json(facts)
         return
-    typer.echo(f"{len(table.entries)} blocks and {len(table.networks)} networks {table.origin} on {table.conditions.processor} ({table.conditions})")
+    measured = len(table.entries) - len(predicted)
+    typer.echo(f"{measured} blocks and {len(table.networks)} networks {table.origin} on {table.conditions.processor} ({table.conditions})")
+    if predicted:
+        figures = table.quality.get("predicted_blocks", {})
+        expected = f"; measured ones, left out, are predicted with a mean error of {100 * figures['mape']:.1f} %" if figures else ""
+        typer.echo(f"{len(predicted)} blocks predicted, {extrapolated} of them beyond what was measured{expected}: 'predicted' in {to / 'entries.csv'}")
     if failed:
         typer.echo(f"{len(failed)} failed, the first: {failed[0]}")
     steadiness = table.anchor.get("visits", {})
@@ -310,7 +319,7 @@ def _quality(quality: Mapping[str, Any]) -> None:
     rows = [
         [names.get(key, key), *(f"{100 * each[part]:.1f} %" for part in ("mape", "within_5pct", "within_10pct")), f"{each['kendall']:.3f}"]
         for key, each in quality.items()
-        if isinstance(each, Mapping)
+        if isinstance(each, Mapping) and "kendall" in each
     ]
     if rows:
         columns = {"left-out networks predicted by": "left", "mean error": "right", "within 5 %": "right", "within 10 %": "right", "Kendall": "right"}

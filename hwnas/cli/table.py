@@ -42,11 +42,21 @@ def list_(folders: Annotated[list[Path] | None, typer.Argument(help="Folders wit
 def _listed(each: Mapping[str, Any]) -> list[Any]:
     if "error" in each:
         return [each["table"], "damaged", "", "", "", "", ""]
-    return [each["table"], each["origin"], each["processor"], _variants(each["variants"]), each["blocks"], _networks(each["networks"]), each["date"]]
+    blocks = f"{each['blocks']}, {each['predicted']} predicted" if each["predicted"] else each["blocks"]
+    return [each["table"], each["origin"], each["processor"], _variants(each["variants"]), blocks, _networks(each["networks"]), each["date"]]
 
 
 def _variants(found: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(f"{each['precision']}, batch {each['batch']}" for each in found) or "nothing"
+
+
+def _blocks(facts: Mapping[str, Any]) -> str:
+    """How many blocks have a price, and how many of these are predicted."""
+    words = f"{facts['blocks'] - facts['predicted']} blocks {facts['origin']}"
+    if not facts["predicted"]:
+        return words
+    beyond = f" ({facts['extrapolated']} of them beyond what was measured)" if facts.get("extrapolated") else ""
+    return f"{words}, {facts['predicted']} predicted{beyond}"
 
 
 def _networks(by_space: Mapping[str, int]) -> str:
@@ -64,7 +74,7 @@ def show_(table: Table, top: Annotated[int, typer.Option(help="Slowest and faste
     if as_json:
         show.as_json(facts)
         return
-    typer.echo(plain(f"{facts['blocks']} blocks {facts['origin']}, {len(facts['failed'])} failed; networks: {_networks(facts['networks'])}"))
+    typer.echo(plain(f"{_blocks(facts)}, {len(facts['failed'])} failed; networks: {_networks(facts['networks'])}"))
     typer.echo(f"prices for {_variants(facts['variants'])}")
     if facts["accepted_share"] is not None:
         typer.echo(f"{100 * facts['accepted_share']:.1f} % of visits at full speed; {facts['never_at_full_speed']} blocks never")
@@ -75,7 +85,8 @@ def show_(table: Table, top: Annotated[int, typer.Option(help="Slowest and faste
     typer.echo("")
     _quality(facts["quality"], "quality, of networks left out one by one")
     for name in ("slowest", "fastest"):
-        rows = [[f"{significant(each['price_ms'], 4)} ms", short_block(each["block"])] for each in facts[name]]
+        words = [("predicted: " if each["is_predicted"] else "") + short_block(each["block"]) for each in facts[name]]
+        rows = [[f"{significant(each['price_ms'], 4)} ms", block] for each, block in zip(facts[name], words, strict=True)]
         typer.echo("")
         show.table(name, {"price": "right", "block": "left"}, rows)
     _list("failed", [f"{short_block(each['block'], 100)}: {each['error']}" for each in facts["failed"]])
@@ -99,8 +110,9 @@ def check(
     if as_json:
         show.as_json(facts)
     else:
-        priced = f"{facts['needed'] - len(facts['missing'])} of {facts['needed']} blocks of {space} in {_variants([facts])}"
-        typer.echo(plain(f"{priced}, are {facts['origin']} ({facts['conditions']})"))
+        priced = f"{facts['needed'] - len(facts['missing']) - facts['predicted']} of {facts['needed']} blocks of {space} in {_variants([facts])}"
+        predicted = f", {facts['predicted']} predicted" if facts["predicted"] else ""
+        typer.echo(plain(f"{priced}, are {facts['origin']}{predicted} ({facts['conditions']})"))
         typer.echo(
             f"{facts['failed']} failed, {facts['never_at_full_speed']} never at full speed, {facts['of_other_spaces']} rows are of others; "
             f"{facts['networks']} whole networks"
@@ -163,6 +175,31 @@ def export(
     _list("not written", [f"{short_block(text)}: {reason}" for text, reason in made["left_out"].items()])
 
 
+@table_app.command("fill")
+def fill(
+    table: Table,
+    space: Annotated[str, typer.Option(help="Search space all of whose blocks are to have a price.")] = ...,  # type: ignore[assignment]
+    to: Annotated[Path, typer.Option(help="Folder of the new table.")] = ...,  # type: ignore[assignment]
+    measured_for: Annotated[str, typer.Option(help="Space the table was profiled for, where that is another: its networks calibrate the new one.")] = "",
+    precision: Annotated[str | None, typer.Option(help="Which, where the table has prices for several.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images of one run: which, where the table has prices for several.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Predict the blocks of a space that a table did not measure, such as those of other resolutions; each such row says that it is predicted."""
+    from hwnas.cli import show
+    from hwnas.report_words import plain
+    from hwnas.verbs.table import fill_table as act
+
+    made = act(table, space=space, to=to, measured_for=measured_for, precision=precision, batch=batch)
+    if as_json:
+        show.as_json(made)
+        return
+    typer.echo(plain(f"{_blocks(made)}; {made['networks']} networks of {space} ({made['conditions']})"))
+    _quality({"predicted_blocks": made["quality"]} if made["quality"] else {}, "measured blocks left out and predicted")
+    _list("without a price", made["missing"])
+    typer.echo(f"next: hwnas table check {to} --space '{plain(space)}'")
+
+
 @table_app.command("merge")
 def merge(first: Table, second: Table, to: Annotated[Path, typer.Option(help="Folder of the new table.")] = ..., as_json: Json = False) -> None:  # type: ignore[assignment]
     """One table of two that were measured under the same conditions; others are refused."""
@@ -174,7 +211,8 @@ def merge(first: Table, second: Table, to: Annotated[Path, typer.Option(help="Fo
     if as_json:
         show.as_json(made)
         return
-    typer.echo(plain(f"{made['blocks']} blocks and {made['networks']} networks {made['origin']} ({made['conditions']})"))
+    predicted = f" ({made['predicted']} of the blocks predicted)" if made["predicted"] else ""
+    typer.echo(plain(f"{made['blocks']} blocks and {made['networks']} networks {made['origin']}{predicted} ({made['conditions']})"))
     typer.echo(f"{made['taken_from_second']} blocks that both tables hold are from the second, which rests on more visits; the others are from the first")
     for name, unit in (("common", "blocks"), ("common_networks", "networks")):
         _apart(made[name], unit)
@@ -203,6 +241,9 @@ def diff(
         show.table("", {"condition": "left", "first": "left", "second": "left"}, rows)
     for name, title in (("common", "blocks"), ("networks", "networks")):
         _apart(found[name], title)
+    if found["predicted_first"] or found["predicted_second"]:
+        typer.echo(f"predicted blocks, which are not among these: {found['predicted_first']} in the first, {found['predicted_second']} in the second")
+        _apart(found["predictions"], "blocks predicted in one and measured in the other,")
     for key, title in (("only_first", "only in the first"), ("only_second", "only in the second")):
         _list(title, list(map(short_block, found[key])))
 

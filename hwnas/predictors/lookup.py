@@ -20,7 +20,8 @@ class Lookup:
 
     def __init__(self, table: LatencyTable, space: str):
         self._table, self._space = table, space
-        self.origin: Origin = "measured" if table.origin == "imported" else table.origin
+        #: "predicted" where any row of the table is.
+        self.origin: Origin = "predicted" if table.origin == "measured" and table.predicted() else "measured" if table.origin == "imported" else table.origin
 
     def prices(self, blocks: Sequence[Block]) -> FloatArray:
         """(m,), 0 for a skipped layer. Raises MissingLatency."""

@@ -81,6 +81,7 @@ class Agent:
         self, connection: Connection, sha256: str, *, threads: int, seed: int, timing: Timing, options: Mapping[str, str | int | bool], cores: str = ""
     ):
         self._connection, self._timing = connection, timing
+        self.loaded: set[str] = set()
         hello = {"op": "hello", "contract": CONTRACT, "threads": threads, "seed": seed, "options": dict(options), "by": _whoami()}
         answer = self._ask(hello, seconds=_START_S)
         texts = [answer.get("runtime"), answer.get("version")]
@@ -99,7 +100,9 @@ class Agent:
 
     def load(self, item: str, model: bytes) -> Mapping[str, str | int | bool]:
         """How it will be executed, as far as the runtime tells. Raises Refused with the agent's reason where the model cannot be run."""
-        return _facts(self._ask({"op": "load", "item": item, "bytes": len(model)}, model, seconds=_LOAD_S).get("facts", {}))
+        facts = _facts(self._ask({"op": "load", "item": item, "bytes": len(model)}, model, seconds=_LOAD_S).get("facts", {}))
+        self.loaded.add(item)
+        return facts
 
     def look(self) -> Mapping[str, str | int | bool]:
         """What may change on the device from minute to minute, as it is now: name -> value. Raises Refused where its agent cannot tell."""

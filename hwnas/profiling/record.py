@@ -13,6 +13,7 @@ from hwnas.profiling.protocol import Burst, Visit
 from hwnas.store import Store
 
 FILE = "profile.sqlite"
+_MAY_LACK = {"budget_minutes"}  # options that are recorded only where they were given
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class TimedBurst:
 class Record:
     """What one profile has come to: options, bursts of the items, visits in order, items that failed, and those whose loading broke the connection.
 
-    `plans` has the hash of what the device built of an item, where it builds something.
+    `plans` has the hash of what the device built of an item, where it builds something. Of a profile with a limit of time there are also the
+    seconds spent, and the blocks chosen by their number in the plan.
     """
 
     def __init__(self, store: Store):
@@ -36,6 +38,8 @@ class Record:
         self.bursts: dict[str, TimedBurst] = {}
         self.lost: set[str] = set()
         self.plans: dict[str, str] = {}
+        self.spent_s = 0.0
+        self.chosen: list[int] | None = None
         self._options: dict[str, Fact] = {}
         try:
             for event in store.events():
@@ -55,6 +59,10 @@ class Record:
             self.lost.add(str(body["item"]))
         elif kind == "plans":
             self._take_plans({str(item): str(plan) for item, plan in body.items()})
+        elif kind == "time":
+            self.spent_s += float(body["spent_s"])
+        elif kind == "chosen":
+            self.chosen = [int(number) for number in body["blocks"]]
         else:
             raise ValueError(kind)
 
@@ -87,6 +95,14 @@ class Record:
         self.plans |= new
         return before - len(self.visits)
 
+    def add_time(self, spent_s: float) -> None:
+        self._store.append("time", {"spent_s": round(spent_s, 3)})
+        self.spent_s += spent_s
+
+    def choose(self, blocks: Sequence[int]) -> None:
+        self._store.append("chosen", {"blocks": list(blocks)})
+        self.chosen = list(blocks)
+
     def add(self, visits: Sequence[Visit], failures: Mapping[str, str]) -> None:
         """One event: once it returns, these are never measured again."""
         self._store.append("visits", {"visits": [astuple(visit) for visit in visits], "failures": dict(failures)})
@@ -96,8 +112,7 @@ class Record:
 
 def refuse_other_options(recorded: Mapping[str, Fact], options: Mapping[str, Fact], folder: Path) -> None:
     """Raises InputError naming the first option that differs from the recorded ones."""
-    for name, value in options.items():
+    for name, value in {**dict.fromkeys(_MAY_LACK & recorded.keys()), **options}.items():
         if recorded.get(name) != value:
-            raise InputError(
-                f"{folder} was profiled with {name} = {recorded.get(name, 'nothing')}, and now it is {value}; name another folder, or use what is recorded"
-            )
+            had, has = (("nothing" if each is None else each) for each in (recorded.get(name), value))
+            raise InputError(f"{folder} was profiled with {name} = {had}, and now it is {has}; name another folder, or use what is recorded")

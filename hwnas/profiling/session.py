@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,8 +31,11 @@ from hwnas.profiling.precision import other_precision
 from hwnas.profiling.protocol import ANCHOR, TIMING, Burst, Timing, Visit, is_slow, speed_states
 from hwnas.profiling.record import FILE, Record, TimedBurst, refuse_other_options
 from hwnas.profiling.runtime import Runtime
+from hwnas.profiling.selection import Cost, first_blocks, more_blocks
 from hwnas.profiling.tabulate import is_accepted, is_settled, measurement, network_measurement, steadiness
+from hwnas.profiling.time_limit import OutOfTime, TimeLimit
 from hwnas.store import Store
+from hwnas.table_fill import filled
 from hwnas.variant import Variant, variants_of
 from hwnas.weights import random_weights
 
@@ -49,13 +52,15 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class _Items:
-    """Names of what is measured: `e0`, `e1`, ... are blocks, `n0`, ... networks."""
+    """Names of what is measured: `e0`, `e1`, ... are blocks, `n0`, ... networks. chosen: of the blocks, by number; None are all."""
 
     plan: Plan
+    chosen: Sequence[int] | None = None
     names: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        names = [f"e{i}" for i in range(len(self.plan.blocks))] + [f"n{i}" for i in range(len(self.plan.networks))]
+        blocks = range(len(self.plan.blocks)) if self.chosen is None else self.chosen
+        names = [f"e{i}" for i in blocks] + [f"n{i}" for i in range(len(self.plan.networks))]
         object.__setattr__(self, "names", names)
 
     def graph(self, item: str) -> Graph:
@@ -77,21 +82,26 @@ def profile(
     networks: int = 40,
     seed: int = 0,
     timing: Timing = TIMING,
+    budget_minutes: float | None = None,
     progress: Progress | None = None,
 ) -> LatencyTable:
     """Measure every distinct block of a space, and `networks` whole ones, on a device; the table, which is then in `folder`.
 
     Each is visited until its price is settled, `visits` times at most, and as often again where the machine was slow or busy.
+    budget_minutes: at most so long. Where that is too short for all blocks, those that tell most are measured, and all networks; the prices of
+    the other blocks are predicted from them, in rows that say so.
 
     The same call again continues where the last one ended and measures nothing twice; where the table is complete it is returned at
     once. Ctrl-C ends after the batch in progress (under a second or so). Raises InputError where the folder holds another profile or
     the runtime does not compute in the precision of the blocks, RunHeld where another process writes there or measures on the device,
     DamagedFile, MeasurementFailed, KeyboardInterrupt.
     """
-    report = progress or (lambda stage, done, total: None)
+    report, begun_s = progress or (lambda stage, done, total: None), time.monotonic()
     folder = Path(folder)
     asked: dict[str, Fact] = {"device": device.name, "space": index.fingerprint, "threads": threads, "visits": visits, "networks": networks, "seed": seed}
     asked["regime"] = timing.regime
+    if budget_minutes is not None:
+        asked["budget_minutes"] = float(budget_minutes)
     if (folder / TABLE).exists():
         table = LatencyTable.load(folder)
         known = {name: getattr(table.conditions, name) for name in ("device", "threads", "regime")}
@@ -101,18 +111,28 @@ def profile(
         report("complete", len(table.entries), len(table.entries))
         return table
     plan = make_plan(index, visits=visits, networks=networks, seed=seed, timing=timing)
-    items = _Items(plan)
     runtime: Runtime = registry.create("profiling.runtimes", device.runtimes[0])
     if runtime.granularity != "block":
         raise InputError(f"{runtime.name} has rows per {runtime.granularity}; only tables of blocks are measured")
-    with Store(folder / FILE) as store, started_agent(device, runtime, threads=threads, seed=seed, timing=timing) as agent, _deferred_interrupt() as check:
+    with (
+        Store(folder / FILE) as store,
+        started_agent(device, runtime, threads=threads, seed=seed, timing=timing) as agent,
+        _deferred_interrupt() as interrupted,
+    ):
         record = Record(store)
+        limit = TimeLimit(record, budget_minutes, begun_s=begun_s)
+        check = limit.checking(interrupted)
         _try_precision(agent, runtime, plan, device)  # before the folder is bound to it
         record.bind(asked | agent.identity.facts)
-        _load(agent, runtime, items, record, seed, report, check)
-        agent.heat()
-        _pilot(agent, items, record, check)
-        _measure(agent, items, record, seed, report, check)
+        items = _Items(plan, record.chosen)
+        with suppress(OutOfTime):
+            if budget_minutes is not None and record.chosen is None:
+                record.choose(_choose(agent, runtime, plan, record, seed, limit, report, check))
+                items = _Items(plan, record.chosen)
+            _load(agent, runtime, items, record, seed, report, check)
+            agent.heat()
+            _pilot(agent, items, record, check)
+            _measure(agent, items, record, seed, report, check)
         _tabulate(items, record, agent.identity, asked, seed).save(folder)
     return LatencyTable.load(folder)
 
@@ -133,6 +153,25 @@ def _try_precision(agent: Agent, runtime: Runtime, plan: Plan, device: Device) -
         raise InputError(f"{where} does not compute in {precision}: {reason[:300]}; choose another --precision, or a device with another runtime")
 
 
+def _choose(agent: Agent, runtime: Runtime, plan: Plan, record: Record, seed: int, limit: TimeLimit, report: Progress, check: Callable[[], None]) -> list[int]:
+    """The numbers of the blocks that there is time for: networks and a few blocks are tried, and from these it is known what the others cost."""
+    timing, first = plan.timing, _Items(plan, first_blocks(plan))
+    _load(agent, runtime, _Items(plan, ()), record, seed, report, check)
+    before_s = limit.left_s
+    _load(agent, runtime, first, record, seed, report, check)
+    load_s = (before_s - limit.left_s) / max(len(first.chosen or ()), 1)
+    agent.heat()
+    _pilot(agent, first, record, check)
+    (look,) = agent.visit([ANCHOR_ITEM], {ANCHOR_ITEM: Burst(timing.anchor_warmups, timing.anchor_runs)})
+    anchors_s = 2.5 * look.wall_ns / 1e9 if isinstance(look, Visit) else 0.0  # two, and what lies between visits
+    visits = min(plan.visits, timing.least_visits)
+    networks = [record.bursts[item] for item in first.names if item[0] == "n" and item in record.bursts]
+    networks_s = visits * sum(anchors_s + (each.burst.warmups + each.burst.runs) * each.run_ns / 1e9 for each in networks)
+    cost = Cost(load_s, visits * (anchors_s + timing.block_burst_ms / 1e3), visits * (timing.block_warmups + timing.block_least_runs / 2))
+    tried_ms = {int(item[1:]): record.bursts[item].run_ns / 1e6 for item in first.names if item[0] == "e" and item in record.bursts}
+    return more_blocks(plan, tried_ms, cost, limit.left_s - networks_s)
+
+
 def _load(agent: Agent, runtime: Runtime, items: _Items, record: Record, seed: int, report: Progress, check: Callable[[], None]) -> None:
     """Build each model, hand it over, forget it. What the runtime cannot run becomes a failure, and so does what ends the agent.
 
@@ -144,7 +183,7 @@ def _load(agent: Agent, runtime: Runtime, items: _Items, record: Record, seed: i
     for number, item in enumerate(items.names):
         report("load", number, len(items.names))
         check()
-        if item in record.failures:
+        if item in record.failures or item in agent.loaded:
             continue
         graph = items.graph(item)
         try:
@@ -206,7 +245,7 @@ def _measure(agent: Agent, items: _Items, record: Record, seed: int, report: Pro
             batch = _batch(queue, record)
             report("measure", len(record.visits), len(record.visits) + len(queue) + len(batch) + _planned_after(items, record, number))
             if number >= visits:  # networks are visited in the passes before: they are measured at whatever speed there is
-                patience_s -= _wait_for_speed(agent, record, patience_s)
+                patience_s -= _wait_for_speed(agent, record, patience_s, check)
             taken = agent.visit(batch, {item: each.burst for item, each in record.bursts.items()}, expected_s=4 * _BATCH_S)
             failures = {item: visit for item, visit in zip(batch, taken, strict=True) if isinstance(visit, str)}
             record.add([visit for visit in taken if not isinstance(visit, str)], failures)
@@ -267,13 +306,14 @@ def _batch(queue: list[str], record: Record) -> list[str]:
     return batch
 
 
-def _wait_for_speed(agent: Agent, record: Record, patience_s: float) -> float:
+def _wait_for_speed(agent: Agent, record: Record, patience_s: float, check: Callable[[], None]) -> float:
     """Where the last visits saw a slow state, wait until the anchor is back at its best, at most so long; the seconds waited."""
     start = time.monotonic()
     if not record.visits or not is_slow([best_anchor_ns(record.visits), record.visits[-1].anchor_after_ns])[1]:
         return 0.0
     best = best_anchor_ns(record.visits)
     while (waited := time.monotonic() - start) < patience_s:
+        check()
         time.sleep(0.05)
         (look,) = agent.visit([ANCHOR_ITEM], {ANCHOR_ITEM: Burst(TIMING.anchor_warmups, TIMING.anchor_runs)})
         if isinstance(look, Visit) and is_accepted(look, best):
@@ -291,19 +331,23 @@ def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[
     fingerprint = index.fingerprint
     timing, by_item = plan.timing, _by_item(record.visits)
     if not record.visits:
-        reason = next(iter(record.failures.values()), "the plan is empty")
+        nothing = f"the {asked['budget_minutes']:g} minutes of --budget-minutes were over before" if "budget_minutes" in asked else "the plan is empty"
+        reason = next(iter(record.failures.values()), nothing)
         raise MeasurementFailed(f"nothing could be measured: {reason}")
     best = best_anchor_ns(record.visits)
     entries: dict[str, Entry] = {}
     for number, block in enumerate(plan.blocks):
         item = f"e{number}"
-        entries[block_text(block)] = Failure(record.failures[item]) if item in record.failures else measurement(by_item[item], best, timing)
+        if item in record.failures:
+            entries[block_text(block)] = Failure(record.failures[item])
+        elif own := by_item.get(item):
+            entries[block_text(block)] = measurement(own, best, timing)
     networks = []
     for number, code in enumerate(plan.networks):
         item = f"n{number}"
         if item not in record.failures:
             rng = np.random.default_rng([seed, 3, number])
-            networks.append(network_measurement(Architecture.of(space, code), fingerprint, by_item[item], rng, timing))
+            networks.append(network_measurement(Architecture.of(space, code), fingerprint, by_item.get(item, []), rng, timing))
     regime_facts = {key: value for key, value in asked.items() if key not in ("device", "threads", "regime")}
     table = LatencyTable(
         identity.conditions(str(asked["device"]), int(asked["threads"]), timing),
@@ -319,12 +363,17 @@ def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[
             **({"plans_sha256": _plans_sha256(items, record)} if record.plans else {}),
             **{f"system_{key}": value for key, value in identity.system.items()},
         },
-        anchor=_anchor_facts(record.visits, best) | {"visits": steadiness(_blocks_of(items, by_item), best, timing)},
+        anchor=_anchor_facts(record.visits, best) | ({"visits": steadiness(blocks, best, timing)} if (blocks := _blocks_of(items, by_item)) else {}),
     )
+    if "budget_minutes" in asked:
+        try:
+            table = filled(table, plan.blocks)
+        except InputError as error:
+            logger.warning("the blocks that were not measured have no price: %s", error)
     if len(table.networks) < LEAST_NETWORKS:
         return table
     try:
-        return replace(table, quality=assess(table, index))
+        return replace(table, quality={**assess(table, index), **table.quality})
     except InputError as error:
         logger.warning("this table prices no budget: %s", error)
         return table

@@ -26,13 +26,14 @@ def profile(
     networks: int = 40,
     seed: int = 0,
     regime: str = "warm",
+    budget_minutes: float | None = None,
     progress: Progress = silent,
 ) -> LatencyTable:
     """Measure every distinct block of `space`, and whole networks that calibrate their sum, on `device`; the table is then in `to`.
 
     The same call again continues an interrupted one. precision: `fp32`, `fp16`, `bf16`, `int8_u8s8` or `int8_s8s8`; batch: images of
-    one run. threads: of the runtime, by default the device's. regime: which latency it is, one of
-    `hwnas.profiling.protocol.REGIMES`. Raises HwnasError.
+    one run. threads: of the runtime, by default the device's. regime: which latency it is, one of `hwnas.profiling.protocol.REGIMES`.
+    budget_minutes: at most so long; what there is no time for is predicted, in rows that say so. Raises HwnasError.
     """
     target, variant = load_device(device), Variant(precision, batch)
     index = BlockIndex(variant.space(registry.create("spaces", space)))
@@ -45,5 +46,6 @@ def profile(
         networks=networks,
         seed=seed,
         timing=timing_of(regime),
+        budget_minutes=budget_minutes,
         progress=progress,
     )

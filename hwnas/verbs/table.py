@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from hwnas.errors import HwnasError, InputError
 from hwnas.files import sha256, write_whole
 from hwnas.graph import block_text
 from hwnas.index import BlockIndex
-from hwnas.latency_table import ENTRIES, NETWORKS, TABLE, Conditions, Failure, Imported, LatencyTable, Measurement, seal
+from hwnas.latency_table import ENTRIES, NETWORKS, TABLE, Conditions, Failure, Imported, LatencyTable, Measurement, Predicted, seal
 from hwnas.predictors.calibrated import assess, variant_for
 from hwnas.profiling.record import FILE as UNFINISHED
 from hwnas.table_dialects import dialect_named, read_dialect, write_dialect
+from hwnas.table_fill import QUALITY, filled, networks_of
 from hwnas.table_merge import difference, first_of, merged
 from hwnas.verbs.common import table_folder
 
@@ -58,6 +59,8 @@ def show_table(table: Path | str, *, top: int = 5) -> Mapping[str, Any]:
         "conditions": asdict(loaded.conditions),
         "variants": [asdict(each) for each in loaded.variants()],
         "blocks": len(priced),
+        "predicted": len(loaded.predicted()),
+        "extrapolated": _extrapolated(loaded),
         "failed": [{"block": text, "error": entry.error} for text, entry in sorted(loaded.entries.items()) if isinstance(entry, Failure)],
         "accepted_share": sum(each.accepted for each in measured) / sum(each.visits for each in measured) if measured else None,
         "never_at_full_speed": sum(not each.accepted for each in measured),
@@ -68,9 +71,7 @@ def show_table(table: Path | str, *, top: int = 5) -> Mapping[str, Any]:
     }
 
 
-def check_table(
-    table: Path | str, *, space: str, statistic: str = "p50", precision: str | None = None, batch: int | None = None
-) -> Mapping[str, Any]:
+def check_table(table: Path | str, *, space: str, statistic: str = "p50", precision: str | None = None, batch: int | None = None) -> Mapping[str, Any]:
     """Whether a table is whole and worth its while for a space: which blocks lack a price, and how well its own networks are predicted.
 
     Each network is predicted without itself, by the calibrated table, by its plain sum, and by a line through MACs. `problems` are
@@ -110,6 +111,7 @@ def check_table(
         "origin": loaded.origin,
         "conditions": str(loaded.conditions),
         "needed": len(needed),
+        "predicted": len(loaded.predicted(deployed.blocks)),
         "missing": missing,
         "failed": sum(isinstance(entry, Failure) for entry in entries),
         "never_at_full_speed": sum(isinstance(entry, Measurement) and not entry.accepted for entry in entries),
@@ -204,6 +206,40 @@ def merge_tables(first: Path | str, second: Path | str, *, to: Path) -> Mapping[
     return {"table": str(to), "origin": union.origin, "conditions": str(union.conditions), **how}
 
 
+def fill_table(table: Path | str, *, space: str, to: Path, measured_for: str = "", precision: str | None = None, batch: int | None = None) -> Mapping[str, Any]:
+    """Make a table that prices every block of a space, those that nobody measured by prediction from the measured ones, marked row by row.
+
+    measured_for: the space that the table was profiled for, where that is another; its networks that are networks of `space` with the
+    same blocks then calibrate the sum for `space`, too. precision, batch: which ones, where the table has prices for several. Raises InputError,
+    DamagedFile.
+    """
+    to, folder = _new_folder(Path(to)), table_folder(table)
+    loaded, written = LatencyTable.load(folder), BlockIndex(registry.create("spaces", space))
+    variant = variant_for(loaded, written, precision, batch)
+    index = variant.index(written)
+    networks: tuple[Any, ...] = ()
+    if measured_for:
+        networks = networks_of(loaded, variant.index(BlockIndex(registry.create("spaces", measured_for))), index)
+        if not networks:
+            raise InputError(f"the table holds no network of {measured_for} that is one of {space}")
+        known = {(each.fingerprint, each.architecture) for each in loaded.networks}
+        networks = tuple(each for each in networks if (each.fingerprint, each.architecture) not in known)
+    made = filled(replace(loaded, networks=(*loaded.networks, *networks)), index.blocks)
+    provenance = {**made.provenance, "filled_by": f"hwnas {__version__}", "filled_from_sha256": seal(folder)}
+    replace(made, provenance=provenance).save(to)
+    return {
+        "table": str(to),
+        "origin": made.origin,
+        "conditions": str(made.conditions),
+        "blocks": sum(not isinstance(entry, Failure) for entry in made.entries.values()),
+        "predicted": len(made.predicted()),
+        "extrapolated": _extrapolated(made),
+        "missing": made.missing(index.blocks),
+        "networks": sum(each.fingerprint == index.fingerprint for each in made.networks),
+        "quality": made.quality.get(QUALITY),
+    }
+
+
 def diff_tables(first: Path | str, second: Path | str, *, across_conditions: bool = False) -> Mapping[str, Any]:
     """Blocks that only one table has, how far common blocks and networks are apart, and what differs in how they were measured.
 
@@ -237,14 +273,20 @@ def _in_short(name: str, folder: Path) -> Mapping[str, Any]:
         "processor": table.conditions.processor,
         "variants": [asdict(each) for each in table.variants()],
         "blocks": sum(not isinstance(entry, Failure) for entry in table.entries.values()),
+        "predicted": len(table.predicted()),
         "failed": sum(isinstance(entry, Failure) for entry in table.entries.values()),
         "networks": dict(Counter(each.architecture.space for each in table.networks)),
         "date": str(table.provenance.get("date", "")),
     }
 
 
-def _row(text: str, entry: Measurement | Imported) -> Mapping[str, Any]:
-    return {"block": text, "price_ms": entry.price_ms, **{key: value for key, value in asdict(entry).items() if value is not None}}
+def _extrapolated(table: LatencyTable) -> int:
+    return sum(isinstance(entry, Predicted) and entry.is_extrapolated for entry in table.entries.values())
+
+
+def _row(text: str, entry: Measurement | Imported | Predicted) -> Mapping[str, Any]:
+    known = {key: value for key, value in asdict(entry).items() if value is not None}
+    return {"block": text, "is_predicted": isinstance(entry, Predicted), "price_ms": entry.price_ms, **known}
 
 
 def _new_folder(to: Path) -> Path:
