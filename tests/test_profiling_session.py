@@ -1,7 +1,6 @@
 """hwnas/profiling/session.py: real profiles of this CPU, whole, killed, interrupted and repeated. No test says how long anything takes."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from hwnas.index import BlockIndex
 from hwnas.latency_table import Failure, LatencyTable, Measurement
 from hwnas.ops import Conv2d
 from hwnas.predictors.lookup import lookup
+from hwnas.profiling import supervised
 from hwnas.profiling.protocol import REGIMES, Burst
 from hwnas.profiling.record import FILE, Record
 from hwnas.profiling.session import profile
@@ -251,7 +251,33 @@ class Crashing(agent_contract.Agent):
             os.abort()
         return super().load(request)
 
+    def run(self, request):
+        if "e4" in request["order"]:
+            os.kill(os.getpid(), 9)  # as the system does where memory ends
+        answer = super().run(request)
+        for visit in answer["visits"]:
+            if visit["item"] == "e1":
+                visit["ns"][3] = 0
+        return answer
+
 agent_contract.Agent = Crashing
+agent_contract.main(onnxruntime_agent.OnnxRuntime())
+"""
+
+#: Ends wherever it is asked for more than one visit: no single model is to blame.
+ENDING_AGENT = """
+import os, sys
+sys.path.insert(0, {folder!r})
+import agent_contract, onnxruntime_agent
+open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "starts"), "a").write("x")
+
+class Ending(agent_contract.Agent):
+    def run(self, request):
+        if len(request["order"]) > 1:
+            os.kill(os.getpid(), 9)
+        return super().run(request)
+
+agent_contract.Agent = Ending
 agent_contract.main(onnxruntime_agent.OnnxRuntime())
 """
 
@@ -265,17 +291,20 @@ def crashing():
 """
 
 
-def test_a_model_that_brings_the_agent_down_is_named_and_left_out_the_next_time(tmp_path):
+def test_models_that_bring_the_agent_down_are_rows_and_the_others_are_measured(tmp_path):
     agent, runtime, folder = tmp_path / "agent.py", tmp_path / "crashing.py", tmp_path / "table"
     agent.write_text(CRASHING_AGENT.format(folder=str(shipped("devices") / "agents")))
     runtime.write_text(CRASHING_RUNTIME.format(agent=str(agent)))
     device = replace(DEVICE, runtimes=(f"{runtime}:crashing",))
     index = BlockIndex(small_space())
-    third = sorted(block_text(block) for block in index.blocks)[2]
-    with pytest.raises(MeasurementFailed, match="the agent ended during 'load', killed by signal 6; it was given " + re.escape(third)):
-        profile(index, device, folder, visits=1, networks=0)
+    texts = sorted(block_text(block) for block in index.blocks)
     table = profile(index, device, folder, visits=1, networks=0)
-    assert [text for text, entry in table.entries.items() if isinstance(entry, Failure)] == [third]
+    failed = {text: entry.error for text, entry in table.entries.items() if isinstance(entry, Failure)}
+    assert failed == {
+        texts[1]: "a run took no time at all: nothing ran, or its end was not waited for",
+        texts[2]: "the agent ended during 'load', killed by signal 6",
+        texts[4]: "the agent ended during 'run', killed by signal 9",
+    }
     assert len(table.entries) == 6
 
 
@@ -320,6 +349,16 @@ def test_what_was_measured_of_another_plan_is_measured_again(tmp_path):
     assert made["e1"] == before["e1"] + Counter(visit.item for visit in kept.visits)["e1"], "the former visits are on record and do not count"
     assert table.entries[sorted(table.entries)[1]].visits == Counter(visit.item for visit in kept.visits)["e1"]
     assert len(str(table.provenance["plans_sha256"])) == 64
+
+
+def test_an_agent_that_ends_whatever_it_runs_ends_the_profile(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervised, "MAX_RESTARTS", 3)
+    agent, runtime = tmp_path / "agent.py", tmp_path / "crashing.py"
+    agent.write_text(ENDING_AGENT.format(folder=str(shipped("devices") / "agents")))
+    runtime.write_text(CRASHING_RUNTIME.format(agent=str(agent)))
+    with pytest.raises(MeasurementFailed, match="killed by signal 9; it was started again 3 times"):
+        profile(BlockIndex(small_space()), replace(DEVICE, runtimes=(f"{runtime}:crashing",)), tmp_path / "table", visits=9, networks=0)
+    assert (tmp_path / "starts").read_text() == "xxxx"
 
 
 def test_a_record_of_something_else_is_refused(tmp_path):

@@ -209,6 +209,8 @@ def _visit(report: Any, item: str, runs: int, crowding_pct: int | None) -> Visit
         return str(report["error"])[:500]
     ns, anchors = report.get("ns"), report.get("anchor_ns")
     times = [*(ns if isinstance(ns, list) else []), *(anchors if isinstance(anchors, list) else []), report.get("wall_ns")]
+    if isinstance(ns, list) and len(ns) == runs and 0 in ns:
+        return "a run took no time at all: nothing ran, or its end was not waited for"
     if len(times) != runs + 3 or not all(type(each) is int and 0 < each <= MAX_NS for each in times):
         raise MeasurementFailed(f"the agent's times of '{item}' are not {runs} positive whole nanoseconds and two anchors")
     keys = ("at_ns", "cpu_ns", "involuntary", "psi_us", "steal_ms")

@@ -25,12 +25,13 @@ from hwnas.graph import Graph, block_text
 from hwnas.index import BlockIndex
 from hwnas.latency_table import TABLE, Entry, Fact, Failure, LatencyTable
 from hwnas.predictors.calibrated import LEAST_NETWORKS, assess
-from hwnas.profiling.agent import ANCHOR_ITEM, Agent, Identity, Refused, started_agent
+from hwnas.profiling.agent import ANCHOR_ITEM, Identity, Refused, started_agent
 from hwnas.profiling.plan import Plan, make_plan
 from hwnas.profiling.protocol import ANCHOR, TIMING, Burst, Timing, Visit, is_slow, speed_states
 from hwnas.profiling.record import FILE, Record, TimedBurst, refuse_other_options
 from hwnas.profiling.runtime import Runtime
-from hwnas.profiling.tabulate import is_accepted, is_settled, measurement, network_measurement, steadiness
+from hwnas.profiling.supervised import SupervisedAgent
+from hwnas.profiling.tabulate import doubt, is_accepted, is_settled, measurement, network_measurement, steadiness
 from hwnas.store import Store
 from hwnas.weights import random_weights
 
@@ -64,12 +65,18 @@ class _Items:
         number = int(item[1:])
         return f"network {self.plan.index.space.decode(self.plan.networks[number])}" if item[0] == "n" else block_text(self.plan.blocks[number])
 
+    def model(self, item: str, runtime: Runtime, seed: int) -> bytes:
+        """The same bytes every time. Raises InputError where the runtime has no form of it."""
+        graph = self.graph(item)
+        return runtime.build(graph, random_weights(graph, np.random.default_rng([seed, 1, self.names.index(item)])))
+
 
 def profile(
     index: BlockIndex,
     device: Device,
     folder: Path,
     *,
+    runtime: str = "",
     threads: int = 1,
     visits: int = 16,
     networks: int = 40,
@@ -82,30 +89,35 @@ def profile(
     Each is visited until its price is settled, `visits` times at most, and as often again where the machine was slow or busy.
 
     The same call again continues where the last one ended and measures nothing twice; where the table is complete it is returned at
-    once. Ctrl-C ends after the batch in progress (under a second or so). Raises InputError where the folder holds another profile,
-    RunHeld where another process writes there or measures on the device, DamagedFile, MeasurementFailed, KeyboardInterrupt.
+    once. runtime: one of the device's, by default its first. Ctrl-C ends after the batch in progress (under a second or so).
+    Raises InputError where the folder holds another profile, RunHeld where another process writes there or measures on the device,
+    DamagedFile, MeasurementFailed, KeyboardInterrupt.
     """
     report = progress or (lambda stage, done, total: None)
     folder = Path(folder)
     asked: dict[str, Fact] = {"device": device.name, "space": index.fingerprint, "threads": threads, "visits": visits, "networks": networks, "seed": seed}
     asked["regime"] = timing.regime
+    made: Runtime = registry.create("profiling.runtimes", device.runtime(runtime))
     if (folder / TABLE).exists():
         table = LatencyTable.load(folder)
         known = {name: getattr(table.conditions, name) for name in ("device", "threads", "regime")}
         known["cores"] = table.conditions.options.get("cores", "any")
-        refuse_other_options({**known, **table.protocol}, {**asked, "cores": device.cores or "any"}, folder)
+        known |= {**table.protocol, "runtime": table.conditions.runtime}
+        refuse_other_options(known, {**asked, "cores": device.cores or "any", "runtime": made.name}, folder)
         logger.info("%s holds the complete table of this profile already", folder)
         report("complete", len(table.entries), len(table.entries))
         return table
     plan = make_plan(index, visits=visits, networks=networks, seed=seed, timing=timing)
     items = _Items(plan)
-    runtime: Runtime = registry.create("profiling.runtimes", device.runtimes[0])
-    if runtime.granularity != "block":
-        raise InputError(f"{runtime.name} has rows per {runtime.granularity}; only tables of blocks are measured")
-    with Store(folder / FILE) as store, started_agent(device, runtime, threads=threads, seed=seed, timing=timing) as agent, _deferred_interrupt() as check:
+    if made.granularity != "block":
+        raise InputError(f"{made.name} has rows per {made.granularity}; only tables of blocks are measured")
+    supervised = SupervisedAgent(
+        lambda: started_agent(device, made, threads=threads, seed=seed, timing=timing), lambda item: items.model(item, made, seed)
+    )
+    with Store(folder / FILE) as store, supervised as agent, _deferred_interrupt() as check:
         record = Record(store)
         record.bind(asked | agent.identity.facts)
-        _load(agent, runtime, items, record, seed, report, check)
+        _load(agent, made, items, record, seed, report, check)
         agent.heat()
         _pilot(agent, items, record, check)
         _measure(agent, items, record, seed, report, check)
@@ -113,7 +125,7 @@ def profile(
     return LatencyTable.load(folder)
 
 
-def _load(agent: Agent, runtime: Runtime, items: _Items, record: Record, seed: int, report: Progress, check: Callable[[], None]) -> None:
+def _load(agent: SupervisedAgent, runtime: Runtime, items: _Items, record: Record, seed: int, report: Progress, check: Callable[[], None]) -> None:
     """Build each model, hand it over, forget it. What the runtime cannot run becomes a failure, and so does what ends the agent.
 
     A connection that breaks is no fault of the model, unless it breaks at the same one again. Where the device builds something of the
@@ -121,32 +133,33 @@ def _load(agent: Agent, runtime: Runtime, items: _Items, record: Record, seed: i
     """
     failures: dict[str, str] = {}
     plans: dict[str, str] = {}
-    for number, item in enumerate(items.names):
-        report("load", number, len(items.names))
-        check()
-        if item in record.failures:
-            continue
-        graph = items.graph(item)
-        try:
-            facts = agent.load(item, runtime.build(graph, random_weights(graph, np.random.default_rng([seed, 1, number]))))
-            if plan := facts.get(PLAN):
-                plans[item] = str(plan)
-        except (InputError, Refused) as error:
-            failures[item] = str(error)
-        except MeasurementFailed as error:
-            if isinstance(error, ConnectionLost) and item not in record.lost:
-                record.add_lost(item)
-                raise
-            record.add([], failures | {item: str(error)})
-            raise MeasurementFailed(f"{error}; it was given {items.describe(item)}, which the same command leaves out the next time") from None
+    try:
+        for number, item in enumerate(items.names):
+            report("load", number, len(items.names))
+            check()
+            if item in record.failures:
+                continue
+            try:
+                facts = agent.load(item, items.model(item, runtime, seed))
+                if plan := facts.get(PLAN):
+                    plans[item] = str(plan)
+            except (InputError, Refused) as error:
+                failures[item] = str(error)
+            except ConnectionLost as error:
+                if item not in record.lost:
+                    record.add_lost(item)
+                    raise
+                failures[item] = str(error)
+                raise MeasurementFailed(f"{error}; it was given {items.describe(item)}, which the same command leaves out the next time") from None
+    finally:
+        if failures:
+            record.add([], failures)
     report("load", len(items.names), len(items.names))
-    if failures:
-        record.add([], failures)
     if again := record.add_plans(plans):
         logger.warning("%d visits are made again: %s chose other tactics for their models this time", again, runtime.name)
 
 
-def _pilot(agent: Agent, items: _Items, record: Record, check: Callable[[], None]) -> None:
+def _pilot(agent: SupervisedAgent, items: _Items, record: Record, check: Callable[[], None]) -> None:
     """Run each item a few times, uncounted, to choose how many runs make its bursts."""
     new = [item for item in items.names if item not in record.bursts and item not in record.failures]
     timing = items.plan.timing
@@ -168,7 +181,7 @@ def _pilot(agent: Agent, items: _Items, record: Record, check: Callable[[], None
         record.add_bursts(bursts)
 
 
-def _measure(agent: Agent, items: _Items, record: Record, seed: int, report: Progress, check: Callable[[], None]) -> None:
+def _measure(agent: SupervisedAgent, items: _Items, record: Record, seed: int, report: Progress, check: Callable[[], None]) -> None:
     """`visits` passes over the items that are not settled; then as many more at most, over the blocks not yet measured often enough at the
     best speed and alone, until the time that was planned is overrun."""
     timing = items.plan.timing
@@ -245,7 +258,7 @@ def _batch(queue: list[str], record: Record) -> list[str]:
     return batch
 
 
-def _wait_for_speed(agent: Agent, record: Record, patience_s: float) -> float:
+def _wait_for_speed(agent: SupervisedAgent, record: Record, patience_s: float) -> float:
     """Where the last visits saw a slow state, wait until the anchor is back at its best, at most so long; the seconds waited."""
     start = time.monotonic()
     if not record.visits or not is_slow([best_anchor_ns(record.visits), record.visits[-1].anchor_after_ns])[1]:
@@ -275,11 +288,12 @@ def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[
     entries: dict[str, Entry] = {}
     for number, block in enumerate(plan.blocks):
         item = f"e{number}"
-        entries[block_text(block)] = Failure(record.failures[item]) if item in record.failures else measurement(by_item[item], best, timing)
+        reason = record.failures.get(item) or doubt(by_item[item])
+        entries[block_text(block)] = measurement(by_item[item], best, timing) if reason is None else Failure(reason)
     networks = []
     for number, code in enumerate(plan.networks):
         item = f"n{number}"
-        if item not in record.failures:
+        if item not in record.failures and doubt(by_item[item]) is None:
             rng = np.random.default_rng([seed, 3, number])
             networks.append(network_measurement(Architecture.of(space, code), fingerprint, by_item[item], rng, timing))
     regime_facts = {key: value for key, value in asked.items() if key not in ("device", "threads", "regime")}
