@@ -231,6 +231,7 @@ def profile(
     device: Annotated[str, typer.Argument(help="Name of a device, or a TOML file.")] = "localhost",
     space: Annotated[str, typer.Option(help="Search space whose blocks are measured.")] = ...,  # type: ignore[assignment]
     to: Annotated[Path, typer.Option(help="Folder of the table.")] = ...,  # type: ignore[assignment]
+    runtime: Annotated[str, typer.Option(help="One of the device's runtimes; its first by default.")] = "",
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime; the device's by default.")] = None,
     visits: Annotated[int, typer.Option(help="Visits of each block and network, at most: what is settled earlier needs fewer.", min=1)] = 16,
     networks: Annotated[int, typer.Option(help="Whole networks that calibrate the sum.", min=0)] = 40,
@@ -244,7 +245,9 @@ def profile(
     from hwnas.verbs.profile import profile as act
 
     with show.progress_bar() as progress:
-        table = act(device, space=space, to=to, threads=threads, visits=visits, networks=networks, seed=seed, regime=regime, progress=progress)
+        table = act(
+            device, space=space, to=to, runtime=runtime, threads=threads, visits=visits, networks=networks, seed=seed, regime=regime, progress=progress
+        )
     failed = [key for key, entry in table.entries.items() if isinstance(entry, Failure)]
     facts = {
         "table": str(to),

@@ -18,6 +18,7 @@ def profile(
     *,
     space: str,
     to: Path,
+    runtime: str = "",
     threads: int | None = None,
     visits: int = 16,
     networks: int = 40,
@@ -27,8 +28,8 @@ def profile(
 ) -> LatencyTable:
     """Measure every distinct block of `space`, and whole networks that calibrate their sum, on `device`; the table is then in `to`.
 
-    The same call again continues an interrupted one. threads: of the runtime, by default the device's. regime: which latency it is, one of
-    `hwnas.profiling.protocol.REGIMES`. Raises HwnasError.
+    The same call again continues an interrupted one. runtime: one of the device's, by default its first; threads: of the runtime, by
+    default the device's. regime: which latency it is, one of `hwnas.profiling.protocol.REGIMES`. Raises HwnasError.
     """
     target = load_device(device)
     index = BlockIndex(registry.create("spaces", space))
@@ -36,6 +37,7 @@ def profile(
         index,
         target,
         Path(to),
+        runtime=runtime,
         threads=target.threads if threads is None else threads,
         visits=visits,
         networks=networks,

@@ -15,10 +15,10 @@ class OnnxRuntime:
     agent = "onnxruntime_agent.py"
 
     def build(self, graph: Graph, weights: Weights) -> bytes:
-        """Bytes of an ONNX model, through the emitters of the exports. Raises InputError."""
+        """Bytes of an ONNX model, through the emitters of the exports; equal arguments give equal bytes. Raises InputError."""
         from hwnas.backends.onnx import to_onnx
 
-        model: bytes = to_onnx(graph, weights).SerializeToString()
+        model: bytes = to_onnx(graph, weights).SerializeToString(deterministic=True)
         return model
 
 
