@@ -20,12 +20,14 @@ from hwnas.latency_table import Failure, LatencyTable, Measurement
 from hwnas.ops import Conv2d
 from hwnas.predictors.lookup import lookup
 from hwnas.profiling import supervised
-from hwnas.profiling.protocol import REGIMES, Burst
+from hwnas.profiling.protocol import REGIMES, Burst, Visit
 from hwnas.profiling.record import FILE, Record
 from hwnas.profiling.session import profile
+from hwnas.profiling.tabulate import doubt
 from hwnas.space import Choice, Layer, SearchSpace
 from hwnas.spaces.ofa_mini import ofa_mini
 from hwnas.store import Store
+from tests.openvino import openvino_agent
 
 DEVICE = load_device("localhost")
 
@@ -240,6 +242,40 @@ def test_a_block_the_runtime_cannot_run_is_a_row_and_the_others_are_measured(tmp
         lookup(table, "small").prices(BlockIndex(small_space("float16")).blocks)
 
 
+def visit_of(*ns):
+    return Visit("e0", ns, 10, 10, 0, sum(ns), sum(ns), 0, 0, 0)
+
+
+def test_times_that_never_change_are_no_latency():
+    assert "each of its 16 runs took exactly 500 ns" in doubt([visit_of(*[500] * 8), visit_of(*[500] * 8)])
+    assert doubt([visit_of(*[500] * 8), visit_of(*[500] * 7, 501)]) is None
+    assert doubt([visit_of(*[500] * 16)]) is None and doubt([visit_of(500), visit_of(500)]) is None  # too few to tell from a coarse clock
+
+
+def test_any_runtime_of_a_device_makes_a_table_of_its_own(tmp_path):
+    index = BlockIndex(small_space())
+    table = profile(index, DEVICE, tmp_path, runtime="torch", visits=1, networks=3)
+    assert (table.conditions.runtime, table.conditions.options["device"]) == ("torch", "cpu")
+    assert all(isinstance(entry, Measurement) for entry in table.entries.values()) and len(table.networks) == 3
+    with pytest.raises(InputError, match="was profiled with runtime = torch, and now it is onnxruntime"):
+        profile(index, DEVICE, tmp_path, visits=1, networks=3)
+    other = replace(DEVICE, options={"torch": {"channels_last": True}})
+    with pytest.raises(InputError, match="was profiled with channels_last = False, and now it is True"):
+        profile(index, other, tmp_path, runtime="torch", visits=1, networks=3)
+    with pytest.raises(InputError, match="localhost has no runtime 'tensorflow'; its file names onnxruntime, torch"):
+        profile(index, DEVICE, tmp_path / "other", runtime="tensorflow")
+
+
+def test_a_space_is_profiled_through_openvinos_provider(tmp_path):
+    path = tmp_path / "with_openvino.py"
+    agent = openvino_agent(tmp_path)
+    path.write_text(OTHER_AGENT.format(agent=str(agent)))
+    device = replace(DEVICE, runtimes=(f"{path}:other",), options={"onnxruntime": load_device("openvino").options["onnxruntime"]})
+    table = profile(BlockIndex(small_space()), device, tmp_path / "table", visits=1, networks=3)
+    assert table.conditions.options["provider"] == "OpenVINOExecutionProvider" and "INFERENCE_PRECISION_HINT" in table.conditions.options
+    assert all(isinstance(entry, Measurement) for entry in table.entries.values()) and len(table.networks) == 3
+
+
 CRASHING_AGENT = """
 import os, sys
 sys.path.insert(0, {folder!r})
@@ -281,10 +317,10 @@ agent_contract.Agent = Ending
 agent_contract.main(onnxruntime_agent.OnnxRuntime())
 """
 
-CRASHING_RUNTIME = """
+OTHER_AGENT = """
 from hwnas.profiling.runtimes.onnxruntime import onnxruntime
 
-def crashing():
+def other():
     runtime = onnxruntime()
     runtime.agent = {agent!r}
     return runtime
@@ -294,8 +330,8 @@ def crashing():
 def test_models_that_bring_the_agent_down_are_rows_and_the_others_are_measured(tmp_path):
     agent, runtime, folder = tmp_path / "agent.py", tmp_path / "crashing.py", tmp_path / "table"
     agent.write_text(CRASHING_AGENT.format(folder=str(shipped("devices") / "agents")))
-    runtime.write_text(CRASHING_RUNTIME.format(agent=str(agent)))
-    device = replace(DEVICE, runtimes=(f"{runtime}:crashing",))
+    runtime.write_text(OTHER_AGENT.format(agent=str(agent)))
+    device = replace(DEVICE, runtimes=(f"{runtime}:other",))
     index = BlockIndex(small_space())
     texts = sorted(block_text(block) for block in index.blocks)
     table = profile(index, device, folder, visits=1, networks=0)
@@ -355,9 +391,9 @@ def test_an_agent_that_ends_whatever_it_runs_ends_the_profile(tmp_path, monkeypa
     monkeypatch.setattr(supervised, "MAX_RESTARTS", 3)
     agent, runtime = tmp_path / "agent.py", tmp_path / "crashing.py"
     agent.write_text(ENDING_AGENT.format(folder=str(shipped("devices") / "agents")))
-    runtime.write_text(CRASHING_RUNTIME.format(agent=str(agent)))
+    runtime.write_text(OTHER_AGENT.format(agent=str(agent)))
     with pytest.raises(MeasurementFailed, match="killed by signal 9; it was started again 3 times"):
-        profile(BlockIndex(small_space()), replace(DEVICE, runtimes=(f"{runtime}:crashing",)), tmp_path / "table", visits=9, networks=0)
+        profile(BlockIndex(small_space()), replace(DEVICE, runtimes=(f"{runtime}:other",)), tmp_path / "table", visits=9, networks=0)
     assert (tmp_path / "starts").read_text() == "xxxx"
 
 

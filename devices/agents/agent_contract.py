@@ -18,7 +18,7 @@ order, how often, what counts); the agent only runs and reports raw nanoseconds.
       -> {"ok": true, "visits": [...]}                          one per entry of `order`:
          {"item", "ns": [each timed run], "anchor_ns": [best of the anchor's burst before, after], "at_ns": start on a monotonic clock,
           "wall_ns", "cpu_ns": of the burst, "involuntary": context switches, "psi_us": CPU pressure (some), "steal_ms"},
-         the last three null where the system does not tell; or {"item", "error"}. Beside them "crowding_pct": of the cores that this
+         the last four null where the system does not tell; or {"item", "error"}. Beside them "crowding_pct": of the cores that this
          agent's threads leave free, how much other programs used meanwhile; null where unknown, or the request took less than 0.2 s
          With "cold": true beside warmups (then 0) and runs, each run opens the model anew, and its time is that of opening and running it.
   {"op": "layers", "item": "e0", "runs": 20}                    what each layer takes, by the runtime's own profiler: a pass of its own, after

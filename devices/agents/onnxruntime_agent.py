@@ -129,7 +129,8 @@ class OnnxRuntime:
     registered = ""  # the plug-in provider whose library is loaded, once for the life of this program
 
     def start(self, threads, options):
-        options = {name: str(int(value)) if isinstance(value, bool) else str(value) for name, value in options.items()}
+        asked = options
+        options = {name: str(int(value)) if isinstance(value, bool) else str(value) for name, value in asked.items()}
         self.threads, self.devices = threads, []
         self.provider = options.pop("provider", CPU)
         self.fallback = options.pop("fallback", FALLBACK[0])
@@ -165,7 +166,7 @@ class OnnxRuntime:
             self.provider_options = {"load_config": json.dumps({kind: settings})}
         if self.provider != CPU:
             said.update(in_force, fallback=self.fallback)
-        return {**said, "denormals": denormals}
+        return {**said, "denormals": denormals, **asked}
 
     def find_devices(self, known, kind):
         """The first device that a plug-in provider offers here. Raises Refused naming what there is."""

@@ -102,8 +102,9 @@ def profile(
         table = LatencyTable.load(folder)
         known = {name: getattr(table.conditions, name) for name in ("device", "threads", "regime")}
         known["cores"] = table.conditions.options.get("cores", "any")
-        known |= {**table.protocol, "runtime": table.conditions.runtime}
-        refuse_other_options(known, {**asked, "cores": device.cores or "any", "runtime": made.name}, folder)
+        given = {name: value for name, value in device.options.get(made.name, {}).items() if name in table.conditions.options}
+        known |= {**table.protocol, **table.conditions.options, "runtime": table.conditions.runtime}
+        refuse_other_options(known, {**asked, "cores": device.cores or "any", "runtime": made.name, **given}, folder)
         logger.info("%s holds the complete table of this profile already", folder)
         report("complete", len(table.entries), len(table.entries))
         return table
@@ -288,8 +289,8 @@ def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[
     entries: dict[str, Entry] = {}
     for number, block in enumerate(plan.blocks):
         item = f"e{number}"
-        reason = record.failures.get(item) or doubt(by_item[item])
-        entries[block_text(block)] = measurement(by_item[item], best, timing) if reason is None else Failure(reason)
+        failure = record.failures.get(item) or doubt(by_item[item])
+        entries[block_text(block)] = measurement(by_item[item], best, timing) if failure is None else Failure(failure)
     networks = []
     for number, code in enumerate(plan.networks):
         item = f"n{number}"
