@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -347,6 +348,20 @@ def test_the_provider_and_what_is_in_force_are_conditions(openvino):
         options = agent.identity.conditions("x", 1).options
         assert options["provider"] == "OpenVINOExecutionProvider" and options["provider_version"] != "unknown"
         assert options["provider_device"].startswith("CPU") and (options["INFERENCE_PRECISION_HINT"], options["fallback"]) == ("f32", "refused")
+
+
+def test_the_library_of_a_plug_in_may_be_named_in_the_agents_environment(openvino, monkeypatch):
+    import onnxruntime_ep_openvino
+
+    from hwnas import registry
+
+    name, device = openvino
+    monkeypatch.setenv("HWNAS_ORT_EP_LIBRARY", onnxruntime_ep_openvino.get_library_path())
+    with started_agent(device, registry.create("profiling.runtimes", name), threads=1, seed=0) as agent:
+        assert agent.identity.options["provider"] == "OpenVINOExecutionProvider"
+    monkeypatch.setenv("HWNAS_ORT_EP_LIBRARY", str(Path(__file__)))
+    with pytest.raises(MeasurementFailed, match="cannot be loaded"), started_agent(device, registry.create("profiling.runtimes", name), threads=1, seed=0):
+        pass
 
 
 def test_a_processor_that_the_provider_does_not_offer_is_named(openvino):
