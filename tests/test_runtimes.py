@@ -370,7 +370,7 @@ def test_a_processor_that_the_provider_does_not_offer_is_named(openvino):
     name, device = openvino
     device = replace(device, options={"onnxruntime": OPENVINO | {"device_type": "npu"}})
     with (
-        pytest.raises(MeasurementFailed, match=r"offers CPU.* on this machine, no NPU"),
+        pytest.raises(MeasurementFailed, match=r"runs on CPU.* of this machine, on no NPU"),
         started_agent(device, registry.create("profiling.runtimes", name), threads=1, seed=0),
     ):
         pass

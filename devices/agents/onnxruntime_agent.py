@@ -188,8 +188,8 @@ class OnnxRuntime:
         self.devices = [each for each in offered if kind in ("", each.device.type.name)][:1]
         if not self.devices:
             here = ", ".join(sorted({f"{each.device.type.name} of {each.device.vendor}" for each in ort.get_ep_devices()}))
-            what = ", ".join(sorted({each.device.type.name for each in offered})) or "none of its processors"
-            raise Refused(f"{self.provider[:60]} offers {what} on this machine{f', no {kind}' if kind and offered else ''} (there is: {here})")
+            what = ", ".join(sorted({each.device.type.name for each in offered})) or "nothing"
+            raise Refused(f"{self.provider[:60]} runs on {what} of this machine{f', on no {kind}' if kind and offered else ''} (there is: {here})")
         return self.devices[0]
 
     def available(self):
