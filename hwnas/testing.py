@@ -35,8 +35,8 @@ from hwnas.ops.op import ACTIVATIONS
 from hwnas.pareto import hypervolume
 from hwnas.predictor import Additive, Metric, Origin
 from hwnas.problem import Objective, Problem
-from hwnas.profiling.agent import Agent, Burst, Refused, started_agent
-from hwnas.profiling.protocol import Visit
+from hwnas.profiling.agent import Agent, Refused, started_agent
+from hwnas.profiling.protocol import Burst, Visit
 from hwnas.profiling.runtime import Runtime
 from hwnas.run import RunDirectory
 from hwnas.searcher import Gates, Option, Paths, Sampler, Searcher, Trainer, options_of

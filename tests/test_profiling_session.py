@@ -261,7 +261,7 @@ def test_any_runtime_of_a_device_makes_a_table_of_its_own(tmp_path):
     with pytest.raises(InputError, match="was profiled with runtime = torch, and now it is onnxruntime"):
         profile(index, DEVICE, tmp_path, visits=1, networks=3)
     other = replace(DEVICE, options={"torch": {"channels_last": True}})
-    with pytest.raises(InputError, match="was profiled with channels_last = False, and now it is True"):
+    with pytest.raises(InputError, match="was profiled with option channels_last = False, and now it is True"):
         profile(index, other, tmp_path, runtime="torch", visits=1, networks=3)
     with pytest.raises(InputError, match="localhost has no runtime 'tensorflow'; its file names onnxruntime, torch"):
         profile(index, DEVICE, tmp_path / "other", runtime="tensorflow")

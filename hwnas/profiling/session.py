@@ -102,8 +102,9 @@ def profile(
         table = LatencyTable.load(folder)
         known = {name: getattr(table.conditions, name) for name in ("device", "threads", "regime")}
         known["cores"] = table.conditions.options.get("cores", "any")
-        given = {name: value for name, value in device.options.get(made.name, {}).items() if name in table.conditions.options}
-        known |= {**table.protocol, **table.conditions.options, "runtime": table.conditions.runtime}
+        given = {f"option {name}": value for name, value in device.options.get(made.name, {}).items() if name in table.conditions.options}
+        in_force = {f"option {name}": value for name, value in table.conditions.options.items()}  # `device` is the name of one of them, too
+        known |= {**table.protocol, **in_force, "runtime": table.conditions.runtime}
         refuse_other_options(known, {**asked, "cores": device.cores or "any", "runtime": made.name, **given}, folder)
         logger.info("%s holds the complete table of this profile already", folder)
         report("complete", len(table.entries), len(table.entries))
