@@ -365,7 +365,7 @@ def test_what_was_measured_of_another_plan_is_measured_again(tmp_path):
     """The device builds something of each model, as TensorRT does, and after an interruption something else of one of them."""
     agent, runtime, plans, folder = (tmp_path / name for name in ("agent.py", "building.py", "plans.json", "table"))
     agent.write_text(BUILDING_AGENT.format(folder=str(shipped("devices") / "agents"), plans=str(plans)))
-    runtime.write_text(CRASHING_RUNTIME.format(agent=str(agent)).replace("crashing", "building"))
+    runtime.write_text(OTHER_AGENT.format(agent=str(agent)).replace("other", "building"))
     plans.write_text("{}")
     device, index = replace(DEVICE, runtimes=(f"{runtime}:building",)), BlockIndex(small_space())
 

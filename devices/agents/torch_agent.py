@@ -21,7 +21,7 @@ import sys
 import time
 from math import prod
 
-from agent_contract import Refused, main, quoted
+from agent_contract import MAX_TENSOR_ELEMENTS, Refused, main, quoted
 
 try:
     import numpy as np
@@ -34,7 +34,6 @@ except ImportError as error:
 MAX_HEADER_BYTES = 64 << 20
 MAX_NODES = 100000
 MAX_SIZE = 1 << 20
-MAX_TENSOR_ELEMENTS = 1 << 28
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 OPTIONS = {"device": str, "channels_last": bool, "compile": bool, "cuda_graph": bool, "tf32": bool, "flush_l2": bool}
 CUDA_ONLY = ("cuda_graph", "tf32", "flush_l2")
@@ -268,7 +267,7 @@ class Torch:
     device, cuda_graph = torch.device("cpu"), False
 
     @property
-    def packages(self):
+    def system(self):
         about = {"numpy": np.__version__}
         if self.device.type == "cuda":
             gpu = torch.cuda.get_device_properties(self.device)
