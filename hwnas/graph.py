@@ -141,6 +141,8 @@ class Graph:
         Raises InputError naming the edge where a shape does not fit.
         """
         self.input: Shape = ()
+        #: Whether it is a part of a network, whose ends are in its operators' data types; a whole one takes and gives float32.
+        self.is_block = False
         shapes: dict[str, Shape] = {}
         output_of: dict[str, str | None] = {"input": "input"}
         nodes: list[GraphNode] = []
@@ -196,7 +198,9 @@ class Graph:
     @classmethod
     def of_block(cls, block: Block) -> Graph:
         """A network that is one block: what a profiler measures. Blocks with one input only."""
-        return cls([("block", block, None)])
+        graph = cls([("block", block, None)])
+        graph.is_block = True
+        return graph
 
     @property
     def ops(self) -> tuple[Op, ...]:

@@ -21,6 +21,7 @@ from hwnas.architecture import Architecture
 from hwnas.errors import DamagedFile, InputError, MissingLatency
 from hwnas.files import parse_json, parse_toml, read_text, write_whole
 from hwnas.graph import Block, block_text, parse_block
+from hwnas.variant import Variant, variants_of
 
 FORMAT = "hwnas.latency_table/2"
 _FORMAT_1 = "hwnas.latency_table/1"  # without mean_ms and std_ms, and so without imported rows; read, no longer written
@@ -54,6 +55,11 @@ class Conditions:
     def reach(self) -> str:
         """What the numbers stand for where that is less than the device, in the words of the agent; else empty."""
         return str(self.options.get("reach", ""))
+
+    @property
+    def emulated(self) -> str:
+        """What stood in the place of the device's processor, in the words of the agent: an emulator; else empty."""
+        return str(self.options.get("emulated", ""))
 
     def __str__(self) -> str:
         cores = f"-cores{self.options['cores']}" if "cores" in self.options else ""
@@ -134,6 +140,22 @@ class LatencyTable:
         texts = dict.fromkeys(block_text(block) for block in blocks if block)
         return [text for text in texts if not isinstance(self.entries.get(text), Measurement | Imported)]
 
+    def variants(self) -> list[Variant]:
+        """The precisions and batches that its prices are for, sorted."""
+        return variants_of(text for text, entry in self.entries.items() if not isinstance(entry, Failure))
+
+    def variant(self, precision: str | None = None, batch: int | None = None) -> Variant:
+        """What a space is priced in: the one variant that the table holds, of those that were asked for. Raises InputError where it holds several.
+
+        Where it holds none of what was asked for, that is what is answered: whoever prices with it names the blocks that are missing.
+        """
+        asked = Variant(precision or "fp32", 1 if batch is None else batch)
+        found = [each for each in self.variants() if precision in (None, each.precision) and batch in (None, each.batch)]
+        if len(found) > 1:
+            held = "; ".join(map(str, found))
+            raise InputError(f"the table of {self.conditions} has prices for {held}: choose one of them with --precision and --batch")
+        return found[0] if found else asked
+
     def price_ms(self, block: Block) -> float:
         """0 for a skipped layer. Raises MissingLatency."""
         entry = self.entries.get(block_text(block)) if block else None
@@ -145,13 +167,19 @@ class LatencyTable:
 
     def missing_latency(self, missing: Sequence[str], needed: int, space: str) -> MissingLatency:
         """The error for blocks without a price: how many, the first one, and the command that measures them."""
+        options = variants_of(missing[:1])[0].options if variants_of(missing[:1]) else ""
         first = self.entries.get(missing[0])
         reason = f" (it failed: {first.error})" if isinstance(first, Failure) else ""
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         return MissingLatency(
             f"{len(missing)} of {needed} blocks of {space} have no latency in the table of {self.conditions}: {missing[0]}{reason}{more}; "
-            f"measure them with: hwnas profile {self.conditions.device} --space {space} --to FOLDER"
+            f"measure them with: hwnas profile {self.conditions.device} --space {space}{options} --to FOLDER"
         )
+
+    def refuse_emulated(self, consequence: str) -> None:
+        """Raises InputError where these are the times of an emulator. consequence: what is therefore not done, such as `they are not merged`."""
+        if self.origin == "emulated":
+            raise emulated(f"the table of {self.conditions}", self.conditions.emulated or "an emulator", consequence)
 
     # -- files ----------------------------------------------------------------------------------------------------------------
 
@@ -203,7 +231,15 @@ class LatencyTable:
         if len({(each.fingerprint, json.dumps(dict(each.architecture.values))) for each in networks}) != len(networks):
             raise DamagedFile(f"{folder / NETWORKS}: a network has two rows")
         sections = (_section(table, name, path) for name in ("protocol", "provenance", "anchor", "quality"))
-        return cls(_conditions(_section(table, "conditions", path), path), entries, networks, table["origin"], *sections)
+        conditions = _conditions(_section(table, "conditions", path), path)
+        if conditions.emulated and table["origin"] == "measured":
+            raise DamagedFile(f"{path}: the origin is measured, and the conditions say that the device was emulated by {conditions.emulated[:60]}")
+        return cls(conditions, entries, networks, table["origin"], *sections)
+
+
+def emulated(what: str, emulator: str, consequence: str) -> InputError:
+    """The error for times that are none of a device."""
+    return InputError(f"{what} is emulated by {emulator}: its times say nothing about any device, and {consequence}; measure on the device itself")
 
 
 def seal(folder: Path) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from hwnas import __version__
 from hwnas.architecture import Architecture
 from hwnas.errors import DamagedFile, InputError
-from hwnas.exporter import PARITY_LIMIT, Exported, Parity
+from hwnas.exporter import Exported, Parity
 from hwnas.files import read_json, sha256, stays_inside, write_json, write_whole
 from hwnas.graph import Graph
 from hwnas.weights import Array
@@ -86,7 +86,7 @@ def write_manifest(
             "output": {"name": "output", "shape": list(graph.output), "dtype": "float32"},
             "preprocessing": asdict(preprocessing) | {"resolution": [height, width], "channels": channels, "resize": "bilinear, antialiased"},
             "labels": list(labels),
-            "example": {"input": EXAMPLE, "logits": expected.astype(np.float64).tolist(), "tolerance_std": PARITY_LIMIT},
+            "example": {"input": EXAMPLE, "logits": expected.astype(np.float64).tolist(), "tolerance_std": parity.limit},
             "parity": {"max_abs_difference": parity.max_abs_difference, "logits_std": parity.logits_std, "inputs": parity.inputs},
             "latency": None if latency is None else asdict(latency) | {"origin": "measured"},
             "space": architecture.space,

@@ -16,11 +16,15 @@ from hwnas.predictor import Origin, Peak
 from hwnas.space import Codes, FloatArray
 
 
-def peak_memory(index: BlockIndex) -> Peak | LoweredPeak:
-    """The metric `memory`, in bytes. Look-ups with exact bounds where the layers form a chain; else networks are lowered one by one."""
+def peak_memory(index: BlockIndex, deployed: BlockIndex | None = None) -> Peak | LoweredPeak:
+    """The metric `memory`, in bytes. Look-ups with exact bounds where the layers form a chain; else networks are lowered one by one.
+
+    deployed: the index of the same space in the precision and batch that count.
+    """
+    deployed = deployed or index
     if is_chain(index):
-        return Peak(index, peak_bytes(index.blocks), name="memory", unit="bytes")
-    return LoweredPeak(index)
+        return Peak(index, peak_bytes(deployed.blocks), name="memory", unit="bytes")
+    return LoweredPeak(index, deployed)
 
 
 def peak_bytes(blocks: Sequence[Block]) -> FloatArray:
@@ -41,8 +45,8 @@ class LoweredPeak:
     name, unit = "memory", "bytes"
     origin: Origin = "predicted"
 
-    def __init__(self, index: BlockIndex):
-        self.index = index
+    def __init__(self, index: BlockIndex, deployed: BlockIndex | None = None):
+        self.index, self._deployed = index, deployed or index
         self._known: dict[bytes, float] = {}
 
     def __call__(self, codes: Codes) -> FloatArray:
@@ -51,5 +55,5 @@ class LoweredPeak:
 
     def _of(self, subnet: bytes, code: Codes) -> float:
         if subnet not in self._known:
-            self._known[subnet] = float(self.index.space.lower(code).peak_activation_bytes())
+            self._known[subnet] = float(self._deployed.space.lower(code).peak_activation_bytes())
         return self._known[subnet]

@@ -81,12 +81,14 @@ def difference(first: LatencyTable, second: LatencyTable) -> Difference:
 
 
 def merged(first: LatencyTable, second: LatencyTable) -> tuple[LatencyTable, dict[str, Any]]:
-    """(a table of all rows of both, how they were united). Raises InputError where they are not of one device in one state.
+    """(a table of all rows of both, how they were united). Raises InputError where they are not of one device in one state, or emulated.
 
     Of a row that both have, the one with more accepted visits is kept (more runs, where imported), the first table's where they are
     equal; of a network the one with more visits. Quality figures are of neither table alone and are left out; the provenance is to be
     added by who knows the files.
     """
+    for table in (first, second):
+        table.refuse_emulated("they are not merged with others")
     found = difference(first, second)
     if found.conditions:
         raise InputError(f"tables of different conditions are not merged: {first_of(found.conditions)}")

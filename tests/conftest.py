@@ -1,4 +1,4 @@
-"""What several files of tests use: a whole run, a trained one, an exported folder, the example plug-in.
+"""What several files of tests use: a whole run, a trained one, an exported folder, the example plug-in, the agent in C++.
 
 One thread for PyTorch: small networks gain nothing from more, and lose much on a machine that does something else as well.
 """
@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import native_agents
 import numpy as np
 import pytest
 import torch
@@ -88,6 +89,12 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = python("-m", "pip", "install", *how, "--target", folder / "site", source, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "site"
+
+
+@pytest.fixture(scope="session")
+def native_agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the agent in C++, built for this machine."""
+    return native_agents.native(tmp_path_factory.mktemp("native-agent"))
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ PACKAGE = Path(registry.__file__).resolve().parent
 #: Each layer may import itself and those above it in this list. A new file or folder of hwnas/ goes into one of them.
 LAYERS = (
     ("errors", "files", "flat_yaml", "registry", "data", "store", "ops", "graph"),
-    ("hwnas", "blocks", "space", "index", "architecture"),
+    ("hwnas", "blocks", "space", "index", "architecture", "variant"),
     ("spaces", "costs", "weights", "budget", "device", "latency_table", "table_dialects", "table_merge"),
-    ("backends", "predictor", "predictors", "features", "quality", "memory", "growing"),
+    ("backends", "quantization", "predictor", "predictors", "features", "quality", "memory", "growing"),
     ("images", "datasets", "profiling", "supernet", "training", "problem", "feasible_set", "rewards", "pareto", "exact", "expectation", "milp", "surrogate"),
     ("searcher", "searchers", "optuna_search"),
     ("run", "driver", "executor", "exporter", "exporters", "manifest", "kit", "testing", "tensorrt_parser"),

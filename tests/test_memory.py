@@ -90,7 +90,7 @@ def test_a_shortcut_keeps_the_input_of_its_block_alive():
 
 
 def test_bytes_are_those_of_each_operators_data_type():
-    small = Node("small", Conv2d(SHAPE, out=4, dtype="int8"), ("in0",))
+    small = Node("small", Conv2d(SHAPE, out=4, dtype="int8_u8s8"), ("in0",))
     graph = Graph([("a", (small,), None), ("b", (Node("half", Conv2d(SHAPE, out=8, dtype="float16"), ("in0",)),), None)])
     assert graph.peak_activation_bytes() == ELEMENTS + 2 * 2 * ELEMENTS  # int8 in, float16 of twice the width out
     assert Graph.of_block((small,)).peak_activation_bytes() == 2 * ELEMENTS  # the input is read as int8

@@ -61,8 +61,8 @@ def test_the_vocabulary_is_the_classes_by_their_kind():
 
 def test_a_text_leaves_defaults_out():
     assert str(Conv2d((1, 3, 224, 224), out=16)) == "conv2d.float32 1x3x224x224 out=16"
-    op = Conv2d((1, 96, 14, 14), out=96, kernel=5, stride=2, groups=96, bias=False, act="hswish", dtype="int8")
-    assert str(op) == "conv2d.int8 1x96x14x14 out=96 k=5 s=2 g=96 bias=0 act=hswish"
+    op = Conv2d((1, 96, 14, 14), out=96, kernel=5, stride=2, groups=96, bias=False, act="hswish", dtype="int8_u8s8")
+    assert str(op) == "conv2d.int8_u8s8 1x96x14x14 out=96 k=5 s=2 g=96 bias=0 act=hswish"
 
 
 def test_a_convolution_counts_one_product_per_weight_and_output_position():

@@ -1,6 +1,7 @@
 """hwnas/profiling/session.py: real profiles of this CPU, whole, killed, interrupted and repeated. No test says how long anything takes."""
 
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from hwnas.profiling.tabulate import doubt
 from hwnas.space import Choice, Layer, SearchSpace
 from hwnas.spaces.ofa_mini import ofa_mini
 from hwnas.store import Store
+from hwnas.variant import Variant
 from tests.openvino import openvino_agent
 
 DEVICE = load_device("localhost")
@@ -239,7 +241,7 @@ def test_a_block_the_runtime_cannot_run_is_a_row_and_the_others_are_measured(tmp
     failed = {text: entry for text, entry in table.entries.items() if isinstance(entry, Failure)}
     assert list(failed) == ["conv = conv2d.float16 1x16x32x32 out=8 k=3 (in0)"]
     assert len(table.entries) == 6
-    with pytest.raises(MissingLatency, match=r"1 of 6 blocks of small have no latency .* \(it failed: .*float16"):
+    with pytest.raises(MissingLatency, match=r"1 of 6 blocks of small have no latency .* \(it failed: .* in float16 it computes 1 in float32\)"):
         lookup(table, "small").prices(BlockIndex(small_space("float16")).blocks)
 
 
@@ -275,6 +277,31 @@ def test_a_space_is_profiled_through_openvinos_provider(tmp_path):
     table = profile(BlockIndex(small_space()), device, tmp_path / "table", visits=1, networks=3)
     assert table.conditions.options["provider"] == "OpenVINOExecutionProvider" and "INFERENCE_PRECISION_HINT" in table.conditions.options
     assert all(isinstance(entry, Measurement) for entry in table.entries.values())  # a network is left out where another process ran during each visit
+
+
+@pytest.mark.parametrize(("precision", "reason"), [
+    ("fp16", "of 1 convolutions or matrix products in float16 it computes 1 in float32"),
+    ("int8_s8s8", "of 1 convolutions or matrix products in int8 it computes 1 in float32"),
+    ("bf16", "Could not find an implementation for Conv"),
+])  # fmt: skip
+def test_a_precision_without_kernels_is_refused_and_leaves_the_folder_free(tmp_path, precision, reason):
+    """On x86; the CPU provider has float16 kernels on ARM."""
+    if precision == "fp16" and platform.machine() != "x86_64":
+        pytest.skip("ONNX Runtime may have float16 kernels on this processor")
+    space = Variant(precision).space(small_space())
+    with pytest.raises(InputError, match=f"onnxruntime .* on localhost does not compute in {precision}: .*{reason}"):
+        profile(BlockIndex(space), DEVICE, tmp_path, visits=1, networks=0)
+    assert not (tmp_path / "table.toml").exists()
+    assert len(profile(BlockIndex(small_space()), DEVICE, tmp_path, visits=1, networks=0).entries) == 6
+
+
+def test_blocks_and_networks_are_measured_in_int8_of_a_batch(tmp_path):
+    index = BlockIndex(Variant("int8_u8s8", 2).space(ofa_mini(resolutions=(32,))))
+    table = profile(index, DEVICE, tmp_path, visits=1, networks=8)
+    assert set(table.entries) == {block_text(block) for block in index.blocks if block}
+    assert all(isinstance(entry, Measurement) for entry in table.entries.values())
+    assert {network.fingerprint for network in table.networks} == {index.fingerprint}  # on a busy machine some are dropped
+    assert table.variants() == [Variant("int8_u8s8", 2)]
 
 
 CRASHING_AGENT = """

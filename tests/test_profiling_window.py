@@ -1,6 +1,7 @@
 """hwnas/profiling/window.py: what may be concluded, on simulated devices; and one real window on this CPU."""
 
 import hashlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,9 +13,25 @@ from hwnas.profiling.runtimes.onnxruntime import onnxruntime
 from hwnas.profiling.statistics import upper_bound
 from hwnas.profiling.window import WindowRow, measure_window, schedule, summarise, verdict
 from hwnas.spaces.ofa_mini import ofa_mini
+from hwnas.variant import Variant
 from hwnas.weights import random_weights
 
 SECONDS = 60.0
+
+
+def test_a_model_that_would_run_in_another_precision_ends_the_window(request):
+    space = ofa_mini(resolutions=(32,))
+    for precision, fails in (("int8_u8s8", False), ("int8_s8s8", True)):
+        graph = Variant(precision).space(space).lower(space.smallest())
+        model = onnxruntime().build(graph, random_weights(graph, np.random.default_rng(0)))
+        measure = partial(measure_window, [model], load_device("localhost"), seconds=0.1, graphs=[graph])
+        if fails:
+            with pytest.raises(MeasurementFailed, match=r"model 0 of 1 would not be measured in its precision: of \d+ convolutions or matrix products in int8"):
+                measure()
+        else:
+            assert len(measure().rows) == 1
+
+
 ROUNDS = int(SECONDS / TIMING.round_spacing_s)
 
 

@@ -246,8 +246,8 @@ def test_the_precision_that_is_computed_in_is_told_or_refused(torch_agent):
 
 
 def test_pytorch_is_given_no_operator_of_other_types():
-    graph = Graph.of_block((Node("conv", Conv2d((1, 3, 8, 8), out=4, dtype="int8"), ("in0",)),))
-    with pytest.raises(InputError, match=r"PyTorch is given no form of conv2d\.int8"):
+    graph = Graph.of_block((Node("conv", Conv2d((1, 3, 8, 8), out=4, dtype="int8_u8s8"), ("in0",)),))
+    with pytest.raises(InputError, match=r"PyTorch is given no form of conv2d\.int8_u8s8"):
         torch_runtime().build(graph, random_weights(graph, np.random.default_rng(0)))
 
 

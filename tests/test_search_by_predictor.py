@@ -13,7 +13,9 @@ from hwnas import registry
 from hwnas.errors import DamagedFile, Infeasible, InputError
 from hwnas.features import OneHot
 from hwnas.index import BlockIndex
+from hwnas.memory import peak_memory
 from hwnas.predictors.accuracy_mlp import AccuracyMlp, accuracy_mlp
+from hwnas.variant import Variant
 from tests.simulated_tables import simulated_table
 
 SPACE = "ofa_mini"
@@ -114,7 +116,7 @@ def test_space_and_accuracy_go_together(given, table, tmp_path):
         ({"latency": "<= 0.00001ms"}, Infeasible, "cannot be met"),
         ({"latency": "<= 900ms", "macs": "<= 1"}, Infeasible, "cannot be met"),
         ({"table": "nowhere"}, InputError, "holds no latency table"),
-        ({"space": "ofa_mini(resolutions=(24,))"}, InputError, "whole networks of this ofa_mini"),
+        ({"space": "ofa_mini(resolutions=(24,))"}, InputError, "31 of 38 blocks of ofa_mini have no latency"),
         ({"accuracy": "accuracy_mlp(file='nowhere.safetensors')"}, InputError, "is not a readable predictor"),
         ({"accuracy": "accuracy_mpl(file='x')"}, InputError, "did you mean 'accuracy_mlp'"),
     ],
@@ -140,3 +142,16 @@ def test_on_the_command_line_with_a_function_of_the_users_own(table, tmp_path):
     assert len(found["points"]) == 1 and found["points"][0]["latency_ms"] <= found["budget_ms"]
     wrong = subprocess.run([*command, "--accuracy", "mine.py:nothing"], cwd=tmp_path, capture_output=True, text=True)
     assert wrong.returncode == 2 and "mine.py has no function 'nothing'" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_a_search_follows_the_tables_precision_and_names_what_another_one_lacks(index, mlp, tmp_path):
+    variant = Variant("fp16", 8)
+    simulated_table(variant.index(index), lambda total, layers, activations: 0.01 + 0.8 * total).save(tmp_path / "half")
+    asked = {"table": tmp_path / "half", "space": SPACE, "accuracy": mlp, "evaluations": 20, "baselines": False, "options": ("population=10", "tournament=3")}
+    with pytest.raises(InputError, match=r"conv2d\.int8_u8s8 8x.* --precision int8_u8s8 --batch 8 --to FOLDER"):
+        hwnas.search(tmp_path / "other", latency="<= 60% p50", precision="int8_u8s8", batch=8, **asked)
+    assert not (tmp_path / "other").exists()
+    found = hwnas.search(tmp_path / "run", latency="<= 60% p50", memory="<= 90%", **asked)
+    memory = next(each for each in found["budgets"] if each["metric"] == "memory")
+    assert memory["max"] == 4 * peak_memory(index).bounds()[1].value  # two bytes instead of four, of eight images
+    assert all(point["latency_ms"] <= found["budget_ms"] for point in found["points"])

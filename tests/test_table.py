@@ -14,7 +14,9 @@ from hwnas.errors import CheckFailed, DamagedFile, InputError
 from hwnas.flat_yaml import read_flat_yaml
 from hwnas.index import BlockIndex
 from hwnas.latency_table import Failure, Imported, LatencyTable, Measurement, seal
+from hwnas.predictors.calibrated import calibrated
 from hwnas.testing import check_shipped_table
+from hwnas.variant import Variant
 from hwnas.verbs.table import check_table, diff_tables, export_table, import_table, list_tables, merge_tables, show_table
 
 SPACE = "ofa_mini(resolutions=(24,))"
@@ -54,6 +56,56 @@ def command(monkeypatch, capsys):
 def saved(folder, table, **changes):
     replace(table, **changes).save(folder)
     return folder
+
+
+# -- precision and batch ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def both(index, simulated, folder, tmp_path):
+    """A merged table: the simulated one, and the same device in fp16, batch 8, where each network takes half of the sum of its blocks."""
+    simulated_table(Variant("fp16", 8).index(index), lambda total, layers, activations: 0.5 * total, networks=12).save(tmp_path / "half")
+    merge_tables(folder, tmp_path / "half", to=tmp_path / "both")
+    return tmp_path / "both"
+
+
+def test_a_table_is_used_in_the_precision_and_batch_of_its_rows(index, simulated, tmp_path, command):
+    simulated_table(Variant("fp16", 8).index(index), lambda total, layers, activations: 0.5 * total, networks=12).save(tmp_path / "half")
+    facts = check_table(tmp_path / "half", space=SPACE)
+    assert (facts["precision"], facts["batch"], facts["problems"], facts["networks"]) == ("fp16", 8, [], 12)
+    assert facts["quality"]["calibrated"]["mape"] < 1e-4
+    assert show_table(tmp_path / "half")["variants"] == [{"precision": "fp16", "batch": 8}]
+    assert "prices for fp16, batch 8" in command("show", tmp_path / "half")[1] and "fp16, batch 8" in command("list", tmp_path / "half")[1]
+    half, whole = (calibrated(LatencyTable.load(tmp_path / "half"), index), calibrated(simulated, index))
+    assert half.index is index and half(index.space.largest()) > whole(index.space.largest())  # eight images
+
+
+def test_one_table_holds_both_kinds_of_rows_and_is_asked_which(both, simulated, index, command):
+    assert [(each["precision"], each["batch"]) for each in show_table(both)["variants"]] == [("fp16", 8), ("fp32", 1)]
+    code, _, error = command("check", both, "--space", SPACE)
+    assert code == 2 and "has prices for fp16, batch 8; fp32, batch 1: choose one of them with --precision and --batch" in error
+    for arguments, variant in ((("--precision", "fp16"), ("fp16", 8)), (("--batch", 1), ("fp32", 1))):
+        code, out, error = command("check", both, "--space", SPACE, *arguments, "--json")
+        assert code == 0, error
+        assert (json.loads(out)["precision"], json.loads(out)["batch"]) == variant
+    table = LatencyTable.load(both)
+    chosen, alone = calibrated(table, index, variant=Variant()), calibrated(simulated, index)
+    assert chosen(index.space.smallest()) == pytest.approx(alone(index.space.smallest()), rel=1e-4)  # tables keep six digits
+
+
+def test_what_a_table_lacks_is_named_with_the_command_that_measures_it(folder, command):
+    code, _, error = command("check", folder, "--space", SPACE, "--precision", "int8_u8s8", "--batch", 4)
+    assert code == 1 and "conv2d.int8_u8s8 4x" in error
+    assert "measure them with: hwnas profile simulated_phone --space ofa_mini --precision int8_u8s8 --batch 4 --to FOLDER" in error.replace(SPACE, "ofa_mini")
+
+
+def test_a_space_with_a_batch_of_its_own_is_priced_as_it_is(tmp_path, command):
+    own = "ofa_mini(resolutions=(24,), batch=2)"
+    index = BlockIndex(registry.create("spaces", own))
+    simulated_table(index, lambda total, layers, activations: 0.01 + 0.8 * total, networks=12).save(tmp_path / "own")
+    assert not check_table(tmp_path / "own", space=own)["problems"]
+    code, _, error = command("check", tmp_path / "own", "--space", own, "--precision", "fp16")
+    assert code == 2 and "chooses precision and batch itself: leave out --precision and --batch" in error
 
 
 # -- list and show ------------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,9 @@ order, how often, what counts); the agent only runs and reports raw nanoseconds.
       or, where another agent measures on this machine, {"ok": false, "held_by": who and since when, "error": ...}
   {"op": "look"} -> {"ok": true, "state": {...}}                clock, load, memory, frequencies and temperatures as they are now
   {"op": "load", "item": "e0", "bytes": N}, then exactly N bytes of a model with inputs of fixed shape
-      -> {"ok": true, "item": "e0"}                             it stays loaded until the end; "facts": {...} of how it is executed
+      -> {"ok": true, "item": "e0"}                             it stays loaded until the end; "facts": {...} of how it is executed, among
+                                                                them, of models that are not all float32, "computed_in_TYPE": how many
+                                                                convolutions and matrix products read that type, such as float32 or uint8
   {"op": "run", "items": {"e0": {"warmups": 3, "runs": 50}}, "order": ["e0", ...], "anchor": {"item": "a", "warmups": 1, "runs": 5}}
       -> {"ok": true, "visits": [...]}                          one per entry of `order`:
          {"item", "ns": [each timed run], "anchor_ns": [best of the anchor's burst before, after], "at_ns": start on a monotonic clock,
@@ -31,6 +33,9 @@ models with external data are refused, sizes are limited. Inputs are random, of 
 Any request may give "seconds", after which the system ends this program if it has not answered; so it does where no request comes for
 ten minutes, its host being gone. What the machine has no memory for is an error. From hello on it holds the machine's lease: one agent
 measures at a time, whoever started it. HWNAS_LEASE in its environment names another lease than the machine's, or, empty, none.
+
+"system" has at least "processor"; where an emulator stands in for a processor it has "emulated", the emulator's name, so that no number
+passes for a measured one. User-mode emulators are noticed; HWNAS_EMULATED in the environment names any other.
 
 The file of a runtime may import others of this folder in the same way. It calls `main` with an object that has `name` and `version` (texts),
 `system` ({name: text or whole number} of what else it rests on; its `processor` is the one that models run on, where that is not the host's),
@@ -175,6 +180,30 @@ def anchor_ns(item, warmups, runs):
     return min(item.timed(runs))
 
 
+def machine_of(program):
+    """For which processor a program was built, as its ELF header has it; None where it has none."""
+    try:
+        with Path(program).open("rb") as file:
+            header = file.read(20)
+    except OSError:
+        return None
+    return header[18:20] if header[:4] == b"\x7fELF" and len(header) == 20 else None
+
+
+def emulator():
+    """What translates this program's instructions, empty where the processor runs them: their times say nothing about any device.
+
+    An emulator of user programs (qemu-user and its kin) is the program that the system really runs, built for another processor than
+    this one. They show a program itself as /proc/self/exe, but not by way of its tasks.
+    """
+    said = os.environ.get("HWNAS_EMULATED", "")
+    running = Path(f"/proc/self/task/{os.getpid()}/exe")
+    ours, real = machine_of(sys.executable), machine_of(running)
+    if said or ours is None or real is None or ours == real:
+        return said[:60]
+    return running.resolve().name[:60]
+
+
 def usable_cores():
     """Numbers of the cores that this program may run on, sorted; none where the system does not tell."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -233,6 +262,7 @@ def describe_system():
         "os": f"{platform.system()} {platform.release()}",
         "arch": platform.machine(),
         "python": platform.python_version(),
+        "emulated": emulator(),
     }
     return {key: value for key, value in system.items() if value != ""}
 

@@ -13,7 +13,10 @@ import json
 import os
 import re
 import sys
+import tempfile
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple, Tuple
 
 from agent_contract import MAX_TENSOR_ELEMENTS, Refused, main, refuse_external_data
@@ -67,6 +70,37 @@ PROVIDERS = {
     "MIGraphXExecutionProvider": Provider(("device_id", "migraphx_fp16_enable"), memory="cuda"),
 }
 
+TYPES = {f"tensor({name})": dtype for name, dtype in (("float", "float32"), ("float16", "float16"), ("uint8", "uint8"), ("int8", "int8"))}
+
+
+def random_array(rng, dtype, shape):
+    """Standard normal, or all integers of eight bits alike."""
+    if dtype.startswith("float"):
+        return rng.standard_normal(shape).astype(dtype)
+    return rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, shape, dtype)
+
+
+def kernels(runtime, model, feeds):
+    """{"computed_in_TYPE": how many convolutions and matrix products} as ONNX Runtime ran them; the type is that of what they read.
+
+    It runs what it has no kernel for in float32, between casts, and says so nowhere but in a profile. Takes a session of its own.
+    """
+    with tempfile.TemporaryDirectory(prefix="hwnas-agent-") as folder:
+        options = runtime.session_options()
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = runtime.session(model, options)
+        session.run(None, feeds)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    found = {}
+    for each in events:
+        about = each.get("args", {})
+        if each.get("name", "").endswith("_kernel_time") and any(part in about.get("op_name", "") for part in ("Conv", "Gemm", "MatMul")):
+            for kind in about["input_type_shape"][0]:
+                name = "computed_in_" + ("float32" if kind == "float" else kind)
+                found[name] = found.get(name, 0) + 1
+    return found
+
 
 class Item:
     """A model in a live session, its input and outputs bound to fixed memory."""
@@ -80,11 +114,11 @@ class Item:
         rng = np.random.default_rng(seed)
         feeds = {}
         for each in self.session.get_inputs():
-            if each.type != "tensor(float)" or not all(isinstance(size, int) and size > 0 for size in each.shape):
-                raise Refused(f"input {each.name} is {each.type} {each.shape}; only float32 of fixed shape is timed")
+            if each.type not in TYPES or not all(isinstance(size, int) and size > 0 for size in each.shape):
+                raise Refused(f"input {each.name} is {each.type} {each.shape}; only float32, float16 and int8 of fixed shape are timed")
             if np.prod([float(size) for size in each.shape]) > MAX_TENSOR_ELEMENTS:
                 raise Refused(f"input {each.name} has more than {MAX_TENSOR_ELEMENTS} elements")
-            feeds[each.name] = rng.standard_normal(each.shape).astype(np.float32)
+            feeds[each.name] = random_array(rng, TYPES[each.type], each.shape)
         names = [each.name for each in self.session.get_outputs()]
         self.inputs = {name: runtime.value(array) for name, array in feeds.items()}
         self.outputs = {}
@@ -92,6 +126,9 @@ class Item:
             if not np.isfinite(array).all():
                 raise Refused(f"output {name} is not finite")
             self.outputs[name] = runtime.value(array)
+        if b"QuantizeLinear" in model or b"Cast" in model or any(array.dtype != np.float32 for array in feeds.values()):  # not all is float32
+            with suppress(OSError):  # nowhere to write a profile to: then nothing is known of the kernels
+                self.facts.update(kernels(runtime, model, feeds))
         self.bind()
 
     def new_session(self):
@@ -214,10 +251,10 @@ class OnnxRuntime:
             options.add_provider_for_devices(self.devices, self.provider_options)
         return options
 
-    def session(self, model):
+    def session(self, model, options=None):
         """Raises Refused where ONNX Runtime would quietly take another provider."""
         providers = None if self.devices else [(self.provider, self.provider_options)]
-        session = ort.InferenceSession(model, self.session_options(), providers=providers, enable_fallback=0)
+        session = ort.InferenceSession(model, options or self.session_options(), providers=providers, enable_fallback=0)
         if session.get_providers()[0] != self.provider:
             raise Refused(f"ONNX Runtime would run it with {session.get_providers()[0]} in the place of {self.provider}")
         return session

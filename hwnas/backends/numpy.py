@@ -1,4 +1,7 @@
-"""The reference interpreter: what a graph means, in float64 and as plainly as possible. Every other backend is held against it."""
+"""The reference interpreter: what a graph means, in float64 and as plainly as possible. Every other backend is held against it.
+
+An operator's data type says how far another backend may be from this, and changes nothing here.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,11 @@ Doubles: TypeAlias = npt.NDArray[np.float64]
 Tensors: TypeAlias = Mapping[str, Doubles]
 
 
-def numpy(graph: Graph, weights: Weights) -> Callable[[Array], Array]:
+#: Sees values while they are computed, by name: `input`, each node, and `node.linear`, what its activation is given.
+Watch: TypeAlias = Callable[[str, Doubles], None]
+
+
+def numpy(graph: Graph, weights: Weights, watch: Watch | None = None) -> Callable[[Array], Array]:
     """The network as a function of its input, batch first and of any size -> output, float32 computed in float64.
 
     Batch norms are applied with their running statistics, not folded: what folds them is tested against this.
@@ -26,24 +33,31 @@ def numpy(graph: Graph, weights: Weights) -> Callable[[Array], Array]:
     check(graph, weights)
     own: dict[str, Tensors] = {}
     for each in graph.nodes:
-        if type(each.op) not in COMPUTE or each.op.data_type != "float32":
-            known = ", ".join(kind.kind for kind in COMPUTE)
-            raise InputError(f"{each.name}: the numpy backend cannot compute {each.op.kind}.{each.op.data_type}; it knows {known}, all in float32")
+        if type(each.op) not in COMPUTE:
+            raise InputError(f"{each.name}: the numpy backend cannot compute {each.op.kind}; it knows {', '.join(kind.kind for kind in COMPUTE)}")
         own[each.name] = {name: weights[f"{each.name}.{name}"].astype(np.float64) for name in each.node.parameters | each.node.buffers}
 
     def run(images: Array) -> Array:
         if images.shape[1:] != graph.input[1:]:
             raise InputError(f"the network takes inputs of shape (n, {', '.join(map(str, graph.input[1:]))}), got {images.shape}")
         values: dict[str, Doubles] = {"input": images.astype(np.float64)}
+        see = watch or _ignored
+        see("input", values["input"])
         for each in graph.nodes:
             tensors = own[each.name]
             value = COMPUTE[type(each.op)](each.op, [values[name] for name in each.inputs], tensors)
             if each.node.norm is not None:
                 value = _batch_norm(value, tensors, each.node.norm)
+            see(f"{each.name}.linear", value)
             values[each.name] = ACTIVATION[getattr(each.op, "act", "none")](value)
+            see(each.name, values[each.name])
         return values[graph.output_name].astype(np.float32)
 
     return run
+
+
+def _ignored(name: str, value: Doubles) -> None:
+    """Nobody watches."""
 
 
 def _per_channel(tensor: Doubles, like: Doubles) -> Doubles:

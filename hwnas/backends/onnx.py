@@ -7,10 +7,20 @@ What ONNX Runtime's CPU kernels make of it was looked up in the optimised graphs
   NCHWc layout. So HardSwish is written as one node. Only where it is the very last node of a model it stays HardSigmoid, Mul.
 - GlobalAveragePool stays in NCHWc, so squeeze-and-excite runs without leaving the layout; ReduceMean has no NCHWc kernel
   and costs two reorders at each of them. (The scaling of squeeze-and-excite leaves the layout either way.)
+
+Precision is that of each operator. fp16 and bf16: weights and activations are of that type, with a cast where two types meet. int8 is
+static QDQ: quantised values, and the real operator between DequantizeLinear and QuantizeLinear, which runtimes fuse to kernels of
+integers. What they fuse differs, so there are two recipes:
+
+- `int8_u8s8` (CPUs): every value is uint8, asymmetric, biases int32. Relu and Clip vanish in the quantisation behind them. There are no
+  integer kernels of HardSwish and HardSigmoid: the convolution is quantised before and after, or it would be computed in float32 itself.
+- `int8_s8s8` (TensorRT): the inputs of convolutions, matrix products and of a shortcut's addition are int8, symmetric, biases real; all
+  else stays real, for TensorRT fuses it behind the convolution. It refuses zero points, and a quantisation before an activation costs it the fusion.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,48 +29,67 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hwnas.errors import InputError
-from hwnas.graph import Graph
+from hwnas.graph import Graph, GraphNode
 from hwnas.ops import Add, Conv2d, Flatten, GlobalPool, Linear, Mul, Op
+from hwnas.quantization import Ranges, Scale, activation_scale, is_quantized, quantized_bias, quantized_weight, random_image, value_ranges
 from hwnas.weights import Array, Weights, fold
 
 #: HardSwish exists from 14 on; ONNX Runtime 1.24 refuses what onnx >= 1.20 writes by default.
 OPSET, IR_VERSION = 17, 8
+#: The first in which convolutions and their activations take bfloat16.
+BFLOAT16_OPSET, BFLOAT16_IR_VERSION = 22, 10
+
+#: Data type of operators -> type of their values between them.
+_VALUES = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16", "int8_u8s8": "uint8", "int8_s8s8": "int8"}
+_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+    "uint8": TensorProto.UINT8,
+    "int8": TensorProto.INT8,
+}
 
 
 def to_onnx(
     graph: Graph,
     weights: Weights,
     *,
-    opset: int = OPSET,
-    ir_version: int = IR_VERSION,
+    opset: int | None = None,
+    ir_version: int | None = None,
     input_name: str = "input",
     output_name: str = "output",
     metadata: Mapping[str, str] | None = None,
+    ranges: Ranges | None = None,
+    reduce_range: bool = False,
+    real_ends: bool = True,
 ) -> ModelProto:
     """The network as an ONNX model of fixed batch, batch norms folded, activations ready to fuse; equal arguments give equal bytes.
 
     weights: trained, as `hwnas.weights` names them. Values are named by their nodes (`layer/node`, before its activation
-    `layer/node.linear`), initialisers by their tensors (`layer/node.weight`).
-    Raises InputError where a weight is missing, or an operator or its data type has no ONNX form here.
+    `layer/node.linear`), initialisers by their tensors (`layer/node.weight`). ranges: what int8 activations are scaled to
+    (`hwnas.quantization.value_ranges`); by default those of a random input, which will do for latency alone. reduce_range: int8
+    weights of seven bits, for AVX2 without VNNI. real_ends: input and output are float32, whatever is between; else they have the
+    type of their operators.
+    Raises InputError where a weight is missing or does not fit its type, or an operator has no ONNX form here.
     """
-    if opset < 14:
-        raise InputError(f"ONNX opset {opset} has no HardSwish; use 14 or later")
-    folded = fold(graph, weights)
-    value = {"input": input_name, graph.output_name: output_name}
-    nodes: list[NodeProto] = []
+    data_types = {each.op.data_type for each in graph.nodes}
+    least = BFLOAT16_OPSET if "bfloat16" in data_types else 14
+    opset, ir_version = opset or max(least, OPSET), ir_version or (BFLOAT16_IR_VERSION if "bfloat16" in data_types else IR_VERSION)
+    if opset < least:
+        raise InputError(f"ONNX opset {opset} has no {'convolution in bfloat16' if least > 14 else 'HardSwish'}; use {least} or later")
     for each in graph.nodes:
-        emit = EMITTERS.get(type(each.op))
-        if emit is None or each.op.data_type != "float32":
+        if type(each.op) not in EMITTERS or each.op.data_type not in _VALUES:
             known = ", ".join(kind.kind for kind in EMITTERS)
-            raise InputError(f"{each.name}: the ONNX backend has no form of {each.op.kind}.{each.op.data_type}; it knows {known}, all in float32")
-        tensors = [name for tensor in ("weight", "bias") if (name := f"{each.name}.{tensor}") in folded]
-        nodes += emit(each.op, each.name, [value.get(name, name) for name in each.inputs] + tensors, value.get(each.name, each.name))
+            raise InputError(f"{each.name}: the ONNX backend has no form of {each.op.kind}.{each.op.data_type}; it knows {known}, in {', '.join(_VALUES)}")
+    if ranges is None:
+        ranges = value_ranges(graph, weights, random_image(graph)) if is_quantized(graph) else {}
+    writer = _Writer(graph, fold(graph, weights), ranges, reduce_range=reduce_range, real_ends=real_ends)
     proto = helper.make_graph(
-        nodes,
+        writer.renamed({"input": input_name, writer.output: output_name}),
         "hwnas",
-        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, graph.input)],
-        [helper.make_tensor_value_info(output_name, TensorProto.FLOAT, graph.output)],
-        [*(numpy_helper.from_array(array, name) for name, array in folded.items()), *_clip_bounds(nodes)],
+        [helper.make_tensor_value_info(input_name, _TYPES[writer.input_type], graph.input)],
+        [helper.make_tensor_value_info(output_name, _TYPES[writer.output_type], graph.output)],
+        [numpy_helper.from_array(array, name) for name, array in writer.initializers.items()],
     )
     model = helper.make_model(proto, producer_name="hwnas", ir_version=ir_version, opset_imports=[helper.make_opsetid("", opset)])
     helper.set_model_props(model, dict(sorted((metadata or {}).items())))
@@ -109,16 +138,210 @@ def _reason(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-# -- one emitter per operator kind: (operator, name, input values, output value) -> nodes ------------------------------------------
+class _Writer:
+    """Writes the nodes of a graph, each in its precision, and what converts values where two of them meet.
+
+    `known` has the tensors of each value by type. Of what is quantised the real value is that of its integers, dequantised.
+    """
+
+    def __init__(self, graph: Graph, folded: Mapping[str, Array], ranges: Ranges, *, reduce_range: bool, real_ends: bool):
+        self.graph, self.folded, self.ranges, self.reduce_range, self.real_ends = graph, folded, ranges, reduce_range, real_ends
+        self.nodes: list[NodeProto] = []
+        self.initializers: dict[str, Any] = {}
+        self.known: dict[tuple[str, str], str] = {}
+        self.scales: dict[tuple[str, str], Scale] = {}
+        self.readers = Counter(name for each in graph.nodes for name in each.inputs)
+        self.by_name = {each.name: each for each in graph.nodes}
+        reader = next(each for each in graph.nodes if "input" in each.inputs)
+        self.input_type = "float32" if real_ends else _VALUES[reader.op.data_type]
+        self.output_type = "float32" if real_ends else _VALUES[self.by_name[graph.output_name].op.data_type]
+        self.known["input", self.input_type] = "input"
+        if self.input_type in ("uint8", "int8"):
+            self._scale("input", self.input_type)
+        for each in graph.nodes:
+            {"uint8": self._in_uint8, "int8": self._in_int8}.get(_VALUES[each.op.data_type], self._in_real)(each)
+        self.output = self.take(graph.output_name, self.output_type)
+
+    def renamed(self, names: Mapping[str, str]) -> list[NodeProto]:
+        """The nodes, with other names of some tensors."""
+        for node in self.nodes:
+            node.input[:] = [names.get(name, name) for name in node.input]
+            node.output[:] = [names.get(name, name) for name in node.output]
+        return self.nodes
+
+    def take(self, value: str, kind: str) -> str:
+        """The tensor of a value in that type, converted where it is not there yet."""
+        if (value, kind) not in self.known:
+            tensor = f"{value}.{kind}"
+            if kind in ("uint8", "int8"):
+                self._quantize(value, self.take(value, "float32"), kind)
+            else:
+                source = next(have for name, have in self.known if name == value)
+                if source in ("uint8", "int8"):
+                    real = self._dequantized(value, source)
+                    tensor = real if kind == "float32" else self._cast(real, tensor, kind)
+                else:
+                    tensor = self._cast(self.known[value, source], tensor, kind)
+                self.known[value, kind] = tensor
+        return self.known[value, kind]
+
+    # -- one way to write a node for each way to compute ----------------------------------------------------------------------------
+
+    def _in_real(self, each: GraphNode) -> None:
+        """In float32, float16 or bfloat16."""
+        kind = _VALUES[each.op.data_type]
+        tensors = [self._real_tensor(each, tensor, kind) for tensor in ("weight", "bias") if f"{each.name}.{tensor}" in self.folded]
+        self.known[each.name, kind] = self._computed(each, [self.take(name, kind) for name in each.inputs] + tensors, kind)
+
+    def _in_uint8(self, each: GraphNode) -> None:
+        """Quantised before and behind, and before an activation that has no integer kernel."""
+        if isinstance(each.op, Flatten):  # moves nothing: of integers as well
+            source = self.take(each.inputs[0], "uint8")
+            self.known[each.name, "uint8"] = f"{each.name}.uint8"
+            self.scales[each.name, "uint8"] = self.scales[each.inputs[0], "uint8"]
+            self.nodes += _flatten(each.op, each.name, [source], f"{each.name}.uint8")
+            return
+        inputs = [self._dequantized(name, "uint8") for name in each.inputs]
+        inputs += self._integer_tensors(each, self.scales[each.inputs[0], "uint8"].scale)
+        if each.name == self.graph.output_name and self.real_ends and isinstance(each.op, Linear):  # logits of eight bits would tie
+            self.known[each.name, "float32"] = self._computed(each, inputs, "float32")
+            return
+        act = getattr(each.op, "act", "none")
+        if act in ("hswish", "hsigmoid"):
+            linear = f"{each.name}.linear"
+            self.nodes += EMITTERS[type(each.op)](each.op, each.name, inputs, linear)
+            self._quantize(linear, linear, "uint8")
+            real = self._activated(act, each.name, self._dequantized(linear, "uint8"), "float32")
+        else:
+            real = self._computed(each, inputs, "float32")
+        self._quantize(each.name, real, "uint8")
+
+    def _in_int8(self, each: GraphNode) -> None:
+        """What is read is quantised, where TensorRT has kernels for it; what is written is not."""
+        if "weight" in each.op.weights:
+            inputs = [self._dequantized(each.inputs[0], "int8"), self._integer_weight(each)]
+            inputs += [self._real_tensor(each, "bias", "float32")] if f"{each.name}.bias" in self.folded else []
+        elif isinstance(each.op, Add):
+            inputs = [self.take(name, "float32") if self._is_fused(name) else self._dequantized(name, "int8") for name in each.inputs]
+        else:
+            inputs = [self.take(name, "float32") for name in each.inputs]
+        self.known[each.name, "float32"] = self._computed(each, inputs, "float32")
+
+    def _is_fused(self, value: str) -> bool:
+        """Whether an addition is all that reads a value that a convolution or matrix product writes: it becomes part of that kernel."""
+        source = self.by_name.get(value)
+        return source is not None and "weight" in source.op.weights and self.readers[value] == 1
+
+    def _computed(self, each: GraphNode, inputs: list[str], kind: str) -> str:
+        """The node and its activation in real numbers; the tensor that it writes."""
+        act = getattr(each.op, "act", "none")
+        linear = each.name if act == "none" else f"{each.name}.linear"
+        self.nodes += EMITTERS[type(each.op)](each.op, each.name, inputs, linear)
+        return linear if act == "none" else self._activated(act, each.name, linear, kind)
+
+    def _activated(self, act: str, name: str, linear: str, kind: str) -> str:
+        operator, bounds, settings = _ACTIVATIONS[act]
+        limits = []
+        for bound, value in bounds.items():
+            limits.append(f"{act}.{bound}" if kind == "float32" else f"{act}.{bound}.{kind}")
+            self.initializers[limits[-1]] = np.array(value, _numpy_type(kind))
+        self.nodes.append(helper.make_node(operator, [linear, *limits], [name], f"{name}.{act}", **settings))
+        return name
+
+    # -- tensors and conversions ----------------------------------------------------------------------------------------------------
+
+    def _real_tensor(self, each: GraphNode, tensor: str, kind: str) -> str:
+        name = f"{each.name}.{tensor}"
+        self.initializers[name] = narrowed(name, self.folded[name], kind)
+        return name
+
+    def _integer_weight(self, each: GraphNode, input_scale: float | None = None) -> str:
+        """The dequantised int8 weight of a node; with the scale of its input it leaves room for an int32 bias."""
+        name = f"{each.name}.weight"
+        bias = None if input_scale is None else self.folded.get(f"{each.name}.bias")
+        for tensor in (name, f"{each.name}.bias"):
+            if not np.isfinite(self.folded.get(tensor, np.zeros(1))).all():
+                raise InputError(f"'{tensor}' has values that are not finite: it cannot be quantised")
+        integers, scales = quantized_weight(self.folded[name], bias, input_scale or 1.0, reduce_range=self.reduce_range)
+        return self._dequantized_constant(name, integers, scales)
+
+    def _integer_tensors(self, each: GraphNode, input_scale: float) -> list[str]:
+        """The dequantised int8 weight and int32 bias of a node, as far as it has them."""
+        if "weight" not in each.op.weights:
+            return []
+        tensors, bias = [self._integer_weight(each, input_scale)], f"{each.name}.bias"
+        if bias in self.folded:
+            scales = self.initializers[f"{each.name}.weight.scale"]
+            integers = quantized_bias(self.folded[bias], input_scale, scales)
+            tensors.append(self._dequantized_constant(bias, integers, (input_scale * scales.astype(np.float64)).astype(np.float32)))
+        return tensors
+
+    def _dequantized_constant(self, name: str, integers: Any, scales: Array) -> str:
+        self.initializers |= {name: integers, f"{name}.scale": scales, f"{name}.zero_point": np.zeros(len(scales), integers.dtype)}
+        self.nodes.append(helper.make_node("DequantizeLinear", [name, f"{name}.scale", f"{name}.zero_point"], [f"{name}.real"], f"{name}.real", axis=0))
+        return f"{name}.real"
+
+    def _scale(self, value: str, kind: str) -> Scale:
+        if (value, kind) not in self.scales:
+            self.scales[value, kind] = activation_scale(self.ranges, value, symmetric=kind == "int8")
+        return self.scales[value, kind]
+
+    def _scale_tensors(self, value: str, kind: str) -> list[str]:
+        scale, names = self.scales[value, kind], [f"{value}.{kind}.scale", f"{value}.{kind}.zero_point"]
+        self.initializers |= {names[0]: np.array(scale.scale, np.float32), names[1]: np.array(scale.zero_point, scale.dtype)}
+        return names
+
+    def _quantize(self, value: str, real: str, kind: str) -> None:
+        self._scale(value, kind)
+        tensor = f"{value}.{kind}"
+        self.nodes.append(helper.make_node("QuantizeLinear", [real, *self._scale_tensors(value, kind)], [tensor], tensor))
+        self.known[value, kind] = tensor
+
+    def _dequantized(self, value: str, kind: str) -> str:
+        """The real value of a value's integers."""
+        tensor = f"{value}.{kind}.real"
+        if (value, tensor) not in self.known:
+            integers = self.take(value, kind)
+            self.nodes.append(helper.make_node("DequantizeLinear", [integers, *self._scale_tensors(value, kind)], [tensor], tensor))
+            self.known[value, tensor] = tensor
+        return tensor
+
+    def _cast(self, source: str, tensor: str, kind: str) -> str:
+        self.nodes.append(helper.make_node("Cast", [source], [tensor], tensor, to=_TYPES[kind]))
+        return tensor
+
+
+def narrowed(name: str, array: Array, kind: str) -> Any:
+    """A tensor in float32, float16 or bfloat16. Raises InputError naming it where a value of it is beyond that type, or not finite in it."""
+    if kind == "float32":
+        return array
+    with np.errstate(over="ignore"):
+        narrow = array.astype(_numpy_type(kind))
+    if not np.isfinite(narrow.astype(np.float32)).all():
+        worst = float(np.abs(array).max())
+        limit = "65,504" if kind == "float16" else "3.39e38"
+        raise InputError(f"'{name}' has the value {worst:.4g}, batch norm folded, and {kind} ends at {limit}: use fp32{' or bf16' * (kind == 'float16')}")
+    return narrow
+
+
+def _numpy_type(kind: str) -> Any:
+    if kind == "bfloat16":
+        import ml_dtypes  # comes with onnx
+
+        return ml_dtypes.bfloat16
+    return np.dtype(kind)
+
+
+# -- one emitter per operator kind: (operator, name, inputs, output before its activation) -> nodes ---------------------------------
 
 
 def _conv2d(op: Any, name: str, inputs: list[str], output: str) -> list[NodeProto]:
     kernel = {"kernel_shape": [op.kernel] * 2, "pads": [op.kernel // 2] * 4, "strides": [op.stride] * 2, "group": op.groups}
-    return _activated("Conv", op.act, name, inputs, output, kernel)
+    return [helper.make_node("Conv", inputs, [output], name, **kernel)]
 
 
 def _linear(op: Any, name: str, inputs: list[str], output: str) -> list[NodeProto]:
-    return _activated("Gemm", op.act, name, inputs, output, {"transB": 1})
+    return [helper.make_node("Gemm", inputs, [output], name, transB=1)]
 
 
 def _global_pool(op: Any, name: str, inputs: list[str], output: str) -> list[NodeProto]:
@@ -147,26 +370,9 @@ EMITTERS: dict[type[Op], Callable[[Any, str, list[str], str], list[NodeProto]]] 
 }
 
 #: activation -> ONNX operator, further inputs, attributes
-_ACTIVATIONS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
-    "relu": ("Relu", [], {}),
-    "relu6": ("Clip", ["relu6.min", "relu6.max"], {}),
-    "hswish": ("HardSwish", [], {}),
-    "hsigmoid": ("HardSigmoid", [], {"alpha": 1 / 6, "beta": 0.5}),
+_ACTIVATIONS: dict[str, tuple[str, dict[str, float], dict[str, Any]]] = {
+    "relu": ("Relu", {}, {}),
+    "relu6": ("Clip", {"min": 0, "max": 6}, {}),
+    "hswish": ("HardSwish", {}, {}),
+    "hsigmoid": ("HardSigmoid", {}, {"alpha": 1 / 6, "beta": 0.5}),
 }
-
-
-def _activated(kind: str, act: str, name: str, inputs: list[str], output: str, attributes: Mapping[str, Any]) -> list[NodeProto]:
-    if act == "none":
-        return [helper.make_node(kind, inputs, [output], name, **attributes)]
-    operator, bounds, settings = _ACTIVATIONS[act]
-    linear = f"{name}.linear"
-    return [
-        helper.make_node(kind, inputs, [linear], name, **attributes),
-        helper.make_node(operator, [linear, *bounds], [output], f"{name}.{act}", **settings),
-    ]
-
-
-def _clip_bounds(nodes: list[NodeProto]) -> list[TensorProto]:
-    if not any(node.op_type == "Clip" for node in nodes):
-        return []
-    return [numpy_helper.from_array(np.array(bound, np.float32), f"relu6.{name}") for name, bound in (("min", 0), ("max", 6))]

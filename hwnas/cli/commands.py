@@ -25,6 +25,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Macs = Annotated[str | None, typer.Option(help="Budget on multiply-accumulates: '<= 300M', or '<= 60%' of the largest subnet.")]
 Params = Annotated[str | None, typer.Option(help="Budget on parameters: '<= 4M'.")]
 Memory = Annotated[str | None, typer.Option(help="Budget on the peak memory of the activations: '<= 512kB', '<= 2MiB'.")]
+Precision = Annotated[str | None, typer.Option(help="Which, where the table has prices for several: fp32, fp16, bf16, int8_u8s8, int8_s8s8.")]
+Batch = Annotated[int | None, typer.Option(help="Images of one run: which, where the table has prices for several.")]
 Run = Annotated[Path, typer.Argument(help="Folder of the run; the same command again continues it.")]
 Seed = Annotated[int, typer.Option(help="Of everything that is random.", min=0, max=2**32 - 1)]
 Threads = Annotated[int | None, typer.Option(help="Threads of PyTorch; all cores by default.")]
@@ -82,6 +84,8 @@ def space_show(
     macs: Macs = None,
     params: Params = None,
     memory: Memory = None,
+    precision: Precision = None,
+    batch: Batch = None,
     as_json: Json = False,
 ) -> None:
     """Choices, size, MACs, parameters and memory of a search space; with budgets, whether and how far it can keep them."""
@@ -89,7 +93,7 @@ def space_show(
     from hwnas.report_words import budget_line, cost, share_line
     from hwnas.verbs.space import show_space as facts_of
 
-    facts = facts_of(name, table=table, latency=latency, macs=macs, params=params, memory=memory)
+    facts = facts_of(name, table=table, latency=latency, macs=macs, params=params, memory=memory, precision=precision, batch=batch)
     if as_json:
         show.as_json(facts)
         return
@@ -111,7 +115,8 @@ def space_show(
     typer.echo(f"MACs        {facts['macs']['min'] / 1e6:.4g} M to {facts['macs']['max'] / 1e6:.4g} M{at}")
     typer.echo(f"parameters  {facts['params']['min'] / 1e6:.3g} M to {facts['params']['max'] / 1e6:.3g} M (batch norm counted)")
     if facts["memory"]:
-        typer.echo(f"peak memory {cost('memory', facts['memory']['min'])} to {cost('memory', facts['memory']['max'])} of activations{at}")
+        ends = f"{cost('memory', facts['memory']['min'])} to {cost('memory', facts['memory']['max'])}"
+        typer.echo(f"peak memory {ends} of activations{at} ({facts['precision']}, batch {facts['batch']})")
     if found := facts.get("feasibility"):
         for each in found["budgets"]:
             typer.echo(budget_line(each))
@@ -232,6 +237,8 @@ def profile(
     space: Annotated[str, typer.Option(help="Search space whose blocks are measured.")] = ...,  # type: ignore[assignment]
     to: Annotated[Path, typer.Option(help="Folder of the table.")] = ...,  # type: ignore[assignment]
     runtime: Annotated[str, typer.Option(help="One of the device's runtimes; its first by default.")] = "",
+    precision: Annotated[str, typer.Option(help="Of weights and values: fp32, fp16, bf16, int8_u8s8 (CPUs), int8_s8s8 (TensorRT).")] = "fp32",
+    batch: Annotated[int, typer.Option(help="Images of one run.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime; the device's by default.")] = None,
     visits: Annotated[int, typer.Option(help="Visits of each block and network, at most: what is settled earlier needs fewer.", min=1)] = 16,
     networks: Annotated[int, typer.Option(help="Whole networks that calibrate the sum.", min=0)] = 40,
@@ -246,7 +253,18 @@ def profile(
 
     with show.progress_bar() as progress:
         table = act(
-            device, space=space, to=to, runtime=runtime, threads=threads, visits=visits, networks=networks, seed=seed, regime=regime, progress=progress
+            device,
+            space=space,
+            to=to,
+            runtime=runtime,
+            precision=precision,
+            batch=batch,
+            threads=threads,
+            visits=visits,
+            networks=networks,
+            seed=seed,
+            regime=regime,
+            progress=progress,
         )
     failed = [key for key, entry in table.entries.items() if isinstance(entry, Failure)]
     facts = {
@@ -273,6 +291,9 @@ def profile(
     _quality(table.quality)
     if table.conditions.reach:
         typer.echo(f"this table {table.conditions.reach}")
+    if table.origin == "emulated":
+        typer.echo(f"table in {to}; {table.conditions.device} is emulated by {table.conditions.emulated}: its times say nothing about any device")
+        return
     typer.echo(f"table in {to}\nnext: hwnas train RUN --space '{space}' --data DATA, then: hwnas search RUN --table {to} --latency '<= 60% p50'")
 
 
@@ -335,6 +356,8 @@ def search(
     macs: Macs = None,
     params: Params = None,
     memory: Memory = None,
+    precision: Precision = None,
+    batch: Batch = None,
     space: Annotated[str | None, typer.Option(help="Search this space without a supernet, with --accuracy.")] = None,
     accuracy: Annotated[str | None, typer.Option(help="Predictor of accuracy: a name with arguments, or path.py:function.")] = None,
     searcher: Annotated[str, typer.Option(help="Search algorithm.")] = "regularized_evolution",
@@ -358,6 +381,8 @@ def search(
             macs=macs,
             params=params,
             memory=memory,
+            precision=precision,
+            batch=batch,
             space=space,
             accuracy=accuracy,
             searcher=searcher,

@@ -52,7 +52,7 @@ def device_rows(found: Mapping[str, Any]) -> list[list[str]]:
         ["processor", f"{system.get('processor', 'unknown')}, {before.get('usable_cores', '?')} of {system.get('cores', '?')} cores usable"],
         ["cores", ", ".join([f"on {system.get('affinity', 'any')}{' as asked' * ('cores' in found['options'])}", *filter(None, [system.get("clusters")])])],
         ["clock rate", ", ".join([f"governor {system.get('governor', 'unknown')}", *ghz])],
-        ["system", f"{system.get('os', 'unknown')} {system.get('arch', '')}, Python {system.get('python', '?')}"],
+        ["system", f"{system.get('os', 'unknown')} {system.get('arch', '')}" + (f", Python {system['python']}" if "python" in system else "")],
         ["runtime", ", ".join([f"{found['runtime']} {found['version']}", *on, f"{found['threads']} thread(s)"])],
         *([["GPU", ", ".join(gpu)]] if gpu else []),
         ["clock", f"steps of {before.get('clock_step_ns', '?')} ns"],

@@ -30,7 +30,7 @@ def list_(folders: Annotated[list[Path] | None, typer.Argument(help="Folders wit
     elif not found:
         typer.echo("no tables are shipped; make your own: hwnas profile localhost --space SPACE --to DIR")
     else:
-        columns = {"table": "left", "origin": "left", "processor": "left", "blocks": "right", "networks": "left", "date": "left"}
+        columns = {"table": "left", "origin": "left", "processor": "left", "prices for": "left", "blocks": "right", "networks": "left", "date": "left"}
         show.table("", columns, [[plain(cell) for cell in _listed(each)] for each in found])
     damaged = [each for each in found if "error" in each]
     for each in damaged:
@@ -41,8 +41,12 @@ def list_(folders: Annotated[list[Path] | None, typer.Argument(help="Folders wit
 
 def _listed(each: Mapping[str, Any]) -> list[Any]:
     if "error" in each:
-        return [each["table"], "damaged", "", "", "", ""]
-    return [each["table"], each["origin"], each["processor"], each["blocks"], _networks(each["networks"]), each["date"]]
+        return [each["table"], "damaged", "", "", "", "", ""]
+    return [each["table"], each["origin"], each["processor"], _variants(each["variants"]), each["blocks"], _networks(each["networks"]), each["date"]]
+
+
+def _variants(found: Sequence[Mapping[str, Any]]) -> str:
+    return "; ".join(f"{each['precision']}, batch {each['batch']}" for each in found) or "nothing"
 
 
 def _networks(by_space: Mapping[str, int]) -> str:
@@ -61,6 +65,7 @@ def show_(table: Table, top: Annotated[int, typer.Option(help="Slowest and faste
         show.as_json(facts)
         return
     typer.echo(plain(f"{facts['blocks']} blocks {facts['origin']}, {len(facts['failed'])} failed; networks: {_networks(facts['networks'])}"))
+    typer.echo(f"prices for {_variants(facts['variants'])}")
     if facts["accepted_share"] is not None:
         typer.echo(f"{100 * facts['accepted_share']:.1f} % of visits at full speed; {facts['never_at_full_speed']} blocks never")
     typer.echo(f"sha256 {facts['sha256']}")
@@ -81,6 +86,8 @@ def check(
     table: Table,
     space: Annotated[str, typer.Option(help="Search space the table is to price.")] = ...,  # type: ignore[assignment]
     statistic: Annotated[str, typer.Option(help="Latency that is predicted: p50 or p90.")] = "p50",
+    precision: Annotated[str | None, typer.Option(help="Which, where the table has prices for several.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images of one run: which, where the table has prices for several.")] = None,
     as_json: Json = False,
 ) -> None:
     """Is it complete for a space, and how well does it predict its own networks, each left out? Exit code 1 where it is of no use."""
@@ -88,13 +95,14 @@ def check(
     from hwnas.report_words import plain
     from hwnas.verbs.table import check_table as act
 
-    facts = act(table, space=space, statistic=statistic)
+    facts = act(table, space=space, statistic=statistic, precision=precision, batch=batch)
     if as_json:
         show.as_json(facts)
     else:
-        typer.echo(plain(f"{facts['needed'] - len(facts['missing'])} of {facts['needed']} blocks of {space} are {facts['origin']} ({facts['conditions']})"))
+        priced = f"{facts['needed'] - len(facts['missing'])} of {facts['needed']} blocks of {space} in {_variants([facts])}"
+        typer.echo(plain(f"{priced}, are {facts['origin']} ({facts['conditions']})"))
         typer.echo(
-            f"{facts['failed']} failed, {facts['never_at_full_speed']} never at full speed, {facts['of_other_spaces']} rows are of other spaces; "
+            f"{facts['failed']} failed, {facts['never_at_full_speed']} never at full speed, {facts['of_other_spaces']} rows are of others; "
             f"{facts['networks']} whole networks"
         )
         _quality(facts["quality"] or {}, f"left-out networks, {statistic} predicted by")

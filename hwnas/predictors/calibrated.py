@@ -15,12 +15,14 @@ import numpy as np
 
 from hwnas.costs import activations, layers, macs, params
 from hwnas.errors import InputError
+from hwnas.graph import block_text
 from hwnas.index import BlockIndex
 from hwnas.latency_table import LatencyTable, NetworkMeasurement
 from hwnas.predictor import Additive, Origin
 from hwnas.predictors.lookup import lookup
 from hwnas.quality import Quality, quality
 from hwnas.space import Codes, FloatArray
+from hwnas.variant import Variant, has_own_variants, variants_of
 
 LEAST_NETWORKS = 8
 
@@ -31,25 +33,40 @@ _TABLE, _LAYERS, _PARAMS, _ACTIVATIONS = range(4)
 _MODELS = ([_TABLE], [_TABLE, _LAYERS], [_TABLE, _PARAMS], [_TABLE, _LAYERS, _ACTIVATIONS], [_TABLE, _PARAMS, _ACTIVATIONS])
 
 
-def calibrated(table: LatencyTable, index: BlockIndex, quantile: float = 0.5) -> Additive:
+def variant_for(table: LatencyTable, index: BlockIndex, precision: str | None = None, batch: int | None = None) -> Variant:
+    """The precision and batch in which a table prices a space, as far as they were not asked for: those of its rows. Raises InputError.
+
+    A space that chooses them itself is priced as it is.
+    """
+    if not has_own_variants(index):
+        return table.variant(precision, batch)
+    if precision is not None or batch is not None:
+        raise InputError(f"{index.space.name} chooses precision and batch itself: leave out --precision and --batch")
+    return Variant()
+
+
+def calibrated(table: LatencyTable, index: BlockIndex, quantile: float = 0.5, variant: Variant | None = None) -> Additive:
     """Latency in ms of that quantile (p50 or p90) of every architecture of a space, origin "predicted" ("simulated" of a simulated table).
+
+    variant: the precision and batch it is deployed in; by default those of the table.
 
     Least squares of relative errors over the table's networks of this space, on [table], [table, layers], [table, parameters] and the
     latter two with activations, each with a constant: whichever predicts left-out networks best, among those where more table means more latency
     and no block makes a network faster.
-    Raises MissingLatency, and InputError where fewer than 8 networks of this space were measured.
+    Raises MissingLatency, and InputError where fewer than 8 networks of this space were measured, or where they were emulated.
     """
-    fit = _Fit(table, index, quantile)
+    table.refuse_emulated("no budget is priced by them")
+    fit = _Fit(table, index, quantile, variant)
     rows = np.arange(len(fit.measured))
     columns, coefficients = fit.choose(rows)
     prices = fit.terms[:, columns] @ coefficients[:-1]
     return Additive(index, prices, name="latency", unit="ms", constant=float(coefficients[-1]), origin=fit.origin)
 
 
-def assess(table: LatencyTable, index: BlockIndex, quantile: float = 0.5) -> dict[str, Any]:
+def assess(table: LatencyTable, index: BlockIndex, quantile: float = 0.5, variant: Variant | None = None) -> dict[str, Any]:
     """How well left-out networks are predicted: by `calibrated` (its choice of terms made anew without them), by the plain sum of
     the table, and by a line through the MACs, which any table must beat. Raises as `calibrated` does."""
-    fit = _Fit(table, index, quantile)
+    fit = _Fit(table, index, quantile, variant)
     everything = np.arange(len(fit.measured))
     predicted = np.empty(len(everything))
     for left_out in everything:
@@ -80,18 +97,19 @@ class _Networks:
 class _Fit:
     """Features of the measured networks and of the blocks: sum of prices (ms), computing layers, parameters, activations."""
 
-    def __init__(self, table: LatencyTable, index: BlockIndex, quantile: float):
-        networks = _networks(table, index, quantile)
-        self.measured = networks.measured  # (n,)
-        blocks = index.blocks
+    def __init__(self, table: LatencyTable, index: BlockIndex, quantile: float, variant: Variant | None):
+        deployed = (variant_for(table, index) if variant is None else variant).index(index)
+        blocks = deployed.blocks  # in the order of those of `index`
         raw = np.stack([lookup(table, index.space.name).prices(blocks), layers(blocks), params(blocks), activations(blocks)], axis=1)
         self.terms = raw / raw.max(axis=0)  # (blocks, 4), all of one size
         self.terms[:, _TABLE] = raw[:, _TABLE]
+        networks = _networks(table, deployed, quantile)
+        self.measured = networks.measured  # (n,)
         ids = index.ids(networks.codes)
         self.features = self.terms[ids].sum(axis=1)  # (n, 4)
         self.macs = macs(blocks)[ids].sum(axis=1) / 1e6
         self.resolutions: list[Hashable] = [index.space.lower(code).input for code in networks.codes]
-        self.origin: Origin = table.origin if table.origin in ("emulated", "simulated") else "predicted"
+        self.origin: Origin = "simulated" if table.origin == "simulated" else "predicted"
 
     def choose(self, rows: Sequence[int] | Any) -> tuple[list[int], FloatArray]:
         """(columns, coefficients with the constant last) of the model with the least error on left-out networks."""
@@ -119,10 +137,15 @@ def _networks(table: LatencyTable, index: BlockIndex, quantile: float) -> _Netwo
     if len(own) < LEAST_NETWORKS:
         raise InputError(
             f"the table of {table.conditions} has {len(own)} whole networks of this {index.space.name}, {LEAST_NETWORKS} are needed: a table without them "
-            f"prices no budget; measure them with: hwnas profile {table.conditions.device} --space {index.space.name} --to FOLDER"
+            f"prices no budget; measure them with: hwnas profile {table.conditions.device} --space {index.space.name}{_options(index)} --to FOLDER"
         )
     codes = np.concatenate([each.architecture.code(index.space) for each in own])
     return _Networks(np.asfortranarray(codes), np.array([getattr(each, columns[quantile]) for each in own], np.float64))
+
+
+def _options(index: BlockIndex) -> str:
+    found = variants_of(block_text(block) for block in index.blocks if block)
+    return found[0].options if len(found) == 1 else ""
 
 
 def _with_constant(features: FloatArray) -> FloatArray:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,7 +37,7 @@ _LOAD_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What runs and where, as the agent found it."""
+    """What runs and where, as the agent found it. Where an emulator stands in for a processor, `options` say so too: they are part of a table's conditions."""
 
     runtime: str
     version: str
@@ -48,6 +48,16 @@ class Identity:
     def conditions(self, device: str, threads: int, timing: Timing = TIMING) -> Conditions:
         """The conditions of everything that is measured now."""
         return Conditions(device, str(self.system.get("processor", "unknown")), self.runtime, self.version, threads, timing.regime, self.options)
+
+    @property
+    def emulated(self) -> str:
+        """What translates the agent's instructions; empty where a processor runs them."""
+        return str(self.options.get("emulated", ""))
+
+    @property
+    def origin(self) -> Literal["measured", "emulated"]:
+        """Of the numbers that this agent reports."""
+        return "emulated" if self.emulated else "measured"
 
     @property
     def facts(self) -> dict[str, str]:
@@ -83,7 +93,9 @@ class Agent:
                 f"the agent was started on cores {cores} and says that it runs on {system.get('affinity', 'others or any')}: "
                 f"some of them are switched off or not for it; change 'cores' in the device's file"
             )
-        self.identity = Identity(runtime, version, {**in_force, **({"cores": cores} if cores else {})}, system, sha256)
+        in_force |= {"cores": cores} if cores else {}
+        in_force |= {"emulated": str(system["emulated"])} if system.get("emulated") else {}
+        self.identity = Identity(runtime, version, in_force, system, sha256)
 
     def load(self, item: str, model: bytes) -> Mapping[str, str | int | bool]:
         """How it will be executed, as far as the runtime tells. Raises Refused with the agent's reason where the model cannot be run."""

@@ -108,6 +108,8 @@ def _number(state: State, key: str, missing: int = 0) -> int:
 def _advice(identity: Identity, before: State, after: State, threads: int, disturbed: float, noise: float | None, states: tuple[SpeedState, ...]) -> list[str]:
     """What to change for better numbers, one sentence each."""
     advice = []
+    if identity.emulated:
+        advice.append(f"it is emulated by {identity.emulated}: try things out here, and measure on the device itself")
     if (governor := identity.system.get("governor", "unknown")) not in ("performance", "unknown"):
         advice.append(f"the governor is '{governor}': 'performance' keeps the clock steady (sudo cpupower frequency-set -g performance)")
     if (limit := _number(before, "frequency_limit_khz")) < (most := _number(before, "frequency_max_khz")):

@@ -27,12 +27,14 @@ from hwnas.latency_table import TABLE, Entry, Fact, Failure, LatencyTable
 from hwnas.predictors.calibrated import LEAST_NETWORKS, assess
 from hwnas.profiling.agent import ANCHOR_ITEM, Identity, Refused, started_agent
 from hwnas.profiling.plan import Plan, make_plan
+from hwnas.profiling.precision import other_precision
 from hwnas.profiling.protocol import ANCHOR, TIMING, Burst, Timing, Visit, is_slow, speed_states
 from hwnas.profiling.record import FILE, Record, TimedBurst, refuse_other_options
 from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.supervised import SupervisedAgent
 from hwnas.profiling.tabulate import doubt, is_accepted, is_settled, measurement, network_measurement, steadiness
 from hwnas.store import Store
+from hwnas.variant import Variant, variants_of
 from hwnas.weights import random_weights
 
 logger = logging.getLogger(__name__)
@@ -90,7 +92,8 @@ def profile(
 
     The same call again continues where the last one ended and measures nothing twice; where the table is complete it is returned at
     once. runtime: one of the device's, by default its first. Ctrl-C ends after the batch in progress (under a second or so).
-    Raises InputError where the folder holds another profile, RunHeld where another process writes there or measures on the device,
+    Raises InputError where the folder holds another profile or the runtime does not compute in the precision of the blocks, RunHeld
+    where another process writes there or measures on the device,
     DamagedFile, MeasurementFailed, KeyboardInterrupt.
     """
     report = progress or (lambda stage, done, total: None)
@@ -118,6 +121,7 @@ def profile(
     )
     with Store(folder / FILE) as store, supervised as agent, _deferred_interrupt() as check:
         record = Record(store)
+        _try_precision(agent, runtime, plan, device)  # before the folder is bound to it
         record.bind(asked | agent.identity.facts)
         _load(agent, made, items, record, seed, report, check)
         agent.heat()
@@ -125,6 +129,22 @@ def profile(
         _measure(agent, items, record, seed, report, check)
         _tabulate(items, record, agent.identity, asked, seed).save(folder)
     return LatencyTable.load(folder)
+
+
+def _try_precision(agent: SupervisedAgent, runtime: Runtime, plan: Plan, device: Device) -> None:
+    """Where all blocks are in one precision other than fp32, have the runtime load one convolution in it. Raises InputError where it computes in another."""
+    precisions = {variant.precision for variant in variants_of(map(block_text, plan.blocks))}
+    if len(precisions) != 1 or precisions == {"fp32"}:
+        return
+    (precision,) = precisions
+    graph = Graph.of_block(Variant(precision).block(ANCHOR))
+    try:
+        reason = other_precision(graph, agent.load("precision", runtime.build(graph, random_weights(graph, np.random.default_rng(0)))))
+    except Refused as error:
+        reason = str(error)
+    if reason is not None:
+        where = f"{agent.identity.runtime} {agent.identity.version} on {device.name}"
+        raise InputError(f"{where} does not compute in {precision}: {reason[:300]}; choose another --precision, or a device with another runtime")
 
 
 def _load(agent: SupervisedAgent, runtime: Runtime, items: _Items, record: Record, seed: int, report: Progress, check: Callable[[], None]) -> None:
@@ -143,6 +163,8 @@ def _load(agent: SupervisedAgent, runtime: Runtime, items: _Items, record: Recor
                 continue
             try:
                 facts = agent.load(item, items.model(item, runtime, seed))
+                if (reason := other_precision(items.graph(item), facts)) is not None:
+                    failures[item] = reason
                 if plan := facts.get(PLAN):
                     plans[item] = str(plan)
             except (InputError, Refused) as error:
@@ -303,6 +325,7 @@ def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[
         identity.conditions(str(asked["device"]), int(asked["threads"]), timing),
         entries,
         tuple(each for each in networks if each is not None),
+        origin=identity.origin,
         protocol={**regime_facts, **timing.describe(), "price": "p25 over accepted visits of the burst's best run"},
         provenance={
             "by": f"hwnas {__version__}",

@@ -22,8 +22,10 @@ import numpy.typing as npt
 from hwnas import registry
 from hwnas.device import Device
 from hwnas.errors import DamagedFile, InputError, MeasurementFailed
-from hwnas.latency_table import Conditions, Fact
+from hwnas.graph import Graph
+from hwnas.latency_table import Conditions, Fact, emulated
 from hwnas.profiling.agent import ANCHOR_ITEM, Agent, Refused, started_agent
+from hwnas.profiling.precision import other_precision
 from hwnas.profiling.protocol import TIMING, Burst, SpeedState, Timing, Visit, drawn_ms, is_disturbed, is_slow, speed_states
 from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.statistics import quantile as quantile_of
@@ -87,13 +89,15 @@ def measure_window(
     threads: int = 1,
     seed: int = 0,
     timing: Timing = TIMING,
+    graphs: Sequence[Graph] = (),
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Window:
     """The quantile of each model's latency on a device, with an upper bound. Takes `seconds`, or longer where the bound needs more visits.
 
     runtime: one of the device's, by default its first; the models are in its form. min_visits: at least so many visits of each model;
     never fewer than the bound needs (9 for p50 and 55 for p90 of three models). timing: of the regime that is measured.
-    Raises InputError, DamagedFile where a file cannot be read, MeasurementFailed where a model cannot be run.
+    graphs: what each model computes, where it is to be refused if the runtime computes it in another precision.
+    Raises InputError (also where the device is emulated), DamagedFile where a file cannot be read, MeasurementFailed where a model cannot be run.
     """
     if not models:
         raise InputError("there is no model to measure")
@@ -106,11 +110,15 @@ def measure_window(
     made: Runtime = registry.create("profiling.runtimes", device.runtime(runtime))
     rng = np.random.default_rng([seed, 4])
     with started_agent(device, made, threads=threads, seed=seed, timing=timing) as agent:
+        if agent.identity.emulated:
+            raise emulated(device.name, agent.identity.emulated, "nothing is certified by them")
         for name, model in zip(names, raw, strict=True):
             try:
-                agent.load(name, model)
+                facts = agent.load(name, model)
             except Refused as error:
                 raise MeasurementFailed(f"model {name[1:]} of {len(raw)} cannot be run: {error}") from None
+            if graphs and (reason := other_precision(graphs[int(name[1:])], facts)) is not None:
+                raise MeasurementFailed(f"model {name[1:]} of {len(raw)} would not be measured in its precision: {reason}")
         agent.heat()
         round_s = _round_seconds(_round(agent, names * 2, timing)[len(names) :], timing)
         rounds, length = schedule(seconds, needed, round_s, timing)

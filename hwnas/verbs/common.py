@@ -18,9 +18,10 @@ from hwnas.index import BlockIndex
 from hwnas.latency_table import LatencyTable
 from hwnas.memory import peak_memory
 from hwnas.predictor import Additive, Metric
-from hwnas.predictors.calibrated import calibrated
+from hwnas.predictors.calibrated import calibrated, variant_for
 from hwnas.problem import Objective, Problem
 from hwnas.run import RunDirectory
+from hwnas.variant import Variant
 from hwnas.verbs.records import OPTIONS, RESULTS, TABLE, checked
 
 if TYPE_CHECKING:
@@ -169,12 +170,23 @@ class Job:
     @cached_property
     def latency(self) -> Additive:
         """Predicted latency in ms of the budget's statistic."""
-        return calibrated(self.table, self.index, self.budget.quantile)
+        return calibrated(self.table, self.index, self.budget.quantile, self.variant)
+
+    @cached_property
+    def variant(self) -> Variant:
+        """The precision and batch that the search is for: those of its table."""
+        options = self.options("search")
+        return variant_for(self.table, self.index, options.get("precision"), options.get("batch"))
+
+    @cached_property
+    def deployed(self) -> BlockIndex:
+        """The space in that precision and batch; its blocks are those of `index` in the same order."""
+        return self.variant.index(self.index)
 
     @cached_property
     def costs(self) -> Mapping[str, Metric]:
         """MACs, parameters and peak memory of the run's space, by the names in COSTS."""
-        return cost_metrics(self.index)
+        return cost_metrics(self.index, self.deployed)
 
     @cached_property
     def problem(self) -> Problem:
@@ -195,10 +207,13 @@ def problem_of(
     return Problem(index, [Objective(accuracy, maximize=True)], [latency, *others])
 
 
-def cost_metrics(index: BlockIndex) -> dict[str, Metric]:
-    """The metrics that COSTS names: MACs, parameters, and peak memory in bytes."""
+def cost_metrics(index: BlockIndex, deployed: BlockIndex | None = None) -> dict[str, Metric]:
+    """The metrics that COSTS names: MACs of one image, parameters, and peak memory in bytes.
+
+    deployed: the index of the same space in the precision and batch it is deployed in, which memory depends on.
+    """
     sums: list[tuple[str, str, Callable[..., Any]]] = [("macs", "MACs", macs), ("params", "parameters", params)]
-    return {**{name: Additive(index, price(index.blocks), name=name, unit=unit) for name, unit, price in sums}, "memory": peak_memory(index)}
+    return {**{name: Additive(index, price(index.blocks), name=name, unit=unit) for name, unit, price in sums}, "memory": peak_memory(index, deployed)}
 
 
 def budget_facts(feasibility: Feasibility) -> list[dict[str, Any]]:

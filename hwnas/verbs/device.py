@@ -78,7 +78,7 @@ def check_device(device: str, *, seconds: float = 10.0, threads: int | None = No
         "device": target.name,
         "transport": target.transport,
         "address": target.address,
-        "origin": "measured",
+        "origin": identity.origin,
         "runtime": identity.runtime,
         "version": identity.version,
         "options": dict(identity.options),

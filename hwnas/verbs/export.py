@@ -19,7 +19,9 @@ from hwnas.exporters.onnx import write_model
 from hwnas.files import read_json, write_json, write_whole
 from hwnas.kit import copy_kit
 from hwnas.manifest import FORMAT, NAME, ExpectedLatency, Preprocessing, write_manifest
+from hwnas.quantization import is_quantized
 from hwnas.verbs.common import Job, Progress, existing, silent
+from hwnas.verbs.deployed import graph_of
 from hwnas.weights import Array
 
 PARITY_INPUTS = 64
@@ -87,7 +89,7 @@ def _export(job: Job, certificate: Mapping[str, Any], folder: Path, kit: str, pr
     space, images = job.index.space, job.images("validation")
     code = space.encode(certificate["architecture"])[0]
     network = job.accuracy.network(code)
-    weights, graph = network.weights(), network.graph
+    weights, graph = network.weights(), graph_of(job, code)
     write_whole(folder / "weights.safetensors", save({name: np.ascontiguousarray(array) for name, array in weights.items()}))
     architecture = Architecture(space.name, certificate["architecture"])
     write_whole(folder / "architecture.json", architecture.to_json())
@@ -95,9 +97,14 @@ def _export(job: Job, certificate: Mapping[str, Any], folder: Path, kit: str, pr
     # The bytes that were measured: made again they could differ in the last bits, for batch-norm sums depend on the number of threads.
     exported = write_model(job.run.store.blob(certificate["model_sha256"]), folder / "model.onnx")
     progress("export", 1, 3)
-    real = images.inputs(images.pixels[:PARITY_INPUTS], graph.input[2]).numpy()
+    batch = graph.input[0]
+    n = max(PARITY_INPUTS // batch, 1) * batch
+    if len(images) < n:
+        raise InputError(f"the validation images are {len(images)}, fewer than a batch of {batch}: a file of that batch cannot be checked")
+    real = images.inputs(images.pixels[:n], graph.input[2]).numpy()
     noise: Array = np.random.default_rng(0).standard_normal(real.shape).astype(np.float32)
-    checks = {name: parity(graph, weights, exported.path, x, reference=torch_backend(graph, weights)) for name, x in (("real", real), ("random", noise))}
+    inputs = {"real": real} if is_quantized(graph) else {"real": real, "random": noise}  # noise is outside of the ranges of real images
+    checks = {name: parity(graph, weights, exported.path, x, reference=torch_backend(graph, weights)) for name, x in inputs.items()}
     failed = [name for name, check in checks.items() if not check.passed]
     if failed:
         worst = checks[failed[0]]
@@ -114,8 +121,8 @@ def _export(job: Job, certificate: Mapping[str, Any], folder: Path, kit: str, pr
         fingerprint=job.index.fingerprint,
         preprocessing=Preprocessing(mean=images.mean, std=images.std),
         labels=images.classes,
-        example=real[:1],
-        expected=torch_backend(graph, weights)(real[:1]),
+        example=real[:batch],
+        expected=torch_backend(graph, weights)(real[:batch]),
         parity=checks["real"],
         latency=ExpectedLatency(
             certificate["measured_ms"],

@@ -10,6 +10,7 @@ from hwnas.index import BlockIndex
 from hwnas.latency_table import LatencyTable
 from hwnas.profiling import session
 from hwnas.profiling.protocol import timing_of
+from hwnas.variant import Variant
 from hwnas.verbs.common import Progress, silent
 
 
@@ -19,6 +20,8 @@ def profile(
     space: str,
     to: Path,
     runtime: str = "",
+    precision: str = "fp32",
+    batch: int = 1,
     threads: int | None = None,
     visits: int = 16,
     networks: int = 40,
@@ -28,11 +31,12 @@ def profile(
 ) -> LatencyTable:
     """Measure every distinct block of `space`, and whole networks that calibrate their sum, on `device`; the table is then in `to`.
 
-    The same call again continues an interrupted one. runtime: one of the device's, by default its first; threads: of the runtime, by
-    default the device's. regime: which latency it is, one of `hwnas.profiling.protocol.REGIMES`. Raises HwnasError.
+    The same call again continues an interrupted one. runtime: one of the device's, by default its first. precision: `fp32`, `fp16`,
+    `bf16`, `int8_u8s8` or `int8_s8s8`; batch: images of one run. threads: of the runtime, by default the device's. regime: which latency
+    it is, one of `hwnas.profiling.protocol.REGIMES`. Raises HwnasError.
     """
-    target = load_device(device)
-    index = BlockIndex(registry.create("spaces", space))
+    target, variant = load_device(device), Variant(precision, batch)
+    index = BlockIndex(variant.space(registry.create("spaces", space)))
     return session.profile(
         index,
         target,

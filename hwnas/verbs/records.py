@@ -25,6 +25,7 @@ _POINT = {
 _MEASURED = {
     **{key: _POINT[key] for key in ("code", "values", "accuracy_pct", "latency_ms", "macs", "params", "memory_bytes?")},
     "role": str,
+    "accuracy_in?": str,
     "round": int,
     "model_sha256": str,
     **dict.fromkeys(("measured_ms", "p10_ms", "p90_ms", "visits"), NUMBER),
@@ -46,8 +47,8 @@ _VERIFY = {"top": int, "seconds": NUMBER, "device": str, "seed": int}
 OPTIONS: Mapping[str, Any] = {
     "train": {"space": str, "data": str, "schedule": str, "length": NUMBER, "batch": int, "seed": int, "fingerprint": str},
     "search": {
-        **dict.fromkeys(("table", "latency", "macs?", "params?", "memory?", "searcher", "accuracy?"), str),
-        **dict.fromkeys(("evaluations", "seed"), int),
+        **dict.fromkeys(("table", "latency", "macs?", "params?", "memory?", "precision?", "searcher", "accuracy?"), str),
+        **dict.fromkeys(("batch?", "evaluations", "seed"), int),
         "baselines": bool,
         "options": {str: (int, float, str, bool)},
     },

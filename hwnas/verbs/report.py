@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from hwnas.graph import block_text
 from hwnas.latency_table import Conditions
 from hwnas.predictors.calibrated import assess
 from hwnas.report_data import Comparison, CostBudget, Interval, LayerShare, Measured, Point, Report
+from hwnas.variant import Variant
 from hwnas.verbs.common import COSTS, Job, Progress, existing, silent
+from hwnas.verbs.deployed import classified, graph_of
 from hwnas.verbs.search import BASELINES
 from hwnas.verbs.verify import matched
 
@@ -54,7 +57,10 @@ def _tested(job: Job, progress: Progress) -> Mapping[str, Any]:
     hits = []
     for i, each in enumerate(measured):
         progress("test", i, len(measured))
-        right = correct(job.accuracy.network(np.array(each["code"], np.int16)), images)
+        if each.get("accuracy_in", "fp32") == "fp32":
+            right = correct(job.accuracy.network(np.array(each["code"], np.int16)), images)
+        else:
+            right = classified(job.run.store.blob(each["model_sha256"]), graph_of(job, each["code"]), images)
         hits.append(np.packbits(right).tobytes().hex())
     progress("test", len(measured), len(measured))
     result = {"images": len(images), "codes": codes, "correct": hits, "sources": images.sources.tolist()}
@@ -80,12 +86,13 @@ def _report(job: Job, tested: Mapping[str, Any]) -> Report:
     chosen = next((i for i, each in enumerate(networks) if each.get("chosen")), None)
     conditions = Conditions(**verified["certificate"]["conditions"]) if verified["certificate"] else job.table.conditions
     reach = f"; {conditions.reach}" if conditions.reach else ""
+    variant = "" if job.variant == Variant() else f"{job.variant}, "
     return Report(
         title=job.run.folder.resolve().name,
         space=job.options("train")["space"],
         data=job.options("train")["data"],
         device=f"{conditions.device} ({conditions.processor})",
-        conditions=f"{conditions.runtime} {conditions.version}, {conditions.threads} thread(s), {conditions.regime}{reach}",
+        conditions=f"{conditions.runtime} {conditions.version}, {conditions.threads} thread(s), {variant}{conditions.regime}{reach}",
         budget_ms=search["budget_ms"],
         statistic=search["statistic"],
         space_min_ms=search["space_min_ms"],
@@ -97,7 +104,7 @@ def _report(job: Job, tested: Mapping[str, Any]) -> Report:
         comparisons=tuple(_comparisons(search, networks, hits, sources, chosen)) if chosen is not None else (),
         architecture=networks[chosen]["values"] if chosen is not None else {},
         certificate=verified["certificate"],
-        quality=assess(job.table, job.index, job.budget.quantile),
+        quality=assess(job.table, job.index, job.budget.quantile, job.variant),
         commands=_commands(job),
         budgets=_budgets(search, networks[chosen] if chosen is not None else {}),
         surrogate=search.get("surrogate"),
@@ -152,7 +159,7 @@ def _layers(job: Job, code: Sequence[int]) -> tuple[LayerShare, ...]:
     total = float(latency(codes)[0])
     shares = []
     for layer, i, ms in zip(job.index.space.layers, ids, per_layer, strict=True):
-        block = job.index.blocks[i]
+        block = job.deployed.blocks[i]
         if block:
             shares.append(LayerShare(layer.name, block_text(block), float(macs([block])[0]), float(params([block])[0]), ms, ms / total))
     return (*shares, LayerShare("(constant)", "start of a run", 0.0, 0.0, latency.constant, latency.constant / total))
@@ -162,10 +169,12 @@ def _commands(job: Job) -> tuple[str, ...]:
     """Commands that make such a run: the options that its stages and its table recorded, folders by their names."""
     train, search, verify, table = job.options("train"), job.options("search"), job.result("verify")["options"], job.table.protocol
     run, folder = job.run.folder.resolve().name, job.table_name
-    profiled = {"space": train["space"], "to": folder, **{key: table[key] for key in ("visits", "networks", "seed") if key in table}}
+    variant = {name: value for name, value, usual in zip(("precision", "batch"), astuple(job.variant), astuple(Variant()), strict=True) if value != usual}
+    profiled = {"space": train["space"], "to": folder, **variant, **{key: table[key] for key in ("visits", "networks", "seed") if key in table}}
     trained = {key: train[key] for key in ("space", "data", "schedule", "length", "batch", "seed")}
     budgets = ["latency", *(name for name in COSTS if search.get(name) is not None)]
-    searched = {"table": folder, **{key: search[key] for key in (*budgets, "searcher", "evaluations", "seed")}}
+    chosen = [name for name in ("precision", "batch") if search.get(name) is not None]
+    searched = {"table": folder, **{key: search[key] for key in (*budgets, *chosen, "searcher", "evaluations", "seed")}}
     given = [f"--set={name}={value}" for name, value in search["options"].items()] + ([] if search["baselines"] else ["--no-baselines"])
     lines = (
         ["profile", job.table.conditions.device, *_flags({**profiled, "threads": job.table.conditions.threads})],

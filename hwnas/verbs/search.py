@@ -20,7 +20,7 @@ from hwnas.files import sha256, write_whole
 from hwnas.index import BlockIndex
 from hwnas.latency_table import TABLE, LatencyTable
 from hwnas.predictor import Metric
-from hwnas.predictors.calibrated import calibrated
+from hwnas.predictors.calibrated import calibrated, variant_for
 from hwnas.problem import Objective, Problem
 from hwnas.run import RunDirectory
 from hwnas.searcher import Option, parse_options
@@ -58,6 +58,8 @@ def search(
     macs: str | None = None,
     params: str | None = None,
     memory: str | None = None,
+    precision: str | None = None,
+    batch: int | None = None,
     space: str | None = None,
     accuracy: str | Metric | None = None,
     searcher: str = "regularized_evolution",
@@ -71,7 +73,8 @@ def search(
     """Search the trained supernet of `run` for accurate subnets whose latency, predicted from `table`, keeps the budget.
 
     latency: `<= 12ms p50`, or `<= 55% p50` of the largest subnet. macs, params, memory: further budgets, as `<= 300M`, `<= 4M`,
-    `<= 512kB` (peak of the activations) or a share. options: the searcher's, as `name=value`. With `baselines` random search gets
+    `<= 512kB` (peak of the activations) or a share. precision, batch: which ones,
+    where the table has prices for several. options: the searcher's, as `name=value`. With `baselines` random search gets
     the same number of evaluations, and every uniformly scaled network within the budgets is evaluated. The same call again
     continues. Returns the stage's result. Raises HwnasError, Infeasible where no architecture keeps the budgets.
 
@@ -100,11 +103,14 @@ def search(
         "seed": seed,
     }
     recorded |= {name: text for name, text in zip(COSTS, (macs, params, memory), strict=True) if text is not None}  # as older runs, without null
+    recorded |= {name: value for name, value in (("precision", precision), ("batch", batch)) if value is not None}
     if predicted is not None:
         recorded |= {"space": space, "fingerprint": predicted.index.fingerprint, "accuracy": _named(accuracy, predicted.accuracy)}
         budget = Budget.parse("latency", latency)  # all is checked before there is a folder
-        priced = calibrated(prices, predicted.index, budget.quantile)
-        problem_of(predicted.index, predicted.accuracy, (budget, priced), recorded, cost_metrics(predicted.index))
+        variant = variant_for(prices, predicted.index, precision, batch)
+        priced = calibrated(prices, predicted.index, budget.quantile, variant)
+        costs = cost_metrics(predicted.index, variant.index(predicted.index))
+        problem_of(predicted.index, predicted.accuracy, (budget, priced), recorded, costs)
     with existing(run) if predicted is None else RunDirectory(Path(run)) as directory:
         job = Job(directory, {"search": recorded}, prices, predicted)
         if predicted is None:

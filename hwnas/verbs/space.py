@@ -15,13 +15,22 @@ from hwnas.feasible_set import FeasibleSet, describe
 from hwnas.index import BlockIndex
 from hwnas.latency_table import LatencyTable
 from hwnas.predictor import Layerwise, Metric
-from hwnas.predictors.calibrated import calibrated
+from hwnas.predictors.calibrated import calibrated, variant_for
 from hwnas.space import SearchSpace
+from hwnas.variant import Variant
 from hwnas.verbs.common import COSTS, budget_facts, cost_metrics, share_facts, table_folder
 
 
 def show_space(
-    name: str, *, table: Path | str | None = None, latency: str | None = None, macs: str | None = None, params: str | None = None, memory: str | None = None
+    name: str,
+    *,
+    table: Path | str | None = None,
+    latency: str | None = None,
+    macs: str | None = None,
+    params: str | None = None,
+    memory: str | None = None,
+    precision: str | None = None,
+    batch: int | None = None,
 ) -> Mapping[str, Any]:
     """Facts about the space that `name` (or `name(key=value)`, or `path.py:name`) makes.
 
@@ -29,7 +38,8 @@ def show_space(
     `params` and `memory` (peak of the activations in bytes; null where layers form no chain): least and greatest at the largest
     resolution. With budgets, `feasibility`: each budget with its reach and share of the space, the share within all, and a
     `witness`, an architecture that keeps all of them, also `in_words`. latency: `<= 12ms p50`, predicted from `table`; the others: `<= 300M`,
-    `<= 4M`, `<= 512kB`; or a share of the largest subnet, `<= 60%`.
+    `<= 4M`, `<= 512kB`; or a share of the largest subnet, `<= 60%`. precision, batch: what it is deployed in, by default the table's,
+    else float32 for one image: memory depends on it, MACs are those of one image.
 
     Raises UnknownName, InputError, and Infeasible where no architecture keeps the budgets.
     """
@@ -39,15 +49,19 @@ def show_space(
     space: SearchSpace = registry.create("spaces", name)
     index = BlockIndex(space)
     hold = {"resolution": len(space.choices[space.column["resolution"]].values) - 1} if "resolution" in space.column else {}
-    encodings, subnets, costs = index.encodings(), index.subnets(), cost_metrics(index)
+    loaded = None if table is None else LatencyTable.load(table_folder(table))
+    variant = Variant(precision or "fp32", 1 if batch is None else batch) if loaded is None else variant_for(loaded, index, precision, batch)
+    encodings, subnets, costs = index.encodings(), index.subnets(), cost_metrics(index, variant.index(index))
     budgets: list[tuple[Budget, Metric]] = []
-    if latency is not None and table is not None:
+    if latency is not None and loaded is not None:
         budget = Budget.parse("latency", latency)
-        budgets.append((budget, calibrated(LatencyTable.load(table_folder(table)), index, budget.quantile)))
+        budgets.append((budget, calibrated(loaded, index, budget.quantile, variant)))
     budgets += [(Budget.parse(cost, text), costs[cost]) for cost, text in zip(COSTS, (macs, params, memory), strict=True) if text is not None]
     return {
         "name": space.name,
         "fingerprint": index.fingerprint,
+        "precision": variant.precision,
+        "batch": variant.batch,
         "choices": [{"name": choice.name, "values": list(choice.values)} for choice in space.choices],
         "layers": len(space.layers),
         "distinct_blocks": len(index.blocks),

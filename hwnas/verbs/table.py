@@ -16,7 +16,7 @@ from hwnas.files import sha256, write_whole
 from hwnas.graph import block_text
 from hwnas.index import BlockIndex
 from hwnas.latency_table import ENTRIES, NETWORKS, TABLE, Conditions, Failure, Imported, LatencyTable, Measurement, seal
-from hwnas.predictors.calibrated import assess
+from hwnas.predictors.calibrated import assess, variant_for
 from hwnas.profiling.record import FILE as UNFINISHED
 from hwnas.table_dialects import dialect_named, read_dialect, write_dialect
 from hwnas.table_merge import difference, first_of, merged
@@ -56,6 +56,7 @@ def show_table(table: Path | str, *, top: int = 5) -> Mapping[str, Any]:
         "sha256": seal(folder),
         "origin": loaded.origin,
         "conditions": asdict(loaded.conditions),
+        "variants": [asdict(each) for each in loaded.variants()],
         "blocks": len(priced),
         "failed": [{"block": text, "error": entry.error} for text, entry in sorted(loaded.entries.items()) if isinstance(entry, Failure)],
         "accepted_share": sum(each.accepted for each in measured) / sum(each.visits for each in measured) if measured else None,
@@ -67,20 +68,24 @@ def show_table(table: Path | str, *, top: int = 5) -> Mapping[str, Any]:
     }
 
 
-def check_table(table: Path | str, *, space: str, statistic: str = "p50") -> Mapping[str, Any]:
+def check_table(
+    table: Path | str, *, space: str, statistic: str = "p50", precision: str | None = None, batch: int | None = None
+) -> Mapping[str, Any]:
     """Whether a table is whole and worth its while for a space: which blocks lack a price, and how well its own networks are predicted.
 
     Each network is predicted without itself, by the calibrated table, by its plain sum, and by a line through MACs. `problems` are
     sentences, none where all blocks have a price, 8 networks or more were measured, and the table beats the line.
-    statistic: `p50` or `p90`. Raises InputError, DamagedFile.
+    statistic: `p50` or `p90`. precision, batch: which ones, where the table has prices for several. Raises InputError, DamagedFile.
     """
     quantiles = {"p50": 0.5, "p90": 0.9}
     if statistic not in quantiles:
         raise InputError(f"--statistic is {statistic!r}, it must be p50 or p90: those are what a table can be calibrated to")
     folder = table_folder(table)
     loaded, index = LatencyTable.load(folder), BlockIndex(registry.create("spaces", space))
-    needed = sorted({block_text(block) for block in index.blocks if block})
-    missing = loaded.missing(index.blocks)
+    variant = variant_for(loaded, index, precision, batch)
+    deployed = variant.index(index)
+    needed = sorted({block_text(block) for block in deployed.blocks if block})
+    missing = loaded.missing(deployed.blocks)
     entries = [loaded.entries[text] for text in needed if text in loaded.entries]
     problems: list[str] = []
     quality: Mapping[str, Any] | None = None
@@ -88,7 +93,7 @@ def check_table(table: Path | str, *, space: str, statistic: str = "p50") -> Map
         problems.append(str(loaded.missing_latency(missing, len(needed), space)))
     else:
         try:
-            quality = assess(loaded, index, quantiles[statistic])
+            quality = assess(loaded, index, quantiles[statistic], variant)
         except InputError as error:
             problems.append(str(error))
     if quality and quality["calibrated"]["mape"] >= quality["macs_line"]["mape"]:
@@ -100,6 +105,8 @@ def check_table(table: Path | str, *, space: str, statistic: str = "p50") -> Map
         "table": str(table),
         "folder": str(folder),
         "space": space,
+        "precision": variant.precision,
+        "batch": variant.batch,
         "origin": loaded.origin,
         "conditions": str(loaded.conditions),
         "needed": len(needed),
@@ -107,7 +114,7 @@ def check_table(table: Path | str, *, space: str, statistic: str = "p50") -> Map
         "failed": sum(isinstance(entry, Failure) for entry in entries),
         "never_at_full_speed": sum(isinstance(entry, Measurement) and not entry.accepted for entry in entries),
         "of_other_spaces": len(loaded.entries) - len(entries),
-        "networks": sum(each.fingerprint == index.fingerprint for each in loaded.networks),
+        "networks": sum(each.fingerprint == deployed.fingerprint for each in loaded.networks),
         "statistic": statistic,
         "quality": quality,
         "problems": problems,
@@ -169,6 +176,7 @@ def export_table(table: Path | str, *, dialect: str, to: Path) -> Mapping[str, A
     if to.exists():
         raise InputError(f"{to} exists already: name another file")
     loaded = LatencyTable.load(table_folder(table))
+    loaded.refuse_emulated("they are not written where nothing would say so")
     text, left_out = write_dialect(loaded.entries, spoken)
     write_whole(to, text)
     return {"file": str(to), "dialect": spoken.name, "origin": loaded.origin, "blocks": len(loaded.entries) - len(left_out), "left_out": left_out}
@@ -227,6 +235,7 @@ def _in_short(name: str, folder: Path) -> Mapping[str, Any]:
         "origin": table.origin,
         "conditions": str(table.conditions),
         "processor": table.conditions.processor,
+        "variants": [asdict(each) for each in table.variants()],
         "blocks": sum(not isinstance(entry, Failure) for entry in table.entries.values()),
         "failed": sum(isinstance(entry, Failure) for entry in table.entries.values()),
         "networks": dict(Counter(each.architecture.space for each in table.networks)),

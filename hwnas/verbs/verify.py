@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hwnas import __version__, registry
 from hwnas.device import Device, load_device
 from hwnas.errors import InputError, UnknownName
@@ -24,6 +22,7 @@ from hwnas.profiling.protocol import timing_of
 from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.window import Window, WindowRow, measure_window, verdict
 from hwnas.verbs.common import Job, Progress, check_seed, existing, silent
+from hwnas.verbs.deployed import classified, graph_of, model_of
 from hwnas.verbs.search import BASELINES, records
 
 LEVEL = 0.01
@@ -98,7 +97,7 @@ def _verify(job: Job, options: Mapping[str, Any], device: Device, runtime: str, 
     """Options are recorded where a candidate is certified: until then other ones, such as a longer window, may be tried."""
     search = job.result("search")
     spent = sum(1 + max((each["round"] for each in event.body["measured"]), default=-1) for event in job.run.events("verify", "result"))
-    margin = max(SPREAD, float(assess(job.table, job.index, job.budget.quantile)["calibrated"]["mape"]))
+    margin = max(SPREAD, float(assess(job.table, job.index, job.budget.quantile, job.variant)["calibrated"]["mape"]))
     limit_ms, correction, level = job.budget_ms, 1.0, LEVEL / 2 ** (1 + spent)
     measured: list[dict[str, Any]] = []
     made: Runtime = registry.create("profiling.runtimes", runtime)
@@ -110,7 +109,10 @@ def _verify(job: Job, options: Mapping[str, Any], device: Device, runtime: str, 
         models = [{**point, "role": "candidate", "round": attempt} for point in candidates]
         models += [{**other, "round": attempt} for other in _others(job, search, models)]
         for model in models:
-            model["model_sha256"] = job.run.store.add_blob(_model(job, made, model["code"]))
+            raw = model_of(job, model["code"], made)
+            model["model_sha256"] = job.run.store.add_blob(raw)
+            if job.variant.precision != "fp32":
+                model |= _accuracy(job, model, raw)
         window = measure_window(
             [job.run.store.blob(model["model_sha256"]) for model in models],
             device,
@@ -121,6 +123,7 @@ def _verify(job: Job, options: Mapping[str, Any], device: Device, runtime: str, 
             threads=job.table.conditions.threads,
             seed=options["seed"] + spent + attempt,
             timing=timing_of(job.table.conditions.regime),
+            graphs=[graph_of(job, model["code"]) for model in models],
             progress=progress,
         )
         measured += [{**model, **_measured(row, limit_ms)} for model, row in zip(models, window.rows, strict=True)]
@@ -184,10 +187,13 @@ def _others(job: Job, search: Mapping[str, Any], candidates: Sequence[Mapping[st
     return [*found.values(), {**records(job, job.index.space.largest(), accuracy)[0], "role": "largest"}]
 
 
-def _model(job: Job, runtime: Runtime, code: Sequence[int]) -> bytes:
-    """What the runtime loads of a subnet with its own batch-norm statistics; the same bytes every time."""
-    network = job.accuracy.network(np.array(code, np.int16))
-    return runtime.build(network.graph, network.weights())
+def _accuracy(job: Job, model: Mapping[str, Any], raw: bytes) -> dict[str, Any]:
+    """Validation accuracy of the file, and that of the float32 subnet, which the search went by and which is all where this machine cannot run the file."""
+    try:
+        right = classified(raw, graph_of(job, model["code"]), job.images("validation"))
+    except InputError:
+        return {"accuracy_in": "fp32", "accuracy_fp32_pct": model["accuracy_pct"]}
+    return {"accuracy_in": job.variant.precision, "accuracy_fp32_pct": model["accuracy_pct"], "accuracy_pct": 100 * float(right.mean())}
 
 
 def _measured(row: WindowRow, limit_ms: float) -> dict[str, Any]:
@@ -225,6 +231,8 @@ def _certificate(job: Job, chosen: Mapping[str, Any], measured: Sequence[Mapping
         "speed_states": [asdict(state) for state in window.states],
         "conditions": asdict(window.conditions),
         "system": dict(window.system),
+        "precision": job.variant.precision,
+        "batch": job.variant.batch,
         "space": job.index.space.name,
         "fingerprint": job.index.fingerprint,
         "architecture": chosen["values"],

@@ -20,17 +20,18 @@ class Torch:
     name = "torch"
     granularity: Literal["block", "operator"] = "block"
     agent = "torch_agent.py"
+    loads = "safetensors"
 
     def build(self, graph: Graph, weights: Weights) -> bytes:
         """Bytes of a safetensors file: deployed weights, and in its metadata what is applied to what. There is no code in it. Raises InputError.
 
-        Its input has the data type of the operators that read it, so that a block pays for no conversion it would not pay for in a network.
+        The input of a block has the data type of the operators that read it, so that it pays for no conversion it would not pay for in a network.
         """
         from safetensors.numpy import save
 
         reader = next(each for each in graph.nodes if "input" in each.inputs)
         description = {
-            "input": {"shape": graph.input, "dtype": reader.op.data_type},
+            "input": {"shape": graph.input, "dtype": reader.op.data_type if graph.is_block else "float32"},
             "output": graph.output_name,
             "nodes": [_described(each) for each in graph.nodes],
         }

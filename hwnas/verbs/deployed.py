@@ -1,0 +1,53 @@
+"""Subnets of a run as they are deployed: their graphs and files in the precision and batch of the search, and what those files classify right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from hwnas.backends.onnx import runner, to_onnx
+from hwnas.graph import Graph
+from hwnas.profiling.runtime import Runtime
+from hwnas.quantization import is_quantized, value_ranges
+from hwnas.verbs.common import Job
+from hwnas.weights import Array
+
+if TYPE_CHECKING:
+    from hwnas.images import Images
+
+CALIBRATION_IMAGES = 128
+
+
+def graph_of(job: Job, code: Sequence[int]) -> Graph:
+    """The subnet's graph in the precision and batch of the search."""
+    return job.deployed.space.lower(np.array(code, np.int16))
+
+
+def model_of(job: Job, code: Sequence[int], runtime: Runtime | None = None) -> bytes:
+    """The model file of a subnet with its own batch-norm statistics, int8 calibrated on training images; the same bytes every time.
+
+    An ONNX file, but for a runtime that loads another form."""
+    graph, weights = graph_of(job, code), job.accuracy.network(np.array(code, np.int16)).weights()
+    if runtime is not None and runtime.loads != "onnx":
+        return runtime.build(graph, weights)
+    ranges = None
+    if is_quantized(graph):
+        images = job.images("train")
+        ranges = value_ranges(graph, weights, images.inputs(images.pixels[:CALIBRATION_IMAGES], graph.input[2]).numpy())
+    raw: bytes = to_onnx(graph, weights, ranges=ranges).SerializeToString(deterministic=True)
+    return raw
+
+
+def classified(model: bytes, graph: Graph, images: Images) -> npt.NDArray[np.bool_]:
+    """Whether a file classifies each image right, (n,), in ONNX Runtime on this machine. Raises InputError where that cannot run it."""
+    run, batch, labels = runner(model), graph.input[0], images.labels.numpy()
+    right = np.empty(len(images), np.bool_)
+    for start in range(0, len(images), batch):
+        rows = slice(start, start + batch)
+        x: Array = images.inputs(images.pixels[rows], graph.input[2]).numpy()
+        padded = np.concatenate([x, np.zeros((batch - len(x), *x.shape[1:]), np.float32)])
+        right[rows] = run(np.ascontiguousarray(padded))[: len(x)].argmax(axis=1) == labels[rows]
+    return right
