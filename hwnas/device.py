@@ -13,7 +13,7 @@ from typing import Any
 
 from hwnas import registry
 from hwnas.data import own_devices, shipped
-from hwnas.errors import DamagedFile, UnknownName
+from hwnas.errors import DamagedFile, InputError, UnknownName
 from hwnas.files import read_toml
 
 MAX_THREADS = 1024
@@ -44,6 +44,12 @@ class Device:
     options: Mapping[str, Mapping[str, str | int | bool]] = field(default_factory=dict, hash=False)
     agent: str = ""
     cores: str = ""
+
+    def runtime(self, name: str = "") -> str:
+        """That runtime of the device, or its preferred one. Raises InputError where it has none of that name."""
+        if name and name not in self.runtimes:
+            raise InputError(f"{self.name} has no runtime '{name}'; its file names {', '.join(self.runtimes)}")
+        return name or self.runtimes[0]
 
 
 def device_files() -> dict[str, Path]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import comb, sqrt
 from pathlib import Path
@@ -22,8 +22,9 @@ from hwnas.backends.numpy import numpy
 from hwnas.blocks import conv_bn_act
 from hwnas.budget import Budget
 from hwnas.costs import macs, params
+from hwnas.device import Device, load_device
 from hwnas.driver import SearchResult, drive
-from hwnas.errors import CheckFailed, HwnasError, InputError, MissingExtra
+from hwnas.errors import CheckFailed, HwnasError, InputError, MeasurementFailed, MissingExtra
 from hwnas.executor import Completion, InProcess
 from hwnas.graph import Block, Graph, Node, block_text, parse_block
 from hwnas.index import BlockIndex
@@ -34,6 +35,9 @@ from hwnas.ops.op import ACTIVATIONS
 from hwnas.pareto import hypervolume
 from hwnas.predictor import Additive, Metric, Origin
 from hwnas.problem import Objective, Problem
+from hwnas.profiling.agent import Agent, Refused, started_agent
+from hwnas.profiling.protocol import Burst, Visit
+from hwnas.profiling.runtime import Runtime
 from hwnas.run import RunDirectory
 from hwnas.searcher import Gates, Option, Paths, Sampler, Searcher, Trainer, options_of
 from hwnas.space import Choice, Codes, FloatArray, Layer, SearchSpace
@@ -273,6 +277,97 @@ _CASES: dict[str, Callable[[], Iterator[Block]]] = {
     "mul": _muls,
     "flatten": _flattens,
 }
+
+
+# -- runtimes ---------------------------------------------------------------------------------------------------------------------
+
+_SMALL: Block = (Node("conv", Conv2d((1, 4, 4, 4), out=4), ("in0",)),)
+_LARGE: Block = (Node("conv", Conv2d((1, 256, 28, 28), out=256, kernel=3), ("in0",)),)
+
+
+def check_runtime(name: str, device: Device | str = "localhost", *, seed: int = 0) -> None:
+    """Checks a runtime, and its agent on a device that has what it needs, on every operator kind in several shapes.
+
+    Equal arguments build equal bytes. The agent says which runtime it is and refuses options it does not know. A model is timed or is refused with
+    a reason: one it has no form of, one that is none, and one whose output is not finite are never a latency. After a refusal it goes on.
+    Runs are waited for: a large convolution takes longer than a tiny one. Raises CheckFailed; what keeps the device
+    from being reached is raised as it is (MeasurementFailed, RunHeld).
+    """
+    runtime: Runtime = registry.create("profiling.runtimes", name)
+    target = replace(load_device(device) if isinstance(device, str) else device, runtimes=(name,))
+    rng = np.random.default_rng(seed)
+
+    def build(block: Block, spoil: bool = False) -> bytes | None:
+        """None where the runtime has no form of the block."""
+        graph = Graph.of_block(block)
+        weights = random_weights(graph, rng)
+        if spoil:
+            weights = {key: np.full_like(array, np.nan) for key, array in weights.items()}
+        try:
+            models = [runtime.build(graph, {key: array.copy() for key, array in weights.items()}) for _ in range(2)]
+        except InputError:
+            return None
+        if models[0] != models[1]:
+            raise CheckFailed(f"{name}: equal graphs and weights build different models; what is measured could not be told from what is shipped")
+        return models[0]
+
+    if runtime.granularity not in ("block", "operator"):
+        raise CheckFailed(f"{name}: granularity is '{runtime.granularity}', it must be 'block' or 'operator'")
+    blocks = {f"{kind}{i}": block for kind in KINDS for i, block in enumerate(_CASES[kind]())}
+    models = {item: model for item, block in blocks.items() if (model := build(block)) is not None}
+    with started_agent(target, runtime, threads=1, seed=seed) as agent:
+        if agent.identity.runtime != runtime.name or not agent.identity.version:
+            raise CheckFailed(
+                f"{name}: its agent calls itself '{agent.identity.runtime}' '{agent.identity.version}', it must be '{runtime.name}' with a version"
+            )
+        loaded = [item for item, model in models.items() if _loads(name, agent, item, model)]
+        if missing := {"conv2d", "linear"} - {blocks[item][-1].op.kind for item in loaded}:
+            raise CheckFailed(f"{name}: it runs no {' and no '.join(sorted(missing))}")
+        for what, bad in (("garbage", b"this is no model"), ("nothing", b""), ("NaN", build(_SMALL, spoil=True))):
+            if bad is not None and _loads(name, agent, what, bad) and isinstance(_visited(name, agent, [what])[0], Visit):
+                raise CheckFailed(f"{name}: its agent gives a latency for a model that is {what}; it must refuse it")
+        for visit in _visited(name, agent, [loaded[i] for i in rng.permutation(len(loaded))]):
+            if isinstance(visit, str):
+                raise CheckFailed(f"{name}: a model that was loaded cannot be run: {visit}")
+        _check_waits(name, agent, build(_SMALL), build(_LARGE))
+    options = {runtime.name: {"no_such_option": True}}
+    try:
+        with started_agent(replace(target, options=options), runtime, threads=1, seed=seed):
+            pass
+    except MeasurementFailed as error:
+        if "no_such_option" not in str(error):
+            raise CheckFailed(f"{name}: an option that does not exist must be refused by its name, this is said: {error}") from error
+    else:
+        raise CheckFailed(f"{name}: its agent takes an option that does not exist; what is in force would not be what was asked for")
+
+
+def _loads(name: str, agent: Agent, item: str, model: bytes) -> bool:
+    try:
+        agent.load(item, model)
+    except Refused as error:
+        if not str(error).strip():
+            raise CheckFailed(f"{name}: its agent refuses {item} without a reason") from error
+        return False
+    return True
+
+
+def _visited(name: str, agent: Agent, order: Sequence[str]) -> list[Visit | str]:
+    try:
+        return agent.visit(order, {item: Burst(1, 3) for item in order}, expected_s=60.0)
+    except MeasurementFailed as error:
+        raise CheckFailed(f"{name}: its agent breaks the contract when it runs: {error}") from error
+
+
+def _check_waits(name: str, agent: Agent, small: bytes | None, large: bytes | None) -> None:
+    if small is None or large is None:
+        raise CheckFailed(f"{name}: it has no form of a convolution")
+    for item, model in (("small", small), ("large", large)):
+        agent.load(item, model)
+    best = [min(visit.ns) if isinstance(visit, Visit) else 0 for visit in _visited(name, agent, ["small", "large"])]
+    if not 0 < best[0] < best[1]:
+        raise CheckFailed(f"{name}: a small convolution takes {best[0]:,} ns and a large one {best[1]:,} ns: its agent does not wait for the end of a run")
+    if not isinstance(agent.visit(["small"], {"small": Burst(0, 2, cold=True)}, expected_s=60.0)[0], Visit):
+        raise CheckFailed(f"{name}: its agent cannot open a model anew")
 
 
 # -- searchers --------------------------------------------------------------------------------------------------------------------

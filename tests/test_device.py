@@ -12,6 +12,7 @@ from hwnas.device import Device, core_numbers, core_text, device_names, load_dev
 from hwnas.errors import DamagedFile, InputError, UnknownName
 from hwnas.verbs.device import add_device, list_devices
 
+SHIPPED = sorted(path.stem for path in shipped("devices").glob("*.toml"))
 GOOD = {"description": "a phone", "processor": "cpu", "transport": "local", "runtimes": ["onnxruntime"]}
 
 
@@ -24,7 +25,7 @@ def test_every_shipped_device_is_valid_and_its_runtimes_have_an_agent(name):
 
 
 def test_this_machine_is_a_device_measured_with_one_thread():
-    assert load_device("localhost") == Device("localhost", "this machine's CPU", "cpu", "local", ("onnxruntime",), 1)
+    assert load_device("localhost") == Device("localhost", "this machine's CPU", "cpu", "local", ("onnxruntime", "torch"), 1)
 
 
 def test_a_device_file_anywhere_is_named_by_its_file(tmp_path):
@@ -130,9 +131,8 @@ def test_a_device_that_was_added_is_found_by_its_name(own):
     path = add_device("pi4", transport="ssh", address="ssh://me@pi:2222", python="~/venv/bin/python", threads=4)
     assert path == own / "pi4.toml"
     assert load_device("pi4") == Device("pi4", "ssh://me@pi:2222, over ssh", "cpu", "ssh", ("onnxruntime",), 4, "ssh://me@pi:2222", "~/venv/bin/python")
-    assert device_names() == ["browser", "localhost", "nvidia_gpu", "pi4"]
-    shipped_ones = [(name, "shipped") for name in ("browser", "localhost", "nvidia_gpu")]
-    assert [(each["name"], each["origin"]) for each in list_devices()] == [*shipped_ones, ("pi4", "own")]
+    assert device_names() == sorted([*SHIPPED, "pi4"])
+    assert [(each["name"], each["origin"]) for each in list_devices()] == sorted([*((name, "shipped") for name in SHIPPED), ("pi4", "own")])
 
 
 def test_a_phone_that_was_added_has_the_folder_of_its_agent_whole(own, tmp_path, monkeypatch):
@@ -196,7 +196,7 @@ def test_a_damaged_file_of_ones_own_is_a_row_and_hides_no_other(own, monkeypatch
         assert ended.value.code == 0
     out = capsys.readouterr().out
     assert "cannot be read" in out and "me@pi" not in out
-    assert [each["name"] for each in json.loads(out[out.index("[\n") :])] == ["broken", "browser", "localhost", "nvidia_gpu", "pi4"]
+    assert [each["name"] for each in json.loads(out[out.index("[\n") :])] == sorted(["broken", *SHIPPED, "pi4"])
 
 
 def test_own_devices_are_where_the_system_keeps_settings(monkeypatch, tmp_path):

@@ -42,6 +42,7 @@ NOT_RUN = {
     "cmake *": "needs headers that no package has; tests/native_agents.py does the same where they are",
     "hwnas device check pi4": "measures on a board; tests/test_profiling_ssh.py does over a real SSH server",
     "hwnas device check pixel8": "measures on a phone; tests/test_profiling_adb.py does over ADB's real client",
+    "hwnas device check openvino": "needs a processor of Intel; tests/test_runtimes.py has its provider wherever it is installed",
     "hwnas device serve*": "serves until it is ended; tests/test_browser.py does with a real browser",
     "hwnas profile browser*": "needs a browser; tests/test_browser.py has one where there is any",
     "hwnas profile orin.toml *": "measures on a board with a GPU, which none of us has: docs/tensorrt.md says what was checked",

@@ -10,7 +10,7 @@ import pytest
 from hwnas import registry
 from hwnas.errors import InputError
 from hwnas.exporter import PARITY_LIMIT, Exported, compare, parity
-from hwnas.exporters.onnx import onnx
+from hwnas.exporters.onnx import onnx, write_model
 from hwnas.graph import Graph, Node
 from hwnas.ops import Conv2d
 from hwnas.spaces.ofa_mini import ofa_mini
@@ -53,6 +53,13 @@ def test_a_refused_network_leaves_the_earlier_file_alone(network, tmp_path):
     with pytest.raises(InputError, match=r"'a/conv.bias' has the value 1e\+06, .* float16 ends at 65,504"):
         onnx(half, weights, path)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_pytorch_runs_is_not_exported_as_onnx(network, tmp_path):
+    model = registry.create("profiling.runtimes", "torch").build(*network)
+    with pytest.raises(InputError, match="what was certified is no ONNX model"):
+        write_model(model, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
 
 
 def test_parity_compares_the_file_with_the_reference_batch_by_batch(network, tmp_path):

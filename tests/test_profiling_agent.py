@@ -356,6 +356,13 @@ def test_a_visit_that_failed_is_its_reason(tmp_path):
     connection.close()
 
 
+def test_a_run_that_took_no_time_is_no_latency(tmp_path):
+    connection, agent = lying_agent(tmp_path, [GOOD_VISIT | {"ns": [10, 0]}])
+    (reason,) = agent.visit(["a"], {"a": Burst(0, 2)})
+    assert isinstance(reason, str) and "took no time at all" in reason
+    connection.close()
+
+
 def test_an_agent_that_cannot_tell_cpu_time_says_so(tmp_path):
     """Browsers cannot. Left out altogether it is a record cut short."""
     connection, agent = lying_agent(tmp_path, [GOOD_VISIT | {"cpu_ns": None}])

@@ -42,8 +42,8 @@ def test_a_check_takes_a_while_and_not_for_ever(seconds):
 
 
 def test_a_runtime_must_be_one_of_the_devices():
-    with pytest.raises(InputError, match="localhost has no runtime 'torch'; its file names onnxruntime"):
-        check_device(LOCALHOST, threads=1, seconds=1, runtime="torch")
+    with pytest.raises(InputError, match="localhost has no runtime 'tensorflow'; its file names onnxruntime, torch"):
+        check_device(LOCALHOST, threads=1, seconds=1, runtime="tensorflow")
 
 
 def test_an_agent_that_cannot_tell_is_a_sentence(monkeypatch, tmp_path):

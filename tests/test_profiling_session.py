@@ -21,13 +21,16 @@ from hwnas.index import BlockIndex
 from hwnas.latency_table import Failure, LatencyTable, Measurement
 from hwnas.ops import Conv2d
 from hwnas.predictors.lookup import lookup
-from hwnas.profiling.protocol import REGIMES, Burst
+from hwnas.profiling import supervised
+from hwnas.profiling.protocol import REGIMES, Burst, Visit
 from hwnas.profiling.record import FILE, Record
 from hwnas.profiling.session import profile
+from hwnas.profiling.tabulate import doubt
 from hwnas.space import Choice, Layer, SearchSpace
 from hwnas.spaces.ofa_mini import ofa_mini
 from hwnas.store import Store
 from hwnas.variant import Variant
+from tests.openvino import openvino_agent
 
 DEVICE = load_device("localhost")
 
@@ -242,6 +245,40 @@ def test_a_block_the_runtime_cannot_run_is_a_row_and_the_others_are_measured(tmp
         lookup(table, "small").prices(BlockIndex(small_space("float16")).blocks)
 
 
+def visit_of(*ns):
+    return Visit("e0", ns, 10, 10, 0, sum(ns), sum(ns), 0, 0, 0)
+
+
+def test_times_that_never_change_are_no_latency():
+    assert "each of its 16 runs took exactly 500 ns" in doubt([visit_of(*[500] * 8), visit_of(*[500] * 8)])
+    assert doubt([visit_of(*[500] * 8), visit_of(*[500] * 7, 501)]) is None
+    assert doubt([visit_of(*[500] * 16)]) is None and doubt([visit_of(500), visit_of(500)]) is None  # too few to tell from a coarse clock
+
+
+def test_any_runtime_of_a_device_makes_a_table_of_its_own(tmp_path):
+    index = BlockIndex(small_space())
+    table = profile(index, DEVICE, tmp_path, runtime="torch", visits=1, networks=3)
+    assert (table.conditions.runtime, table.conditions.options["device"]) == ("torch", "cpu")
+    assert all(isinstance(entry, Measurement) for entry in table.entries.values())  # a network is left out where another process ran during each visit
+    with pytest.raises(InputError, match="was profiled with runtime = torch, and now it is onnxruntime"):
+        profile(index, DEVICE, tmp_path, visits=1, networks=3)
+    other = replace(DEVICE, options={"torch": {"channels_last": True}})
+    with pytest.raises(InputError, match="was profiled with option channels_last = False, and now it is True"):
+        profile(index, other, tmp_path, runtime="torch", visits=1, networks=3)
+    with pytest.raises(InputError, match="localhost has no runtime 'tensorflow'; its file names onnxruntime, torch"):
+        profile(index, DEVICE, tmp_path / "other", runtime="tensorflow")
+
+
+def test_a_space_is_profiled_through_openvinos_provider(tmp_path):
+    path = tmp_path / "with_openvino.py"
+    agent = openvino_agent(tmp_path)
+    path.write_text(OTHER_AGENT.format(agent=str(agent)))
+    device = replace(DEVICE, runtimes=(f"{path}:other",), options={"onnxruntime": load_device("openvino").options["onnxruntime"]})
+    table = profile(BlockIndex(small_space()), device, tmp_path / "table", visits=1, networks=3)
+    assert table.conditions.options["provider"] == "OpenVINOExecutionProvider" and "INFERENCE_PRECISION_HINT" in table.conditions.options
+    assert all(isinstance(entry, Measurement) for entry in table.entries.values())  # a network is left out where another process ran during each visit
+
+
 @pytest.mark.parametrize(("precision", "reason"), [
     ("fp16", "of 1 convolutions or matrix products in float16 it computes 1 in float32"),
     ("int8_s8s8", "of 1 convolutions or matrix products in int8 it computes 1 in float32"),
@@ -278,31 +315,60 @@ class Crashing(agent_contract.Agent):
             os.abort()
         return super().load(request)
 
+    def run(self, request):
+        if "e4" in request["order"]:
+            os.kill(os.getpid(), 9)  # as the system does where memory ends
+        answer = super().run(request)
+        for visit in answer["visits"]:
+            if visit["item"] == "e1":
+                visit["ns"][3] = 0
+        return answer
+
 agent_contract.Agent = Crashing
 agent_contract.main(onnxruntime_agent.OnnxRuntime())
 """
 
-CRASHING_RUNTIME = """
+#: Ends wherever it is asked for more than one visit: no single model is to blame.
+ENDING_AGENT = """
+import os, sys
+sys.path.insert(0, {folder!r})
+import agent_contract, onnxruntime_agent
+open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "starts"), "a").write("x")
+
+class Ending(agent_contract.Agent):
+    def run(self, request):
+        if len(request["order"]) > 1:
+            os.kill(os.getpid(), 9)
+        return super().run(request)
+
+agent_contract.Agent = Ending
+agent_contract.main(onnxruntime_agent.OnnxRuntime())
+"""
+
+OTHER_AGENT = """
 from hwnas.profiling.runtimes.onnxruntime import onnxruntime
 
-def crashing():
+def other():
     runtime = onnxruntime()
     runtime.agent = {agent!r}
     return runtime
 """
 
 
-def test_a_model_that_brings_the_agent_down_is_named_and_left_out_the_next_time(tmp_path):
+def test_models_that_bring_the_agent_down_are_rows_and_the_others_are_measured(tmp_path):
     agent, runtime, folder = tmp_path / "agent.py", tmp_path / "crashing.py", tmp_path / "table"
     agent.write_text(CRASHING_AGENT.format(folder=str(shipped("devices") / "agents")))
-    runtime.write_text(CRASHING_RUNTIME.format(agent=str(agent)))
-    device = replace(DEVICE, runtimes=(f"{runtime}:crashing",))
+    runtime.write_text(OTHER_AGENT.format(agent=str(agent)))
+    device = replace(DEVICE, runtimes=(f"{runtime}:other",))
     index = BlockIndex(small_space())
-    third = sorted(block_text(block) for block in index.blocks)[2]
-    with pytest.raises(MeasurementFailed, match="the agent ended during 'load', killed by signal 6; it was given " + re.escape(third)):
-        profile(index, device, folder, visits=1, networks=0)
+    texts = sorted(block_text(block) for block in index.blocks)
     table = profile(index, device, folder, visits=1, networks=0)
-    assert [text for text, entry in table.entries.items() if isinstance(entry, Failure)] == [third]
+    failed = {text: entry.error for text, entry in table.entries.items() if isinstance(entry, Failure)}
+    assert failed == {
+        texts[1]: "a run took no time at all: nothing ran, or its end was not waited for",
+        texts[2]: "the agent ended during 'load', killed by signal 6",
+        texts[4]: "the agent ended during 'run', killed by signal 9",
+    }
     assert len(table.entries) == 6
 
 
@@ -326,7 +392,7 @@ def test_what_was_measured_of_another_plan_is_measured_again(tmp_path):
     """The device builds something of each model, as TensorRT does, and after an interruption something else of one of them."""
     agent, runtime, plans, folder = (tmp_path / name for name in ("agent.py", "building.py", "plans.json", "table"))
     agent.write_text(BUILDING_AGENT.format(folder=str(shipped("devices") / "agents"), plans=str(plans)))
-    runtime.write_text(CRASHING_RUNTIME.format(agent=str(agent)).replace("crashing", "building"))
+    runtime.write_text(OTHER_AGENT.format(agent=str(agent)).replace("other", "building"))
     plans.write_text("{}")
     device, index = replace(DEVICE, runtimes=(f"{runtime}:building",)), BlockIndex(small_space())
 
@@ -347,6 +413,16 @@ def test_what_was_measured_of_another_plan_is_measured_again(tmp_path):
     assert made["e1"] == before["e1"] + Counter(visit.item for visit in kept.visits)["e1"], "the former visits are on record and do not count"
     assert table.entries[sorted(table.entries)[1]].visits == Counter(visit.item for visit in kept.visits)["e1"]
     assert len(str(table.provenance["plans_sha256"])) == 64
+
+
+def test_an_agent_that_ends_whatever_it_runs_ends_the_profile(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervised, "MAX_RESTARTS", 3)
+    agent, runtime = tmp_path / "agent.py", tmp_path / "crashing.py"
+    agent.write_text(ENDING_AGENT.format(folder=str(shipped("devices") / "agents")))
+    runtime.write_text(OTHER_AGENT.format(agent=str(agent)))
+    with pytest.raises(MeasurementFailed, match="killed by signal 9; it was started again 3 times"):
+        profile(BlockIndex(small_space()), replace(DEVICE, runtimes=(f"{runtime}:other",)), tmp_path / "table", visits=9, networks=0)
+    assert (tmp_path / "starts").read_text() == "xxxx"
 
 
 def test_a_record_of_something_else_is_refused(tmp_path):

@@ -1,6 +1,10 @@
 """hwnas/verbs/verify.py: which candidates are measured, and what is said where none fits. The whole command: test_main_job.py."""
 
-from hwnas.verbs.verify import closest, equal, pick
+import pytest
+
+from hwnas.device import load_device
+from hwnas.errors import InputError
+from hwnas.verbs.verify import _runtime, closest, equal, pick
 
 
 def point(accuracy_pct, latency_ms):
@@ -44,3 +48,9 @@ def test_the_closest_candidate_is_the_one_of_the_least_bound_and_its_doubt_is_to
     assert said == "none of 2 measured candidates is certified within 10 ms: the closest took 10.3 ms, upper bound 10.35 ms (too few visits)"
     assert "upper bound unknown" in closest({"budget_ms": 10.0, "measured": [measured("candidate", 9.0, None)]})
     assert closest({"budget_ms": 10.0, "measured": []}) == "the search found no candidate"
+
+
+def test_candidates_are_measured_with_the_runtime_of_the_table():
+    assert _runtime(load_device("localhost"), "torch") == "torch" and _runtime(load_device("localhost"), "onnxruntime") == "onnxruntime"
+    with pytest.raises(InputError, match="the table was measured with the runtime 'torch', and browser has onnxruntime_web"):
+        _runtime(load_device("browser"), "torch")

@@ -20,7 +20,7 @@ order, how often, what counts); the agent only runs and reports raw nanoseconds.
       -> {"ok": true, "visits": [...]}                          one per entry of `order`:
          {"item", "ns": [each timed run], "anchor_ns": [best of the anchor's burst before, after], "at_ns": start on a monotonic clock,
           "wall_ns", "cpu_ns": of the burst, "involuntary": context switches, "psi_us": CPU pressure (some), "steal_ms"},
-         the last three null where the system does not tell; or {"item", "error"}. Beside them "crowding_pct": of the cores that this
+         the last four null where the system does not tell; or {"item", "error"}. Beside them "crowding_pct": of the cores that this
          agent's threads leave free, how much other programs used meanwhile; null where unknown, or the request took less than 0.2 s
          With "cold": true beside warmups (then 0) and runs, each run opens the model anew, and its time is that of opening and running it.
   {"op": "layers", "item": "e0", "runs": 20}                    what each layer takes, by the runtime's own profiler: a pass of its own, after
@@ -41,7 +41,8 @@ The file of a runtime may import others of this folder in the same way. It calls
 `system` ({name: text or whole number} of what else it rests on; its `processor` is the one that models run on, where that is not the host's),
 `start(threads, options) -> the options in force`, all of `options` being among them, `load(model, seed) -> item`, and `state()`, for `look`. An
 item has `warm_up(runs)`, `timed(runs) -> [ns]`, `open()`, which opens the model anew, `facts`, and, where its runtime has a profiler,
-`layers(runs) -> [(name, ns)]`. All raise Refused with one sentence.
+`layers(runs) -> [(name, ns)]`; and `on_accelerator`, true where the CPU waits while another processor computes: CPU time then says nothing, and is
+null. All raise Refused with one sentence.
 """
 
 import errno
@@ -165,7 +166,8 @@ def visit(item, warmups, runs, cold):
     at, cpu = time.perf_counter_ns(), time.process_time_ns()
     item.warm_up(last)
     ns = timed_cold(item, runs) if cold else item.timed(runs)
-    report = {"ns": ns, "at_ns": at, "wall_ns": time.perf_counter_ns() - at, "cpu_ns": time.process_time_ns() - cpu}
+    wall, cpu = time.perf_counter_ns() - at, None if getattr(item, "on_accelerator", False) else time.process_time_ns() - cpu
+    report = {"ns": ns, "at_ns": at, "wall_ns": wall, "cpu_ns": cpu}
     for (name, probe), start in zip(PROBES, before):
         end = probe()
         report[name] = None if start is None or end is None else end - start

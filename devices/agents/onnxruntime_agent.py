@@ -1,11 +1,23 @@
-"""Times ONNX models with ONNX Runtime on the machine it runs on. Needs numpy and onnxruntime; its contract: agent_contract.py."""
+"""Times ONNX models with ONNX Runtime on the machine it runs on. Needs numpy and onnxruntime; its contract: agent_contract.py.
 
+Options: `provider`, an execution provider, by default that of the CPU; `device_type`, which of its processors where it is a plug-in
+(cpu, gpu or npu; by default the first it offers); `fallback`, "refused" by default, so that a model of which the provider leaves a node
+to the CPU's is a failure, or "allowed"; and whatever else of the provider is listed in PROVIDERS. A device's file may come from anybody.
+So plug-ins are found as installed Python packages of that list, or where HWNAS_ORT_EP_LIBRARY in this program's environment names the
+library of one, and no option is a path.
+"""
+
+import importlib
+import importlib.util
 import json
+import os
+import re
 import sys
 import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple, Tuple
 
 from agent_contract import MAX_TENSOR_ELEMENTS, Refused, main, refuse_external_data
 
@@ -14,6 +26,49 @@ try:
     import onnxruntime as ort
 except ImportError as error:
     sys.exit(f"{error}; install what the agent needs with: {sys.executable} -m pip install numpy onnxruntime")
+
+CPU = "CPUExecutionProvider"
+LIBRARY = "HWNAS_ORT_EP_LIBRARY"
+FALLBACK = ("refused", "allowed")
+VALUE = re.compile(r"[A-Za-z0-9_.:+-]{1,64}")
+
+
+class Provider(NamedTuple):
+    """`options` are those that may be set; `defaults` are in force unless they are; `package` brings its library where it is a plug-in."""
+
+    options: Tuple[str, ...] = ()
+    defaults: Tuple[Tuple[str, str], ...] = ()
+    package: str = ""
+    memory: str = "cpu"  # where inputs and outputs are while it is timed
+
+
+# Computing in a shorter type than the model's would be silent: TF32 and OpenVINO's bfloat16 are off unless asked for.
+PROVIDERS = {
+    CPU: Provider(),
+    "OpenVINOExecutionProvider": Provider(
+        ("INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT", "PERFORMANCE_HINT", "NUM_STREAMS", "ENABLE_CPU_PINNING", "ENABLE_HYPER_THREADING"),
+        (("INFERENCE_PRECISION_HINT", "f32"), ("PERFORMANCE_HINT", "LATENCY"), ("NUM_STREAMS", "1")),
+        "onnxruntime_ep_openvino",
+    ),
+    "CUDAExecutionProvider": Provider(
+        ("device_id", "use_tf32", "prefer_nhwc", "enable_cuda_graph", "cudnn_conv_algo_search", "cudnn_conv_use_max_workspace", "gpu_mem_limit"),
+        (("use_tf32", "0"),),
+        memory="cuda",
+    ),
+    "TensorrtExecutionProvider": Provider(
+        ("device_id", "trt_fp16_enable", "trt_bf16_enable", "trt_int8_enable", "trt_builder_optimization_level", "trt_cuda_graph_enable"),
+        memory="cuda",
+    ),
+    "NvTensorRTRTXExecutionProvider": Provider(("device_id", "enable_cuda_graph"), package="onnxruntime_ep_nv_tensorrt_rtx", memory="cuda"),
+    "QNNExecutionProvider": Provider(("backend_type", "htp_performance_mode", "enable_htp_fp16_precision", "rpc_control_latency"), package="onnxruntime_qnn"),
+    "WebGpuExecutionProvider": Provider(("preferredLayout", "enableGraphCapture"), package="onnxruntime_ep_webgpu"),
+    "XnnpackExecutionProvider": Provider(),
+    "CoreMLExecutionProvider": Provider(("ModelFormat", "MLComputeUnits", "RequireStaticInputShapes")),
+    "DmlExecutionProvider": Provider(("device_id", "performance_preference")),
+    "DnnlExecutionProvider": Provider(),
+    "ACLExecutionProvider": Provider(("enable_fast_math",)),
+    "MIGraphXExecutionProvider": Provider(("device_id", "migraphx_fp16_enable"), memory="cuda"),
+}
 
 TYPES = {f"tensor({name})": dtype for name, dtype in (("float", "float32"), ("float16", "float16"), ("uint8", "uint8"), ("int8", "int8"))}
 
@@ -25,15 +80,16 @@ def random_array(rng, dtype, shape):
     return rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, shape, dtype)
 
 
-def kernels(options, model, feeds):
+def kernels(runtime, model, feeds):
     """{"computed_in_TYPE": how many convolutions and matrix products} as ONNX Runtime ran them; the type is that of what they read.
 
     It runs what it has no kernel for in float32, between casts, and says so nowhere but in a profile. Takes a session of its own.
     """
     with tempfile.TemporaryDirectory(prefix="hwnas-agent-") as folder:
+        options = runtime.session_options()
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = runtime.session(model, options)
         session.run(None, feeds)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     found = {}
@@ -49,10 +105,12 @@ def kernels(options, model, feeds):
 class Item:
     """A model in a live session, its input and outputs bound to fixed memory."""
 
-    def __init__(self, model, options, seed):
+    def __init__(self, model, runtime, seed):
         refuse_external_data(model)
-        self.model, self.options, self.facts = model, options(), {}
+        self.model, self.runtime = model, runtime
+        self.on_accelerator = runtime.on_accelerator
         self.session = self.new_session()
+        self.facts = runtime.placement(self.session)
         rng = np.random.default_rng(seed)
         feeds = {}
         for each in self.session.get_inputs():
@@ -62,19 +120,19 @@ class Item:
                 raise Refused(f"input {each.name} has more than {MAX_TENSOR_ELEMENTS} elements")
             feeds[each.name] = random_array(rng, TYPES[each.type], each.shape)
         names = [each.name for each in self.session.get_outputs()]
-        self.inputs = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in feeds.items()}
+        self.inputs = {name: runtime.value(array) for name, array in feeds.items()}
         self.outputs = {}
         for name, array in zip(names, self.session.run(names, feeds)):
             if not np.isfinite(array).all():
                 raise Refused(f"output {name} is not finite")
-            self.outputs[name] = ort.OrtValue.ortvalue_from_numpy(array)
+            self.outputs[name] = runtime.value(array)
         if b"QuantizeLinear" in model or b"Cast" in model or any(array.dtype != np.float32 for array in feeds.values()):  # not all is float32
             with suppress(OSError):  # nowhere to write a profile to: then nothing is known of the kernels
-                self.facts = kernels(options(), model, feeds)
+                self.facts.update(kernels(runtime, model, feeds))
         self.bind()
 
     def new_session(self):
-        return ort.InferenceSession(self.model, self.options, providers=["CPUExecutionProvider"])
+        return self.runtime.session(self.model)
 
     def bind(self):
         self.binding = self.session.io_binding()
@@ -93,7 +151,7 @@ class Item:
             self.session.run_with_iobinding(self.binding)
 
     def timed(self, runs):
-        """Nanoseconds of each run."""
+        """Nanoseconds of each run; it ends when the outputs are there, whatever computes them."""
         run, binding, clock = self.session.run_with_iobinding, self.binding, time.perf_counter_ns
         ns = [0] * runs
         for i in range(runs):
@@ -105,13 +163,76 @@ class Item:
 
 class OnnxRuntime:
     name, version, system = "onnxruntime", ort.__version__, {"numpy": np.__version__}
+    registered = ""  # the plug-in provider whose library is loaded, once for the life of this program
 
     def start(self, threads, options):
-        if options:
-            raise Refused(f"unknown option {next(iter(options))!r}")
-        self.threads = threads
-        in_force = {"provider": "CPUExecutionProvider", "intra_op_threads": threads, "inter_op_threads": 1, "optimization": "all"}
-        return {**in_force, "denormals": "zero", "io_binding": True}
+        asked = options
+        options = {name: str(int(value)) if isinstance(value, bool) else str(value) for name, value in asked.items()}
+        self.threads, self.devices = threads, []
+        self.provider = options.pop("provider", CPU)
+        self.fallback = options.pop("fallback", FALLBACK[0])
+        kind = options.pop("device_type", "").upper()
+        if self.fallback not in FALLBACK:
+            raise Refused(f"fallback must be {' or '.join(FALLBACK)}, got {self.fallback[:60]!r}")
+        known = PROVIDERS.get(self.provider, Provider())
+        for name, value in options.items():
+            if name not in known.options:
+                listed = ", ".join(known.options) or "none"
+                raise Refused(f"unknown option {name[:60]!r}; of {self.provider[:60]} there are: {listed}")
+            if not VALUE.fullmatch(value):
+                raise Refused(f"option {name} must be a plain word or number, got {value[:60]!r}")
+        in_force = {**dict(known.defaults), **options}
+        self.memory, self.device_id = known.memory, int(in_force["device_id"]) if in_force.get("device_id", "").isdigit() else 0
+        said = {"provider": self.provider, "intra_op_threads": threads, "inter_op_threads": 1, "optimization": "all", "io_binding": True}
+        if self.provider not in ort.get_available_providers():
+            device = self.find_devices(known, kind)
+            said["provider_version"] = str(device.ep_metadata.get("version", "unknown"))
+            said["provider_device"] = f"{device.device.type.name} {device.device.vendor}".strip()
+        elif kind:
+            raise Refused(f"{self.provider} is part of ONNX Runtime and takes no device_type")
+        self.on_accelerator = self.memory != "cpu" or any(each.device.type.name != "CPU" for each in self.devices)
+        self.provider_options = in_force
+        denormals = "zero" if self.provider == CPU else "as the provider does"
+        if self.provider == "OpenVINOExecutionProvider":  # what is not in its JSON it ignores
+            settings = {**in_force, "INFERENCE_NUM_THREADS": str(threads), "CPU_DENORMALS_OPTIMIZATION": "YES"}
+            kind = self.devices[0].ep_metadata.get("ov_device", "CPU")
+            if kind != "CPU":
+                settings = {name: value for name, value in settings.items() if not name.startswith(("CPU_", "INFERENCE_NUM"))}
+            else:
+                denormals = "zero"
+            self.provider_options = {"load_config": json.dumps({kind: settings})}
+        if self.provider != CPU:
+            said.update(in_force, fallback=self.fallback)
+        return {**said, "denormals": denormals, **asked}
+
+    def find_devices(self, known, kind):
+        """The first device that a plug-in provider offers here. Raises Refused naming what there is."""
+        library = os.environ.get(LIBRARY, "")
+        package = known.package if known.package and importlib.util.find_spec(known.package) else ""
+        if not library and not package:
+            brings = f"; pip install {known.package.replace('_', '-')} brings it" if known.package else ""
+            raise Refused(f"there is no provider {self.provider[:60]!r} here, but {', '.join(self.available())}{brings}")
+        if not hasattr(ort, "register_execution_provider_library"):
+            raise Refused(f"onnxruntime {ort.__version__} takes no plug-in providers; install 1.23 or newer")
+        if self.registered != self.provider:
+            path = library or importlib.import_module(package).get_library_path()
+            try:
+                ort.register_execution_provider_library(self.provider, path)
+            except Exception as error:
+                raise Refused(f"the library of {self.provider[:60]} cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+            self.registered = self.provider
+        offered = [each for each in ort.get_ep_devices() if each.ep_name == self.provider and each.device.metadata.get("is_virtual") != "1"]
+        self.devices = [each for each in offered if kind in ("", each.device.type.name)][:1]
+        if not self.devices:
+            here = ", ".join(sorted({f"{each.device.type.name} of {each.device.vendor}" for each in ort.get_ep_devices()}))
+            what = ", ".join(sorted({each.device.type.name for each in offered})) or "nothing"
+            raise Refused(f"{self.provider[:60]} runs on {what} of this machine{f', on no {kind}' if kind and offered else ''} (there is: {here})")
+        return self.devices[0]
+
+    def available(self):
+        """Names of the providers that can be asked for here."""
+        plugins = [name for name, known in PROVIDERS.items() if known.package and importlib.util.find_spec(known.package)]
+        return [*(name for name in ort.get_available_providers() if name != "AzureExecutionProvider"), *plugins]
 
     def session_options(self):
         options = ort.SessionOptions()
@@ -122,10 +243,37 @@ class OnnxRuntime:
         options.log_severity_level = 4
         # Denormals slow a convolution down two hundred times. Process-wide; the first session of a process decides.
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
+        if self.provider != CPU:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+            if self.fallback == "refused":
+                options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        if self.devices:
+            options.add_provider_for_devices(self.devices, self.provider_options)
         return options
 
+    def session(self, model, options=None):
+        """Raises Refused where ONNX Runtime would quietly take another provider."""
+        providers = None if self.devices else [(self.provider, self.provider_options)]
+        session = ort.InferenceSession(model, options or self.session_options(), providers=providers, enable_fallback=0)
+        if session.get_providers()[0] != self.provider:
+            raise Refused(f"ONNX Runtime would run it with {session.get_providers()[0]} in the place of {self.provider}")
+        return session
+
+    def placement(self, session):
+        """Of another provider than the CPU's: how many nodes and connected parts of the model each provider runs."""
+        if self.provider == CPU or not hasattr(session, "get_provider_graph_assignment_info"):
+            return {}
+        facts = {}
+        for part in session.get_provider_graph_assignment_info():
+            facts[f"nodes_on_{part.ep_name}"] = facts.get(f"nodes_on_{part.ep_name}", 0) + len(part.get_nodes())
+            facts[f"parts_on_{part.ep_name}"] = facts.get(f"parts_on_{part.ep_name}", 0) + 1
+        return facts
+
+    def value(self, array):
+        return ort.OrtValue.ortvalue_from_numpy(array, self.memory, self.device_id)
+
     def load(self, model, seed):
-        return Item(model, self.session_options, seed)
+        return Item(model, self, seed)
 
     def state(self):
         return {}

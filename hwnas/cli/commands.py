@@ -234,6 +234,7 @@ def profile(
     device: Annotated[str, typer.Argument(help="Name of a device, or a TOML file.")] = "localhost",
     space: Annotated[str, typer.Option(help="Search space whose blocks are measured.")] = ...,  # type: ignore[assignment]
     to: Annotated[Path, typer.Option(help="Folder of the table.")] = ...,  # type: ignore[assignment]
+    runtime: Annotated[str, typer.Option(help="One of the device's runtimes; its first by default.")] = "",
     precision: Annotated[str, typer.Option(help="Of weights and values: fp32, fp16, bf16, int8_u8s8 (CPUs), int8_s8s8 (TensorRT).")] = "fp32",
     batch: Annotated[int, typer.Option(help="Images of one run.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime; the device's by default.")] = None,
@@ -254,6 +255,7 @@ def profile(
             device,
             space=space,
             to=to,
+            runtime=runtime,
             precision=precision,
             batch=batch,
             threads=threads,

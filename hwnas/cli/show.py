@@ -43,6 +43,9 @@ def device_rows(found: Mapping[str, Any]) -> list[list[str]]:
 
     ghz = [f"{before[key] / 1e6:.2f} GHz {words}" for key, words in (("frequency_cur_khz", "now"), ("frequency_max_khz", "at most")) if key in before]
     states = [f"{each['relative_latency']:.2f} times the best for {100 * each['share']:.0f} % of the time" for each in found["speed_states"]]
+    on = [str(found["options"][key]) for key in ("provider", "provider_device", "device") if key in found["options"]]
+    units = (("gpu_clock_mhz", "MHz", 1), ("gpu_max_clock_mhz", "MHz at most", 1), ("gpu_power_milliwatt", "W", 1e3), ("gpu_load_pct", "% busy", 1))
+    gpu = [f"{before[key] / scale:.0f} {unit}" for key, unit, scale in units if key in before]
     warmest = max(found["temperatures_c"].items(), key=lambda item: item[1], default=None)
     return [
         ["reached by", f"{found['transport']} {found['address']}".strip()],
@@ -50,7 +53,8 @@ def device_rows(found: Mapping[str, Any]) -> list[list[str]]:
         ["cores", ", ".join([f"on {system.get('affinity', 'any')}{' as asked' * ('cores' in found['options'])}", *filter(None, [system.get("clusters")])])],
         ["clock rate", ", ".join([f"governor {system.get('governor', 'unknown')}", *ghz])],
         ["system", f"{system.get('os', 'unknown')} {system.get('arch', '')}" + (f", Python {system['python']}" if "python" in system else "")],
-        ["runtime", f"{found['runtime']} {found['version']}, {found['threads']} thread(s)"],
+        ["runtime", ", ".join([f"{found['runtime']} {found['version']}", *on, f"{found['threads']} thread(s)"])],
+        *([["GPU", ", ".join(gpu)]] if gpu else []),
         ["clock", f"steps of {before.get('clock_step_ns', '?')} ns"],
         ["memory", f"{before['memory_available_bytes'] / 1e9:.1f} GB available" if "memory_available_bytes" in before else "not shown by this system"],
         ["load", f"{before['load_1min_pct'] / 100:.2f} cores in the last minute" if "load_1min_pct" in before else "not shown by this system"],

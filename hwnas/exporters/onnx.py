@@ -25,10 +25,13 @@ def onnx(graph: Graph, weights: Weights, path: Path, *, metadata: Mapping[str, s
 
 
 def write_model(data: bytes, path: Path) -> Exported:
-    """Writes the bytes of an ONNX model as they are, after they passed `onnx.checker`."""
+    """Writes the bytes of an ONNX model as they are, after they passed `onnx.checker`. Raises InputError where they are none, as what PyTorch runs."""
     from onnx import checker, load_model_from_string
 
-    model = load_model_from_string(data)
+    try:
+        model = load_model_from_string(data)
+    except Exception:  # protobuf's DecodeError, which onnx does not name
+        raise InputError("what was certified is no ONNX model, and others are not exported: profile, search and verify with a runtime that runs them") from None
     checker.check_model(model, full_check=True)
     write_whole(path, data)
     return Exported(path, hashlib.sha256(data).hexdigest(), len(data), model.opset_import[0].version, model.ir_version, len(model.graph.node))

@@ -81,7 +81,6 @@ class Agent:
         self, connection: Connection, sha256: str, *, threads: int, seed: int, timing: Timing, options: Mapping[str, str | int | bool], cores: str = ""
     ):
         self._connection, self._timing = connection, timing
-        self.loaded: set[str] = set()
         hello = {"op": "hello", "contract": CONTRACT, "threads": threads, "seed": seed, "options": dict(options), "by": _whoami()}
         answer = self._ask(hello, seconds=_START_S)
         texts = [answer.get("runtime"), answer.get("version")]
@@ -101,7 +100,6 @@ class Agent:
     def load(self, item: str, model: bytes) -> Mapping[str, str | int | bool]:
         """How it will be executed, as far as the runtime tells. Raises Refused with the agent's reason where the model cannot be run."""
         facts = _facts(self._ask({"op": "load", "item": item, "bytes": len(model)}, model, seconds=_LOAD_S).get("facts", {}))
-        self.loaded.add(item)
         return facts
 
     def look(self) -> Mapping[str, str | int | bool]:
@@ -224,6 +222,8 @@ def _visit(report: Any, item: str, runs: int, crowding_pct: int | None) -> Visit
         return str(report["error"])[:500]
     ns, anchors = report.get("ns"), report.get("anchor_ns")
     times = [*(ns if isinstance(ns, list) else []), *(anchors if isinstance(anchors, list) else []), report.get("wall_ns")]
+    if isinstance(ns, list) and len(ns) == runs and 0 in ns:
+        return "a run took no time at all: nothing ran, or its end was not waited for"
     if len(times) != runs + 3 or not all(type(each) is int and 0 < each <= MAX_NS for each in times):
         raise MeasurementFailed(f"the agent's times of '{item}' are not {runs} positive whole nanoseconds and two anchors")
     keys = ("at_ns", "cpu_ns", "involuntary", "psi_us", "steal_ms")

@@ -56,10 +56,8 @@ def check_device(device: Device, *, threads: int, seconds: float, runtime: str =
     """Connect, ask, and visit the anchor for `seconds`. runtime: one of the device's, by default its first. Raises InputError, RunHeld, MeasurementFailed."""
     if not 0 < seconds <= MAX_SECONDS:
         raise InputError(f"a check takes from 0 to {MAX_SECONDS:,} seconds, got {seconds:g}")
-    if runtime and runtime not in device.runtimes:
-        raise InputError(f"{device.name} has no runtime '{runtime}'; its file names {', '.join(device.runtimes)}")
     report = progress or (lambda stage, done, total: None)
-    made: Runtime = registry.create("profiling.runtimes", runtime or device.runtimes[0])
+    made: Runtime = registry.create("profiling.runtimes", device.runtime(runtime))
     visits: list[Visit] = []
     with started_agent(device, made, threads=threads, seed=0) as agent:
         try:

@@ -15,6 +15,8 @@ class Runtime(Protocol):
     granularity: Literal["block", "operator"]
     #: File name of its agent in `devices/agents/`.
     agent: str
+    #: In which form: what is exported is `onnx`.
+    loads: str
 
     def build(self, graph: Graph, weights: Weights) -> bytes:
         """What the agent loads: the same thing that is exported. Raises InputError where an operator has no form."""

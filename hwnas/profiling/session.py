@@ -25,14 +25,15 @@ from hwnas.graph import Graph, block_text
 from hwnas.index import BlockIndex
 from hwnas.latency_table import TABLE, Entry, Fact, Failure, LatencyTable
 from hwnas.predictors.calibrated import LEAST_NETWORKS, assess
-from hwnas.profiling.agent import ANCHOR_ITEM, Agent, Identity, Refused, started_agent
+from hwnas.profiling.agent import ANCHOR_ITEM, Identity, Refused, started_agent
 from hwnas.profiling.plan import Plan, make_plan
 from hwnas.profiling.precision import other_precision
 from hwnas.profiling.protocol import ANCHOR, TIMING, Burst, Timing, Visit, is_slow, speed_states
 from hwnas.profiling.record import FILE, Record, TimedBurst, refuse_other_options
 from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.selection import Cost, first_blocks, more_blocks
-from hwnas.profiling.tabulate import is_accepted, is_settled, measurement, network_measurement, steadiness
+from hwnas.profiling.supervised import SupervisedAgent
+from hwnas.profiling.tabulate import doubt, is_accepted, is_settled, measurement, network_measurement, steadiness
 from hwnas.profiling.time_limit import OutOfTime, TimeLimit
 from hwnas.store import Store
 from hwnas.table_fill import filled
@@ -71,12 +72,18 @@ class _Items:
         number = int(item[1:])
         return f"network {self.plan.index.space.decode(self.plan.networks[number])}" if item[0] == "n" else block_text(self.plan.blocks[number])
 
+    def model(self, item: str, runtime: Runtime, seed: int) -> bytes:
+        """The same bytes every time. Raises InputError where the runtime has no form of it."""
+        graph, number = self.graph(item), int(item[1:]) + (len(self.plan.blocks) if item[0] == "n" else 0)
+        return runtime.build(graph, random_weights(graph, np.random.default_rng([seed, 1, number])))
+
 
 def profile(
     index: BlockIndex,
     device: Device,
     folder: Path,
     *,
+    runtime: str = "",
     threads: int = 1,
     visits: int = 16,
     networks: int = 40,
@@ -92,8 +99,9 @@ def profile(
     the other blocks are predicted from them, in rows that say so.
 
     The same call again continues where the last one ended and measures nothing twice; where the table is complete it is returned at
-    once. Ctrl-C ends after the batch in progress (under a second or so). Raises InputError where the folder holds another profile or
-    the runtime does not compute in the precision of the blocks, RunHeld where another process writes there or measures on the device,
+    once. runtime: one of the device's, by default its first. Ctrl-C ends after the batch in progress (under a second or so).
+    Raises InputError where the folder holds another profile or the runtime does not compute in the precision of the blocks, RunHeld
+    where another process writes there or measures on the device,
     DamagedFile, MeasurementFailed, KeyboardInterrupt.
     """
     report, begun_s = progress or (lambda stage, done, total: None), time.monotonic()
@@ -102,34 +110,37 @@ def profile(
     asked["regime"] = timing.regime
     if budget_minutes is not None:
         asked["budget_minutes"] = float(budget_minutes)
+    made: Runtime = registry.create("profiling.runtimes", device.runtime(runtime))
     if (folder / TABLE).exists():
         table = LatencyTable.load(folder)
         known = {name: getattr(table.conditions, name) for name in ("device", "threads", "regime")}
         known["cores"] = table.conditions.options.get("cores", "any")
-        refuse_other_options({**known, **table.protocol}, {**asked, "cores": device.cores or "any"}, folder)
+        given = {f"option {name}": value for name, value in device.options.get(made.name, {}).items() if name in table.conditions.options}
+        in_force = {f"option {name}": value for name, value in table.conditions.options.items()}  # `device` is the name of one of them, too
+        known |= {**table.protocol, **in_force, "runtime": table.conditions.runtime}
+        refuse_other_options(known, {**asked, "cores": device.cores or "any", "runtime": made.name, **given}, folder)
         logger.info("%s holds the complete table of this profile already", folder)
         report("complete", len(table.entries), len(table.entries))
         return table
     plan = make_plan(index, visits=visits, networks=networks, seed=seed, timing=timing)
-    runtime: Runtime = registry.create("profiling.runtimes", device.runtimes[0])
-    if runtime.granularity != "block":
-        raise InputError(f"{runtime.name} has rows per {runtime.granularity}; only tables of blocks are measured")
-    with (
-        Store(folder / FILE) as store,
-        started_agent(device, runtime, threads=threads, seed=seed, timing=timing) as agent,
-        _deferred_interrupt() as interrupted,
-    ):
+    everything = _Items(plan)
+    if made.granularity != "block":
+        raise InputError(f"{made.name} has rows per {made.granularity}; only tables of blocks are measured")
+    supervised = SupervisedAgent(
+        lambda: started_agent(device, made, threads=threads, seed=seed, timing=timing), lambda item: everything.model(item, made, seed)
+    )
+    with Store(folder / FILE) as store, supervised as agent, _deferred_interrupt() as interrupted:
         record = Record(store)
         limit = TimeLimit(record, budget_minutes, begun_s=begun_s)
         check = limit.checking(interrupted)
-        _try_precision(agent, runtime, plan, device)  # before the folder is bound to it
+        _try_precision(agent, made, plan, device)  # before the folder is bound to it
         record.bind(asked | agent.identity.facts)
         items = _Items(plan, record.chosen)
         with suppress(OutOfTime):
             if budget_minutes is not None and record.chosen is None:
-                record.choose(_choose(agent, runtime, plan, record, seed, limit, report, check))
+                record.choose(_choose(agent, made, plan, record, seed, limit, report, check))
                 items = _Items(plan, record.chosen)
-            _load(agent, runtime, items, record, seed, report, check)
+            _load(agent, made, items, record, seed, report, check)
             agent.heat()
             _pilot(agent, items, record, check)
             _measure(agent, items, record, seed, report, check)
@@ -137,7 +148,7 @@ def profile(
     return LatencyTable.load(folder)
 
 
-def _try_precision(agent: Agent, runtime: Runtime, plan: Plan, device: Device) -> None:
+def _try_precision(agent: SupervisedAgent, runtime: Runtime, plan: Plan, device: Device) -> None:
     """Where all blocks are in one precision other than fp32, have the runtime load one convolution in it. Raises InputError where it computes in another."""
     precisions = {variant.precision for variant in variants_of(map(block_text, plan.blocks))}
     if len(precisions) != 1 or precisions == {"fp32"}:
@@ -145,7 +156,7 @@ def _try_precision(agent: Agent, runtime: Runtime, plan: Plan, device: Device) -
     (precision,) = precisions
     graph = Graph.of_block(Variant(precision).block(ANCHOR))
     try:
-        reason = other_precision(graph, agent.load("precision", runtime.build(graph, random_weights(graph, np.random.default_rng(0)))))
+        reason = other_precision(graph, agent.load("precision", runtime.build(graph, random_weights(graph, np.random.default_rng(0))), kept=False))
     except Refused as error:
         reason = str(error)
     if reason is not None:
@@ -153,7 +164,9 @@ def _try_precision(agent: Agent, runtime: Runtime, plan: Plan, device: Device) -
         raise InputError(f"{where} does not compute in {precision}: {reason[:300]}; choose another --precision, or a device with another runtime")
 
 
-def _choose(agent: Agent, runtime: Runtime, plan: Plan, record: Record, seed: int, limit: TimeLimit, report: Progress, check: Callable[[], None]) -> list[int]:
+def _choose(
+    agent: SupervisedAgent, runtime: Runtime, plan: Plan, record: Record, seed: int, limit: TimeLimit, report: Progress, check: Callable[[], None]
+) -> list[int]:
     """The numbers of the blocks that there is time for: networks and a few blocks are tried, and from these it is known what the others cost."""
     timing, first = plan.timing, _Items(plan, first_blocks(plan))
     _load(agent, runtime, _Items(plan, ()), record, seed, report, check)
@@ -172,7 +185,7 @@ def _choose(agent: Agent, runtime: Runtime, plan: Plan, record: Record, seed: in
     return more_blocks(plan, tried_ms, cost, limit.left_s - networks_s)
 
 
-def _load(agent: Agent, runtime: Runtime, items: _Items, record: Record, seed: int, report: Progress, check: Callable[[], None]) -> None:
+def _load(agent: SupervisedAgent, runtime: Runtime, items: _Items, record: Record, seed: int, report: Progress, check: Callable[[], None]) -> None:
     """Build each model, hand it over, forget it. What the runtime cannot run becomes a failure, and so does what ends the agent.
 
     A connection that breaks is no fault of the model, unless it breaks at the same one again. Where the device builds something of the
@@ -180,34 +193,35 @@ def _load(agent: Agent, runtime: Runtime, items: _Items, record: Record, seed: i
     """
     failures: dict[str, str] = {}
     plans: dict[str, str] = {}
-    for number, item in enumerate(items.names):
-        report("load", number, len(items.names))
-        check()
-        if item in record.failures or item in agent.loaded:
-            continue
-        graph = items.graph(item)
-        try:
-            facts = agent.load(item, runtime.build(graph, random_weights(graph, np.random.default_rng([seed, 1, number]))))
-            if (reason := other_precision(graph, facts)) is not None:
-                failures[item] = reason
-            if plan := facts.get(PLAN):
-                plans[item] = str(plan)
-        except (InputError, Refused) as error:
-            failures[item] = str(error)
-        except MeasurementFailed as error:
-            if isinstance(error, ConnectionLost) and item not in record.lost:
-                record.add_lost(item)
-                raise
-            record.add([], failures | {item: str(error)})
-            raise MeasurementFailed(f"{error}; it was given {items.describe(item)}, which the same command leaves out the next time") from None
+    try:
+        for number, item in enumerate(items.names):
+            report("load", number, len(items.names))
+            check()
+            if item in record.failures or item in agent.loaded:
+                continue
+            try:
+                facts = agent.load(item, items.model(item, runtime, seed))
+                if (reason := other_precision(items.graph(item), facts)) is not None:
+                    failures[item] = reason
+                if plan := facts.get(PLAN):
+                    plans[item] = str(plan)
+            except (InputError, Refused) as error:
+                failures[item] = str(error)
+            except ConnectionLost as error:
+                if item not in record.lost:
+                    record.add_lost(item)
+                    raise
+                failures[item] = str(error)
+                raise MeasurementFailed(f"{error}; it was given {items.describe(item)}, which the same command leaves out the next time") from None
+    finally:
+        if failures:
+            record.add([], failures)
     report("load", len(items.names), len(items.names))
-    if failures:
-        record.add([], failures)
     if again := record.add_plans(plans):
         logger.warning("%d visits are made again: %s chose other tactics for their models this time", again, runtime.name)
 
 
-def _pilot(agent: Agent, items: _Items, record: Record, check: Callable[[], None]) -> None:
+def _pilot(agent: SupervisedAgent, items: _Items, record: Record, check: Callable[[], None]) -> None:
     """Run each item a few times, uncounted, to choose how many runs make its bursts."""
     new = [item for item in items.names if item not in record.bursts and item not in record.failures]
     timing = items.plan.timing
@@ -229,7 +243,7 @@ def _pilot(agent: Agent, items: _Items, record: Record, check: Callable[[], None
         record.add_bursts(bursts)
 
 
-def _measure(agent: Agent, items: _Items, record: Record, seed: int, report: Progress, check: Callable[[], None]) -> None:
+def _measure(agent: SupervisedAgent, items: _Items, record: Record, seed: int, report: Progress, check: Callable[[], None]) -> None:
     """`visits` passes over the items that are not settled; then as many more at most, over the blocks not yet measured often enough at the
     best speed and alone, until the time that was planned is overrun."""
     timing = items.plan.timing
@@ -306,7 +320,7 @@ def _batch(queue: list[str], record: Record) -> list[str]:
     return batch
 
 
-def _wait_for_speed(agent: Agent, record: Record, patience_s: float, check: Callable[[], None]) -> float:
+def _wait_for_speed(agent: SupervisedAgent, record: Record, patience_s: float, check: Callable[[], None]) -> float:
     """Where the last visits saw a slow state, wait until the anchor is back at its best, at most so long; the seconds waited."""
     start = time.monotonic()
     if not record.visits or not is_slow([best_anchor_ns(record.visits), record.visits[-1].anchor_after_ns])[1]:
@@ -338,14 +352,16 @@ def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[
     entries: dict[str, Entry] = {}
     for number, block in enumerate(plan.blocks):
         item = f"e{number}"
-        if item in record.failures:
-            entries[block_text(block)] = Failure(record.failures[item])
-        elif own := by_item.get(item):
+        own = by_item.get(item, [])
+        failure = record.failures.get(item) or (doubt(own) if own else None)
+        if failure is not None:
+            entries[block_text(block)] = Failure(failure)
+        elif own:
             entries[block_text(block)] = measurement(own, best, timing)
     networks = []
     for number, code in enumerate(plan.networks):
         item = f"n{number}"
-        if item not in record.failures:
+        if item not in record.failures and doubt(by_item[item]) is None:
             rng = np.random.default_rng([seed, 3, number])
             networks.append(network_measurement(Architecture.of(space, code), fingerprint, by_item.get(item, []), rng, timing))
     regime_facts = {key: value for key, value in asked.items() if key not in ("device", "threads", "regime")}

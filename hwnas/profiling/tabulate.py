@@ -15,6 +15,7 @@ from hwnas.profiling.statistics import confidence_interval, drift, quantile, sec
 PRICE_QUANTILE = 0.25
 _STRANGE = 0.03  # relative change of a block that is worth a word
 _SHOWN = 10
+_RUNS_THAT_DIFFER = 16  # of two visits or more: not even a clock of 0.1 ms steps shows so many equal times of a working model
 
 
 def is_crowded(visit: Visit, timing: Timing = TIMING) -> bool:
@@ -37,6 +38,15 @@ def is_settled(visits: Sequence[Visit], best_anchor_ns: int, *, network: bool, t
         values, q, width = [float(min(visit.ns)) for visit in visits if is_accepted(visit, best_anchor_ns, timing)], PRICE_QUANTILE, timing.settled_block
     interval = confidence_interval(np.array(values), q, timing.settled_confidence)
     return interval is not None and (interval[1] - interval[0]) / 2 <= width * quantile(np.array(values), q)
+
+
+def doubt(visits: Sequence[Visit]) -> str | None:
+    """Why the times of an item cannot be those of runs; None where they can."""
+    times = {ns for visit in visits for ns in visit.ns}
+    runs = sum(len(visit.ns) for visit in visits)
+    if len(times) == 1 and runs >= _RUNS_THAT_DIFFER and len(visits) > 1:
+        return f"each of its {runs} runs took exactly {times.pop():,} ns: the clock stands still, or nothing ran"
+    return None
 
 
 def measurement(visits: Sequence[Visit], best_anchor_ns: int, timing: Timing = TIMING) -> Measurement:

@@ -81,6 +81,7 @@ def measure_window(
     models: Sequence[bytes | Path],
     device: Device,
     *,
+    runtime: str = "",
     quantile: float = 0.5,
     level: float = 0.01,
     seconds: float = 60.0,
@@ -93,8 +94,8 @@ def measure_window(
 ) -> Window:
     """The quantile of each model's latency on a device, with an upper bound. Takes `seconds`, or longer where the bound needs more visits.
 
-    min_visits: at least so many visits of each model; never fewer than the bound needs (9 for p50 and 55 for p90 of three models).
-    timing: of the regime that is measured.
+    runtime: one of the device's, by default its first; the models are in its form. min_visits: at least so many visits of each model;
+    never fewer than the bound needs (9 for p50 and 55 for p90 of three models). timing: of the regime that is measured.
     graphs: what each model computes, where it is to be refused if the runtime computes it in another precision.
     Raises InputError (also where the device is emulated), DamagedFile where a file cannot be read, MeasurementFailed where a model cannot be run.
     """
@@ -106,9 +107,9 @@ def measure_window(
     needed = max(values_needed(quantile, level / len(models)), min_visits)
     raw = [_model_bytes(model) for model in models]
     names = [f"m{i}" for i in range(len(raw))]
-    runtime: Runtime = registry.create("profiling.runtimes", device.runtimes[0])
+    made: Runtime = registry.create("profiling.runtimes", device.runtime(runtime))
     rng = np.random.default_rng([seed, 4])
-    with started_agent(device, runtime, threads=threads, seed=seed, timing=timing) as agent:
+    with started_agent(device, made, threads=threads, seed=seed, timing=timing) as agent:
         if agent.identity.emulated:
             raise emulated(device.name, agent.identity.emulated, "nothing is certified by them")
         for name, model in zip(names, raw, strict=True):

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from hwnas.backends.onnx import runner, to_onnx
 from hwnas.graph import Graph
+from hwnas.profiling.runtime import Runtime
 from hwnas.quantization import is_quantized, value_ranges
 from hwnas.verbs.common import Job
 from hwnas.weights import Array
@@ -25,9 +26,13 @@ def graph_of(job: Job, code: Sequence[int]) -> Graph:
     return job.deployed.space.lower(np.array(code, np.int16))
 
 
-def model_of(job: Job, code: Sequence[int]) -> bytes:
-    """The model file of a subnet with its own batch-norm statistics, int8 calibrated on training images; the same bytes every time."""
+def model_of(job: Job, code: Sequence[int], runtime: Runtime | None = None) -> bytes:
+    """The model file of a subnet with its own batch-norm statistics, int8 calibrated on training images; the same bytes every time.
+
+    An ONNX file, but for a runtime that loads another form."""
     graph, weights = graph_of(job, code), job.accuracy.network(np.array(code, np.int16)).weights()
+    if runtime is not None and runtime.loads != "onnx":
+        return runtime.build(graph, weights)
     ranges = None
     if is_quantized(graph):
         images = job.images("train")

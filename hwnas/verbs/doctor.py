@@ -71,6 +71,18 @@ found += ["MPS"] if m.backends.mps.is_available() else []
     Package("numpy", "numpy"),
     Package("scipy", "scipy"),
     Package("safetensors", "safetensors"),
+    Package(
+        "onnxruntime-ep-openvino",
+        "onnxruntime_ep_openvino",
+        """
+import onnxruntime
+onnxruntime.register_execution_provider_library(m.get_ep_name(), m.get_library_path())
+offered = {each.device.type.name for each in onnxruntime.get_ep_devices() if each.ep_name == m.get_ep_name()}
+found = [f"offers {', '.join(sorted(offered)) or 'none of these processors'}"]
+""",
+        extra="openvino",
+        purpose="the device openvino",
+    ),
     Package("scikit-learn", "sklearn", extra="demo", purpose="the images of the demo"),
     Package("optuna", "optuna", extra="optuna", purpose="the searcher nsga2"),
     Package("tensorrt", "tensorrt", extra="tensorrt", purpose="the runtime tensorrt"),

@@ -19,6 +19,7 @@ def profile(
     *,
     space: str,
     to: Path,
+    runtime: str = "",
     precision: str = "fp32",
     batch: int = 1,
     threads: int | None = None,
@@ -31,9 +32,10 @@ def profile(
 ) -> LatencyTable:
     """Measure every distinct block of `space`, and whole networks that calibrate their sum, on `device`; the table is then in `to`.
 
-    The same call again continues an interrupted one. precision: `fp32`, `fp16`, `bf16`, `int8_u8s8` or `int8_s8s8`; batch: images of
-    one run. threads: of the runtime, by default the device's. regime: which latency it is, one of `hwnas.profiling.protocol.REGIMES`.
-    budget_minutes: at most so long; what there is no time for is predicted, in rows that say so. Raises HwnasError.
+    The same call again continues an interrupted one. runtime: one of the device's, by default its first. precision: `fp32`, `fp16`,
+    `bf16`, `int8_u8s8` or `int8_s8s8`; batch: images of one run. threads: of the runtime, by default the device's. regime: which latency
+    it is, one of `hwnas.profiling.protocol.REGIMES`. budget_minutes: at most so long; what there is no time for is predicted, in rows that
+    say so. Raises HwnasError.
     """
     target, variant = load_device(device), Variant(precision, batch)
     index = BlockIndex(variant.space(registry.create("spaces", space)))
@@ -41,6 +43,7 @@ def profile(
         index,
         target,
         Path(to),
+        runtime=runtime,
         threads=target.threads if threads is None else threads,
         visits=visits,
         networks=networks,

@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hwnas import __version__
+from hwnas import __version__, registry
 from hwnas.device import Device, load_device
 from hwnas.errors import InputError, UnknownName
 from hwnas.files import write_json
 from hwnas.predictors.calibrated import assess
 from hwnas.profiling.protocol import timing_of
+from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.window import Window, WindowRow, measure_window, verdict
 from hwnas.verbs.common import Job, Progress, check_seed, existing, silent
 from hwnas.verbs.deployed import classified, graph_of, model_of
@@ -45,7 +46,7 @@ def verify(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Mapping[str, Any]:
-    """Measure the `top` candidates of the search as ONNX files on the table's device and certify the most accurate that fits.
+    """Measure the `top` candidates of the search on the table's device, with its runtime, and certify the most accurate that fits.
 
     Beside each is measured the most accurate network of each baseline that is predicted to be no slower, and the largest subnet,
     all in the same window of `seconds`: so the one that is chosen has its equals at equal latency. Where no candidate
@@ -65,12 +66,13 @@ def verify(
             raise InputError(f"{directory.folder} was searched by the predictor '{predictor}': its architectures have no weights; begin a run with hwnas train")
         name = device or job.table.conditions.device
         target = _target(name, device)
+        runtime = _runtime(target, job.table.conditions.runtime)
         options = {"top": top, "seconds": seconds, "device": name, "seed": seed}
         result = job.recorded("verify")
         if result is not None and result["certificate"]:
             directory.options("verify", options)  # refuses others
             return result
-        return _verify(job, options, target, progress)
+        return _verify(job, options, target, runtime, progress)
 
 
 def _target(name: str, given: str | None) -> Device:
@@ -82,13 +84,23 @@ def _target(name: str, given: str | None) -> Device:
         raise
 
 
-def _verify(job: Job, options: Mapping[str, Any], device: Device, progress: Progress) -> Mapping[str, Any]:
+def _runtime(device: Device, name: str) -> str:
+    """What the device's file calls the runtime that a table was measured with. Raises InputError where it has none such."""
+    for each in device.runtimes:
+        made: Runtime = registry.create("profiling.runtimes", each)
+        if made.name == name:
+            return each
+    raise InputError(f"the table was measured with the runtime '{name}', and {device.name} has {', '.join(device.runtimes)}; name another with --device")
+
+
+def _verify(job: Job, options: Mapping[str, Any], device: Device, runtime: str, progress: Progress) -> Mapping[str, Any]:
     """Options are recorded where a candidate is certified: until then other ones, such as a longer window, may be tried."""
     search = job.result("search")
     spent = sum(1 + max((each["round"] for each in event.body["measured"]), default=-1) for event in job.run.events("verify", "result"))
     margin = max(SPREAD, float(assess(job.table, job.index, job.budget.quantile, job.variant)["calibrated"]["mape"]))
     limit_ms, correction, level = job.budget_ms, 1.0, LEVEL / 2 ** (1 + spent)
     measured: list[dict[str, Any]] = []
+    made: Runtime = registry.create("profiling.runtimes", runtime)
     for attempt in range(MAX_ROUNDS):
         known = {tuple(each["code"]) for each in measured if each["role"] == "candidate"}
         candidates = pick([point for point in search["points"] if tuple(point["code"]) not in known], options["top"], limit_ms / correction, margin)
@@ -97,13 +109,14 @@ def _verify(job: Job, options: Mapping[str, Any], device: Device, progress: Prog
         models = [{**point, "role": "candidate", "round": attempt} for point in candidates]
         models += [{**other, "round": attempt} for other in _others(job, search, models)]
         for model in models:
-            raw = model_of(job, model["code"])
+            raw = model_of(job, model["code"], made)
             model["model_sha256"] = job.run.store.add_blob(raw)
             if job.variant.precision != "fp32":
                 model |= _accuracy(job, model, raw)
         window = measure_window(
             [job.run.store.blob(model["model_sha256"]) for model in models],
             device,
+            runtime=runtime,
             quantile=job.budget.quantile,
             level=level * len(models) / len(candidates),  # only the candidates' bounds are claims
             seconds=options["seconds"],

@@ -14,6 +14,7 @@ class OnnxRuntimeWeb:
     name = "onnxruntime_web"
     granularity: Literal["block", "operator"] = "block"
     agent = "onnxruntime_web_agent.js"
+    loads = "onnx"
 
     def build(self, graph: Graph, weights: Weights) -> bytes:
         """Bytes of an ONNX model, the same as for the native runtime. Raises InputError."""

@@ -16,6 +16,7 @@ class TensorRt:
     name = "tensorrt"
     granularity: Literal["block", "operator"] = "block"
     agent = "tensorrt_agent.py"
+    loads = "onnx"
 
     def build(self, graph: Graph, weights: Weights) -> bytes:
         """Bytes of an ONNX model, of which the agent builds an engine. Raises InputError."""

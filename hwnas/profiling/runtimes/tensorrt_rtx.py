@@ -14,6 +14,7 @@ class TensorRtRtx:
     name = "tensorrt_rtx"
     granularity: Literal["block", "operator"] = "block"
     agent = "tensorrt_rtx_agent.py"
+    loads = "onnx"
 
     def build(self, graph: Graph, weights: Weights) -> bytes:
         """Bytes of an ONNX model, the same as for TensorRT. Raises InputError."""
