@@ -15,7 +15,9 @@ order, how often, what counts); the agent only runs and reports raw nanoseconds.
   {"op": "load", "item": "e0", "bytes": N}, then exactly N bytes of a model with inputs of fixed shape
       -> {"ok": true, "item": "e0"}                             it stays loaded until the end; "facts": {...} of how it is executed, among
                                                                 them, of models that are not all float32, "computed_in_TYPE": how many
-                                                                convolutions and matrix products read that type, such as float32 or uint8
+                                                                convolutions and matrix products read that type, such as float32 or uint8;
+                                                                and, where the runtime tells, "nodes", "nodes_elsewhere": on another
+                                                                provider than the first asked for, and "partitions" of the first
   {"op": "run", "items": {"e0": {"warmups": 3, "runs": 50}}, "order": ["e0", ...], "anchor": {"item": "a", "warmups": 1, "runs": 5}}
       -> {"ok": true, "visits": [...]}                          one per entry of `order`:
          {"item", "ns": [each timed run], "anchor_ns": [best of the anchor's burst before, after], "at_ns": start on a monotonic clock,
@@ -23,12 +25,15 @@ order, how often, what counts); the agent only runs and reports raw nanoseconds.
          the last four null where the system does not tell; or {"item", "error"}. Beside them "crowding_pct": of the cores that this
          agent's threads leave free, how much other programs used meanwhile; null where unknown, or the request took less than 0.2 s
          With "cold": true beside warmups (then 0) and runs, each run opens the model anew, and its time is that of opening and running it.
+         With "streams": K beside them, K threads at once do the warm-ups and then the runs, each on memory of its own: "ns" has all K times
+         runs of them, one stream after the other, and "busy_ns" is from the first timed run's start to the last one's end.
   {"op": "layers", "item": "e0", "runs": 20}                    what each layer takes, by the runtime's own profiler: a pass of its own, after
       -> {"ok": true, "item": "e0", "layers": [[name, ns], ...]}  which nothing that is timed is profiled. Shares of a run; their sum is no latency
   {"op": "bye"} -> {"ok": true}, then the program ends; so it does at the end of stdin.
 
 A request that cannot be answered gets {"ok": false, "error": "one sentence"}; the program goes on. No path is taken from the host,
-models with external data are refused, sizes are limited. Inputs are random, of the given seed; outputs must be finite.
+models with external data are refused, sizes are limited. Inputs are random, of the given seed: floating-point numbers standard normal,
+whole numbers of eight bits any, wider ones 0 or 1, which are valid as token, type, position and mask alike. Outputs must be finite.
 
 Any request may give "seconds", after which the system ends this program if it has not answered; so it does where no request comes for
 ten minutes, its host being gone. What the machine has no memory for is an error. From hello on it holds the machine's lease: one agent
@@ -41,8 +46,9 @@ The file of a runtime may import others of this folder in the same way. It calls
 `system` ({name: text or whole number} of what else it rests on; its `processor` is the one that models run on, where that is not the host's),
 `start(threads, options) -> the options in force`, all of `options` being among them, `load(model, seed) -> item`, and `state()`, for `look`. An
 item has `warm_up(runs)`, `timed(runs) -> [ns]`, `open()`, which opens the model anew, `facts`, and, where its runtime has a profiler,
-`layers(runs) -> [(name, ns)]`; and `on_accelerator`, true where the CPU waits while another processor computes: CPU time then says nothing, and is
-null. All raise Refused with one sentence.
+`layers(runs) -> [(name, ns)]`; where several runs may be under way at once, `stream(number)`, which returns something with `warm_up` and
+`timed` and memory of its own, the same for the same number; and `on_accelerator`, true where the CPU waits while another processor computes:
+CPU time then says nothing, and is null. All raise Refused with one sentence.
 """
 
 import errno
@@ -53,6 +59,7 @@ import platform
 import signal
 import socket
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -70,6 +77,7 @@ MAX_ITEMS = 100000
 MAX_OPTIONS = 64
 MAX_VISITS = 100000
 MAX_RUNS = 100000
+MAX_STREAMS = 1024
 MAX_JOB_S = 86400
 LEAST_CROWDING_S = 0.2  # the system counts in steps of 10 ms
 LEAST_SPARE_CORES = 0.2
@@ -158,16 +166,45 @@ def timed_cold(item, runs):
     return ns
 
 
-def visit(item, warmups, runs, cold):
+def timed_streams(item, n, warmups, runs):
+    """(nanoseconds of n times `runs` runs, those from the first one's start to the last one's end)."""
+    streams = [item.stream(number) for number in range(n)]
+    gate, found, errors = threading.Barrier(n), [None] * n, []
+
+    def work(number):
+        try:
+            streams[number].warm_up(warmups)
+            gate.wait()
+            start = time.perf_counter_ns()
+            ns = streams[number].timed(runs)
+            found[number] = (start, ns, time.perf_counter_ns())
+        except Exception as error:  # the others must not wait for this one; what they say of it is of no interest
+            errors.append(error)
+            gate.abort()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise next((error for error in errors if not isinstance(error, threading.BrokenBarrierError)), errors[0])
+    return [each for _, ns, _ in found for each in ns], max(end for _, _, end in found) - min(start for start, _, _ in found)
+
+
+def visit(item, warmups, runs, cold, streams):
     """One burst and what disturbed it. The probes are read before the last warm-up, so that reading them does not delay a timed run."""
-    last = min(warmups, 1)
-    item.warm_up(warmups - last)
+    last = 0 if streams else min(warmups, 1)
+    if not streams:
+        item.warm_up(warmups - last)
     before = [probe() for _, probe in PROBES]
     at, cpu = time.perf_counter_ns(), time.process_time_ns()
     item.warm_up(last)
-    ns = timed_cold(item, runs) if cold else item.timed(runs)
+    ns, busy = timed_streams(item, streams, warmups, runs) if streams else (timed_cold(item, runs) if cold else item.timed(runs), None)
     wall, cpu = time.perf_counter_ns() - at, None if getattr(item, "on_accelerator", False) else time.process_time_ns() - cpu
     report = {"ns": ns, "at_ns": at, "wall_ns": wall, "cpu_ns": cpu}
+    if streams:
+        report["busy_ns"] = busy
     for (name, probe), start in zip(PROBES, before):
         end = probe()
         report[name] = None if start is None or end is None else end - start
@@ -477,7 +514,10 @@ class Agent:
             if not isinstance(cold, bool):
                 raise Refused(f"cold must be true or false, got {quoted(cold)}")
             warmups = whole_number(burst, "warmups", 0, 0 if cold else MAX_RUNS)
-            bursts[name] = (self.item(name), warmups, whole_number(burst, "runs", 1, MAX_RUNS), cold)
+            streams = whole_number(burst, "streams", 1, MAX_STREAMS) if "streams" in burst else 0
+            if streams and (cold or not hasattr(self.item(name), "stream")):
+                raise Refused(f"{self.runtime.name} runs item {quoted(name)} in one stream at a time, and a cold start is one run")
+            bursts[name] = (self.item(name), warmups, whole_number(burst, "runs", 1, MAX_RUNS // max(1, streams)), cold, streams)
         if not all(isinstance(name, str) and name in bursts for name in order):
             raise Refused("the order names an item that is not among the items")
         reference = self.item(anchor.get("item"))

@@ -70,14 +70,18 @@ PROVIDERS = {
     "MIGraphXExecutionProvider": Provider(("device_id", "migraphx_fp16_enable"), memory="cuda"),
 }
 
-TYPES = {f"tensor({name})": dtype for name, dtype in (("float", "float32"), ("float16", "float16"), ("uint8", "uint8"), ("int8", "int8"))}
+#: ONNX Runtime's names of the types whose inputs are made, and numpy's; of those that numpy does not have (bfloat16, text) there are none.
+TYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16", "tensor(bool)": "bool"}
+TYPES.update({f"tensor({name})": name for bits in (8, 16, 32, 64) for name in (f"int{bits}", f"uint{bits}")})
 
 
 def random_array(rng, dtype, shape):
-    """Standard normal, or all integers of eight bits alike."""
+    """Standard normal; all whole numbers of eight bits alike; 0 or 1 of more bits, which no table of embeddings is too short for."""
     if dtype.startswith("float"):
-        return rng.standard_normal(shape).astype(dtype)
-    return rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, shape, dtype)
+        return np.asarray(rng.standard_normal(shape), dtype)
+    info = np.iinfo(dtype) if dtype in ("int8", "uint8") else None
+    low, high = (info.min, info.max) if info else (0, 1)
+    return np.asarray(rng.integers(low, high, shape, endpoint=True), dtype)
 
 
 def kernels(runtime, model, feeds):
@@ -102,49 +106,38 @@ def kernels(runtime, model, feeds):
     return found
 
 
-class Item:
-    """A model in a live session, its input and outputs bound to fixed memory."""
+def assignment(session, provider):
+    """Facts on which nodes, counted before they are fused, run on the provider asked for, and in how many pieces it got them.
 
-    def __init__(self, model, runtime, seed):
-        refuse_external_data(model)
-        self.model, self.runtime = model, runtime
-        self.on_accelerator = runtime.on_accelerator
-        self.session = self.new_session()
-        self.facts = runtime.placement(self.session)
-        rng = np.random.default_rng(seed)
-        feeds = {}
-        for each in self.session.get_inputs():
-            if each.type not in TYPES or not all(isinstance(size, int) and size > 0 for size in each.shape):
-                raise Refused(f"input {each.name} is {each.type} {each.shape}; only float32, float16 and int8 of fixed shape are timed")
-            if np.prod([float(size) for size in each.shape]) > MAX_TENSOR_ELEMENTS:
-                raise Refused(f"input {each.name} has more than {MAX_TENSOR_ELEMENTS} elements")
-            feeds[each.name] = random_array(rng, TYPES[each.type], each.shape)
-        names = [each.name for each in self.session.get_outputs()]
-        self.inputs = {name: runtime.value(array) for name, array in feeds.items()}
-        self.outputs = {}
-        for name, array in zip(names, self.session.run(names, feeds)):
-            if not np.isfinite(array).all():
-                raise Refused(f"output {name} is not finite")
-            self.outputs[name] = runtime.value(array)
-        if b"QuantizeLinear" in model or b"Cast" in model or any(array.dtype != np.float32 for array in feeds.values()):  # not all is float32
-            with suppress(OSError):  # nowhere to write a profile to: then nothing is known of the kernels
-                self.facts.update(kernels(runtime, model, feeds))
-        self.bind()
+    A provider that compiles what it gets has one of them for each piece; of one that runs node by node the pieces are not told,
+    unless it has them all.
+    """
+    try:
+        parts = [(part.ep_name, len(part.get_nodes())) for part in session.get_provider_graph_assignment_info()]
+    except Exception:  # an older ONNX Runtime; what it does not tell is left out
+        return {}
+    own, elsewhere = [n for name, n in parts if name == provider], sum(n for name, n in parts if name != provider)
+    facts = {"provider": provider, "nodes": sum(own) + elsewhere, "nodes_elsewhere": elsewhere}
+    if max(own, default=0) > 1:
+        facts["partitions"] = len(own)
+    elif not elsewhere or not own:
+        facts["partitions"] = min(len(own), 1)
+    return facts
 
-    def new_session(self):
-        return self.runtime.session(self.model)
 
-    def bind(self):
-        self.binding = self.session.io_binding()
+class Stream:
+    """The memory that one run at a time of a session reads and writes."""
+
+    def __init__(self, session, inputs, outputs):
+        self.inputs, self.outputs = inputs, outputs
+        self.bind(session)
+
+    def bind(self, session):
+        self.session, self.binding = session, session.io_binding()
         for name, value in self.inputs.items():
             self.binding.bind_ortvalue_input(name, value)
         for name, value in self.outputs.items():
             self.binding.bind_ortvalue_output(name, value)
-
-    def open(self):
-        self.session = self.binding = None
-        self.session = self.new_session()
-        self.bind()
 
     def warm_up(self, runs):
         for _ in range(runs):
@@ -159,6 +152,61 @@ class Item:
             run(binding)
             ns[i] = clock() - start
         return ns
+
+
+class Item:
+    """A model in a live session, its input and outputs bound to fixed memory."""
+
+    def __init__(self, model, runtime, seed):
+        refuse_external_data(model)
+        self.model, self.runtime, self.streams = model, runtime, []
+        self.on_accelerator = runtime.on_accelerator
+        self.session = self.new_session()
+        self.facts = {**runtime.placement(self.session), **assignment(self.session, runtime.provider)}
+        rng = np.random.default_rng(seed)
+        feeds = {}
+        for each in self.session.get_inputs():
+            if each.type not in TYPES or not all(isinstance(size, int) and size > 0 for size in each.shape):
+                raise Refused(f"input {each.name} is {each.type} {each.shape}; only tensors of numbers of fixed shape are timed")
+            if np.prod([float(size) for size in each.shape]) > MAX_TENSOR_ELEMENTS:
+                raise Refused(f"input {each.name} has more than {MAX_TENSOR_ELEMENTS} elements")
+            feeds[each.name] = random_array(rng, TYPES[each.type], each.shape)
+        names = [each.name for each in self.session.get_outputs()]
+        self.arrays = (feeds, dict(zip(names, self.session.run(names, feeds))))
+        for name, array in self.arrays[1].items():
+            if not isinstance(array, np.ndarray) or array.dtype == object:
+                raise Refused(f"output {name} is no tensor of numbers")
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise Refused(f"output {name} is not finite")
+        if b"QuantizeLinear" in model or b"Cast" in model or any(array.dtype != np.float32 for array in feeds.values()):  # not all is float32
+            with suppress(OSError):  # nowhere to write a profile to: then nothing is known of the kernels
+                self.facts.update(kernels(runtime, model, feeds))
+        self.main = self.new_stream()
+
+    def new_session(self):
+        return self.runtime.session(self.model)
+
+    def new_stream(self):
+        # copies: on a CPU a value is backed by the array it is made from
+        return Stream(self.session, *({name: self.runtime.value(array.copy()) for name, array in each.items()} for each in self.arrays))
+
+    def stream(self, number):
+        """One of several runs of the same session beside each other; weights are shared, inputs and outputs are copies."""
+        while len(self.streams) <= number:
+            self.streams.append(self.new_stream())
+        return self.streams[number]
+
+    def open(self):
+        self.session = self.main.session = self.main.binding = None
+        self.streams.clear()
+        self.session = self.new_session()
+        self.main.bind(self.session)
+
+    def warm_up(self, runs):
+        self.main.warm_up(runs)
+
+    def timed(self, runs):
+        return self.main.timed(runs)
 
 
 class OnnxRuntime:
@@ -243,10 +291,9 @@ class OnnxRuntime:
         options.log_severity_level = 4
         # Denormals slow a convolution down two hundred times. Process-wide; the first session of a process decides.
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
-        if self.provider != CPU:
-            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-            if self.fallback == "refused":
-                options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        if self.provider != CPU and self.fallback == "refused":
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         if self.devices:
             options.add_provider_for_devices(self.devices, self.provider_options)
         return options

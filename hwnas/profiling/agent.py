@@ -137,7 +137,7 @@ class Agent:
         crowding = answer.get("crowding_pct")
         if crowding is not None and (type(crowding) is not int or crowding < 0):
             raise MeasurementFailed(f"the agent's crowding is a whole number of percent or null, it said {str(crowding)[:80]}")
-        return [_visit(report, item, bursts[item].runs, crowding) for report, item in zip(reports, order, strict=True)]
+        return [_visit(report, item, bursts[item], crowding) for report, item in zip(reports, order, strict=True)]
 
     def heat(self) -> None:
         """Where the regime is a sustained one, keep the device under load until its speed has settled, or patience ends."""
@@ -215,12 +215,15 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text[:200])
 
 
-def _visit(report: Any, item: str, runs: int, crowding_pct: int | None) -> Visit | str:
+def _visit(report: Any, item: str, burst: Burst, crowding_pct: int | None) -> Visit | str:
+    runs = burst.runs * max(1, burst.streams)
     if not isinstance(report, dict) or report.get("item") != item:
         raise MeasurementFailed(f"the agent answered a visit of '{item}' with {str(report)[:80]}")
     if isinstance(report.get("error"), str):
         return str(report["error"])[:500]
-    ns, anchors = report.get("ns"), report.get("anchor_ns")
+    ns, anchors, busy_ns = report.get("ns"), report.get("anchor_ns"), report.get("busy_ns")
+    if (busy_ns is None) == bool(burst.streams) or (busy_ns is not None and (type(busy_ns) is not int or not 0 < busy_ns <= MAX_NS)):
+        raise MeasurementFailed(f"the agent cannot run {max(1, burst.streams)} stream(s) of '{item}' at once, or does not say how long they took")
     times = [*(ns if isinstance(ns, list) else []), *(anchors if isinstance(anchors, list) else []), report.get("wall_ns")]
     if isinstance(ns, list) and len(ns) == runs and 0 in ns:
         return "a run took no time at all: nothing ran, or its end was not waited for"
@@ -229,7 +232,7 @@ def _visit(report: Any, item: str, runs: int, crowding_pct: int | None) -> Visit
     keys = ("at_ns", "cpu_ns", "involuntary", "psi_us", "steal_ms")
     if not set(keys) <= set(report) or type(report["at_ns"]) is not int or report["at_ns"] < 0:
         raise MeasurementFailed(f"the agent's record of '{item}' is incomplete: {str(report)[:80]}")
-    at_ns, cpu_ns, *probes = (report[key] for key in keys)
-    if not all(each is None or type(each) is int for each in (cpu_ns, *probes)) or (cpu_ns or 0) < 0:
+    at_ns, cpu_ns, involuntary, psi_us, steal_ms = (report[key] for key in keys)
+    if not all(each is None or type(each) is int for each in (cpu_ns, involuntary, psi_us, steal_ms)) or (cpu_ns or 0) < 0:
         raise MeasurementFailed(f"the agent's record of '{item}' is incomplete: {str(report)[:80]}")
-    return Visit(item, tuple(times[:runs]), times[runs], times[runs + 1], at_ns, times[runs + 2], cpu_ns, probes[0], probes[1], probes[2], crowding_pct)
+    return Visit(item, tuple(times[:runs]), times[runs], times[runs + 1], at_ns, times[runs + 2], cpu_ns, involuntary, psi_us, steal_ms, crowding_pct, busy_ns)

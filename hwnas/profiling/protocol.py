@@ -23,15 +23,19 @@ ANCHOR: Block = (Node("conv", Conv2d((1, 16, 28, 28), out=32, kernel=3), ("in0",
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """Warm-up runs and timed runs of one visit; where `cold`, each timed run opens the model anew, and there are no warm-ups."""
+    """Warm-up runs and timed runs of one visit; where `cold`, each timed run opens the model anew, and there are no warm-ups.
+
+    Where `streams` is not 0, so many threads do all of that at once.
+    """
 
     warmups: int
     runs: int
     cold: bool = False
+    streams: int = 0
 
     @property
     def request(self) -> dict[str, int | bool]:
-        return {"warmups": self.warmups, "runs": self.runs, **({"cold": True} if self.cold else {})}
+        return {"warmups": self.warmups, "runs": self.runs, **({"cold": True} if self.cold else {}), **({"streams": self.streams} if self.streams else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ class Visit:
     """One visit of an item, as the agent reports it; None where the system does not tell.
 
     crowding_pct: of the cores that the agent leaves free, how much other programs used while the batch of this visit ran.
+    busy_ns: of several streams at once, from the first timed run's start to the last one's end; `ns` has the times of all streams.
     """
 
     item: str
@@ -119,6 +124,7 @@ class Visit:
     psi_us: int | None
     steal_ms: int | None
     crowding_pct: int | None = None
+    busy_ns: int | None = None
 
     @property
     def anchor_ns(self) -> int:
@@ -131,7 +137,10 @@ def is_disturbed(visit: Visit, timing: Timing = TIMING) -> bool:
 
     It was switched out against its will; or it lacked the CPU for part of the burst while the system reports pressure or steal.
     A slow state of the device is none of these. Where the system tells none of it (browsers), no visit is known to be disturbed.
+    Several streams switch each other out; of those only what the hypervisor stole counts.
     """
+    if visit.busy_ns is not None:
+        return 1e6 * (visit.steal_ms or 0) > timing.lost_cpu_tolerance * visit.wall_ns
     lacked_cpu = visit.cpu_ns is not None and visit.wall_ns - visit.cpu_ns > timing.lost_cpu_tolerance * visit.wall_ns
     return bool(visit.involuntary) or (lacked_cpu and bool(visit.psi_us or visit.steal_ms))
 

@@ -38,11 +38,17 @@ def upper_bound(values: FloatArray, q: float, level: float) -> float | None:
     return None if rank is None else float(np.sort(values)[rank - 1])
 
 
+def lower_bound(values: FloatArray, q: float, level: float) -> float | None:
+    """One-sided lower confidence bound of the q-quantile: the upper bound of the (1 - q)-quantile of the mirrored values. None where they are too few."""
+    bound = upper_bound(-values, 1 - q, level)
+    return None if bound is None else -bound
+
+
 def confidence_interval(values: FloatArray, q: float, confidence: float) -> tuple[float, float] | None:
     """(low, high) order statistics between which the q-quantile lies with that probability at least, half the rest on either side; exact
     for independent values of any distribution. None where they are too few."""
-    low, high = upper_bound(-values, 1 - q, (1 - confidence) / 2), upper_bound(values, q, (1 - confidence) / 2)
-    return None if low is None or high is None else (-low, high)
+    low, high = lower_bound(values, q, (1 - confidence) / 2), upper_bound(values, q, (1 - confidence) / 2)
+    return None if low is None or high is None else (low, high)
 
 
 def values_needed(q: float, level: float) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil, floor
 from pathlib import Path
 from typing import Literal
@@ -24,7 +24,7 @@ from hwnas.device import Device
 from hwnas.errors import DamagedFile, InputError, MeasurementFailed
 from hwnas.graph import Graph
 from hwnas.latency_table import Conditions, Fact, emulated
-from hwnas.profiling.agent import ANCHOR_ITEM, Agent, Refused, started_agent
+from hwnas.profiling.agent import ANCHOR_ITEM, Agent, Identity, Refused, started_agent
 from hwnas.profiling.precision import other_precision
 from hwnas.profiling.protocol import TIMING, Burst, SpeedState, Timing, Visit, drawn_ms, is_disturbed, is_slow, speed_states
 from hwnas.profiling.runtime import Runtime
@@ -33,6 +33,8 @@ from hwnas.profiling.statistics import stride_of_independence, upper_bound, valu
 
 MAX_MODEL_BYTES = 1 << 30
 _FILLER = Burst(warmups=0, runs=100)
+_PROBE = Burst(warmups=1, runs=2)
+_STREAMS_BURST_NS, _STREAMS_MOST_RUNS = 3e7, 1_000
 
 Verdict = Literal["within", "over", "inconclusive"]
 
@@ -77,6 +79,23 @@ class Window:
         return f"p{self.quantile * 100:g}"
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What was seen in a window: `visits` of each model, one a round; `slow` (rounds,); `facts` of how the runtime executes each model.
+
+    A model that is in `left_out`, with the reason, has neither.
+    """
+
+    visits: Mapping[int, Sequence[Visit]] = field(hash=False)
+    facts: Mapping[int, Mapping[str, str | int | bool]] = field(hash=False)
+    left_out: Mapping[int, str] = field(hash=False)
+    slow: npt.NDArray[np.bool_] = field(hash=False)
+    states: tuple[SpeedState, ...]
+    rounds: int
+    seconds: float
+    identity: Identity
+
+
 def measure_window(
     models: Sequence[bytes | Path],
     device: Device,
@@ -103,33 +122,82 @@ def measure_window(
         raise InputError("there is no model to measure")
     if not 0 < seconds <= 86_400:
         raise InputError(f"the window lasts from 0 to 86,400 seconds, got {seconds:g}")
-    report = progress or (lambda stage, done, total: None)
     needed = max(values_needed(quantile, level / len(models)), min_visits)
-    raw = [_model_bytes(model) for model in models]
-    names = [f"m{i}" for i in range(len(raw))]
-    made: Runtime = registry.create("profiling.runtimes", device.runtime(runtime))
+    raw = [model_bytes(model) for model in models]
     rng = np.random.default_rng([seed, 4])
+    taken = take_window(
+        raw, device, needed=needed, seconds=seconds, threads=threads, seed=seed, rng=rng, timing=timing, graphs=graphs or (), runtime=runtime, progress=progress
+    )
+    digests = [hashlib.sha256(model).hexdigest() for model in raw]
+    columns = list(taken.visits.values())
+    rows, stride = summarise(columns, digests, taken.slow, quantile=quantile, level=level, needed=needed, seconds=taken.seconds, rng=rng, timing=timing)
+    conditions = taken.identity.conditions(device.name, threads, timing)
+    return Window(rows, quantile, level, taken.seconds, taken.rounds, stride, taken.states, conditions, taken.identity.system)
+
+
+def take_window(
+    models: Sequence[bytes],
+    device: Device,
+    *,
+    needed: int,
+    seconds: float,
+    threads: int,
+    seed: int,
+    rng: np.random.Generator,
+    timing: Timing = TIMING,
+    streams: int = 0,
+    most_ms: float | None = None,
+    tolerant: bool = False,
+    graphs: Sequence[Graph] = (),
+    runtime: str = "",
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Taken:
+    """Visit all models in rounds spread over the window, whose length is fixed before the first round.
+
+    graphs: of the models, where they must be computed in the precision these have. streams: so many at once, in bursts of 30 ms or more; 0: one run after the other, in the bursts of `verify`.
+    most_ms: a model whose fastest of two runs takes longer is left out. tolerant: so is one that cannot be run, which else raises MeasurementFailed.
+    """
+    report = progress or (lambda stage, done, total: None)
+    made: Runtime = registry.create("profiling.runtimes", device.runtime(runtime))
+    facts: dict[int, Mapping[str, str | int | bool]] = {}
+    left_out: dict[int, str] = {}
+    bursts = {f"m{i}": timing.network_burst for i in range(len(models))}
     with started_agent(device, made, threads=threads, seed=seed, timing=timing) as agent:
         if agent.identity.emulated:
             raise emulated(device.name, agent.identity.emulated, "nothing is certified by them")
-        for name, model in zip(names, raw, strict=True):
+        for i, model in enumerate(models):
             try:
-                facts = agent.load(name, model)
+                facts[i] = agent.load(f"m{i}", model)
             except Refused as error:
-                raise MeasurementFailed(f"model {name[1:]} of {len(raw)} cannot be run: {error}") from None
-            if graphs and (reason := other_precision(graphs[int(name[1:])], facts)) is not None:
-                raise MeasurementFailed(f"model {name[1:]} of {len(raw)} would not be measured in its precision: {reason}")
-        agent.heat()
-        round_s = _round_seconds(_round(agent, names * 2, timing)[len(names) :], timing)
-        rounds, length = schedule(seconds, needed, round_s, timing)
-        taken, anchors = _run_window(agent, names, rounds, length, round_s, rng, report, timing)
+                left_out[i] = str(error)
+                if not tolerant:
+                    raise MeasurementFailed(f"model {i} of {len(models)} cannot be run: {error}") from None
+            if graphs and (reason := other_precision(graphs[i], facts[i])) is not None:
+                raise MeasurementFailed(f"model {i} of {len(models)} would not be measured in its precision: {reason}")
+        if streams or most_ms is not None:
+            for i in list(facts):
+                (probe,) = agent.visit([f"m{i}"], {f"m{i}": replace(_PROBE, streams=streams)}, expected_s=30.0)
+                if isinstance(probe, str):
+                    left_out[i] = probe
+                    if not tolerant:
+                        raise MeasurementFailed(f"model {i} of {len(models)} cannot be run: {probe}")
+                elif most_ms is not None and min(probe.ns) > 1e6 * most_ms:
+                    left_out[i] = f"too slow: its fastest run took {min(probe.ns) / 1e6:.4g} ms, over {most_ms:.4g} ms"
+                elif streams:
+                    runs = int(np.clip(ceil(_STREAMS_BURST_NS / np.median(probe.ns)), timing.network_runs, _STREAMS_MOST_RUNS))
+                    bursts[f"m{i}"] = Burst(2, runs, streams=streams)
+        names = [f"m{i}" for i in facts if i not in left_out]
+        rounds, length, anchors = 0, 0.0, [1]
+        taken: list[list[Visit]] = []
+        if names:
+            agent.heat()
+            round_s = _round_seconds(_round(agent, names * 2, bursts)[len(names) :], bursts, timing)
+            rounds, length = schedule(seconds, needed, round_s, timing)
+            taken, anchors = _run_window(agent, names, bursts, rounds, length, round_s, rng, report)
         identity = agent.identity
-    slow = is_slow([np.median([visit.anchor_ns for visit in visits]) for visits in taken])
-    digests = [hashlib.sha256(model).hexdigest() for model in raw]
-    columns = list(zip(*taken, strict=True))
-    rows, stride = summarise(columns, digests, slow, quantile=quantile, level=level, needed=needed, seconds=length, rng=rng, timing=timing)
-    states = speed_states(anchors)
-    return Window(rows, quantile, level, length, rounds, stride, states, identity.conditions(device.name, threads, timing), identity.system)
+    slow = is_slow([np.median([visit.anchor_ns for visit in visits]) for visits in taken]) if taken else np.zeros(0, bool)
+    visits = {int(name[1:]): column for name, column in zip(names, zip(*taken, strict=True), strict=False)}
+    return Taken(visits, {i: facts[i] for i in visits}, left_out, slow, speed_states(anchors), rounds, length, identity)
 
 
 def verdict(row: WindowRow, limit_ms: float) -> Verdict:
@@ -191,12 +259,12 @@ def summarise(
 def _run_window(
     agent: Agent,
     names: list[str],
+    bursts: Mapping[str, Burst],
     rounds: int,
     length_s: float,
     round_s: float,
     rng: np.random.Generator,
     report: Callable[[str, int, int], None],
-    timing: Timing,
 ) -> tuple[list[list[Visit]], list[int]]:
     """(visits in the order of `names` for each round, all anchors in ns). Each round starts at a random moment of its slot."""
     slot = length_s / rounds
@@ -211,15 +279,14 @@ def _run_window(
             if isinstance(filler, Visit):
                 anchors.append(filler.anchor_after_ns)
         order = [names[i] for i in rng.permutation(len(names))]
-        by_name = {visit.item: visit for visit in _round(agent, order, timing)}
+        by_name = {visit.item: visit for visit in _round(agent, order, bursts)}
         taken.append([by_name[name] for name in names])
         anchors += [visit.anchor_ns for visit in taken[-1]]
     report("measure", rounds, rounds)
     return taken, anchors
 
 
-def _round(agent: Agent, order: Sequence[str], timing: Timing) -> list[Visit]:
-    bursts = dict.fromkeys(order, timing.network_burst)
+def _round(agent: Agent, order: Sequence[str], bursts: Mapping[str, Burst]) -> list[Visit]:
     visits = agent.visit(order, bursts, expected_s=30.0)
     for visit in visits:
         if isinstance(visit, str):
@@ -227,13 +294,14 @@ def _round(agent: Agent, order: Sequence[str], timing: Timing) -> list[Visit]:
     return [visit for visit in visits if not isinstance(visit, str)]
 
 
-def _round_seconds(visits: Sequence[Visit], timing: Timing) -> float:
-    runs = timing.network_warmups + timing.network_runs
+def _round_seconds(visits: Sequence[Visit], bursts: Mapping[str, Burst], timing: Timing) -> float:
     anchors = timing.anchor_warmups + timing.anchor_runs
-    return sum(runs * float(np.median(visit.ns)) + anchors * visit.anchor_ns for visit in visits) / 1e9
+    runs = {name: burst.warmups + burst.runs for name, burst in bursts.items()}
+    return sum(runs[visit.item] * float(np.median(visit.ns)) + anchors * visit.anchor_ns for visit in visits) / 1e9
 
 
-def _model_bytes(model: bytes | Path) -> bytes:
+def model_bytes(model: bytes | Path) -> bytes:
+    """The content of a model's file, or what was given. Raises DamagedFile."""
     if isinstance(model, bytes):
         return model
     try:
