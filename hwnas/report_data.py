@@ -95,6 +95,39 @@ class CostBudget:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishedNetwork:
+    """A network of others, measured by `bench --zoo` under the run's conditions. accuracy_pct: as published, on ImageNet, not on the run's data.
+
+    low_ms, high_ms: of the interval at `confidence`; None where it has no such side.
+    """
+
+    name: str
+    source: str
+    accuracy_pct: float
+    input_size: int
+    measured_ms: float
+    low_ms: float | None
+    high_ms: float | None
+    confidence: float
+    macs: float | None
+    params: float | None
+    date: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedBaseline:
+    """The published networks measured under the run's conditions: how many, the best within the budget, and the fastest one where none is.
+
+    command: what measures them, where `measured` is 0.
+    """
+
+    measured: int
+    best: PublishedNetwork | None
+    fastest: PublishedNetwork | None
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """All of a run. `latency_origin` is that of the table's prices."""
 
@@ -120,6 +153,7 @@ class Report:
     """Those beside the budget on latency."""
     surrogate: Mapping[str, Any] | None = field(default=None, hash=False)
     """How far the best found is from the optimum of an additive surrogate, as `search` records it."""
+    published: PublishedBaseline | None = None
     seconds: Mapping[str, float] = field(default_factory=dict, hash=False)
     """Wall time of each stage."""
     versions: Mapping[str, str] = field(default_factory=dict, hash=False)

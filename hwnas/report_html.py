@@ -71,6 +71,7 @@ def _content(report: Report) -> dict[str, Any]:
         "predicted": words.predicted(report),
         "measured": report.measurement_origin,
         "surrogate_gap": "" if report.surrogate is None else words.surrogate_gap(report.surrogate),
+        "published": words.published(report),
         "outcomes": [(each, words.outcome(each, report)) for each in report.comparisons],
         "figures": [("wide", front_figure(report, 960, 450)), ("narrow", front_figure(report, 340, 330))],
         "error_figure": error_figure(report, 340, 320),

@@ -38,6 +38,8 @@ def render_text(report: Report) -> Group:
     if words.warning(report):
         parts.append(Text(words.warning(report), "yellow"))
     parts += [Text(words.outcome(each, report), "green" if each.won else "yellow") for each in report.comparisons]
+    if words.published(report):
+        parts.append(Text(words.published(report), "dim"))
     if report.surrogate is not None:
         parts.append(Text(words.surrogate_gap(report.surrogate), "dim"))
     if not report.comparisons:

@@ -202,6 +202,28 @@ def outcome(comparison: Comparison, report: Report) -> str:
     )
 
 
+def published(report: Report) -> str:
+    """What published networks do within the budget on this device, or how to measure it; that their accuracy is of other data is said."""
+    found = report.published
+    if found is None:
+        return ""
+    budget = f"{significant(report.budget_ms, latency_digits(report))} ms {plain(report.statistic)}"
+    if not found.measured:
+        return f"No published network was measured under these conditions, so none is a baseline; measure them with: {plain(found.command)}"
+    shown = found.best or found.fastest
+    if shown is None:
+        return f"None of {found.measured} published networks has a {plain(report.statistic)} under these conditions; measure it with: {plain(found.command)}"
+    sides = f"{significant(shown.low_ms)} to {significant(shown.high_ms)}"
+    bounds = "" if shown.low_ms is None or shown.high_ms is None else f" ({confidence(shown.confidence)} interval {sides})"
+    latency = f"{significant(shown.measured_ms)} ms {plain(report.statistic)} measured{bounds} at {shown.input_size} pixels"
+    if found.best is None:
+        return f"None of {found.measured} published networks is within {budget}: the fastest, {plain(shown.name)}, takes {latency}."
+    return (
+        f"Best of {found.measured} published networks within {budget}: {plain(shown.name)}, {latency}, "
+        f"{percent(shown.accuracy_pct)} % top-1 as published on ImageNet; it was not trained on this data."
+    )
+
+
 def surrogate_gap(gap: Mapping[str, Any]) -> str:
     """How near the best found is to what an additive model of the accuracy has for its optimum; that it is a model's is said."""
     return (

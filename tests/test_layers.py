@@ -16,7 +16,10 @@ LAYERS = (
     ("hwnas", "blocks", "space", "index", "architecture", "variant"),
     ("spaces", "costs", "weights", "budget", "device", "latency_table", "table_dialects", "table_merge"),
     ("backends", "quantization", "predictor", "predictors", "features", "quality", "memory", "growing", "table_fill"),
-    ("images", "datasets", "profiling", "supernet", "training", "problem", "feasible_set", "rewards", "pareto", "exact", "expectation", "milp", "surrogate"),
+    (
+        *("zoo", "images", "datasets", "profiling", "supernet", "training", "problem"),
+        *("feasible_set", "rewards", "pareto", "exact", "expectation", "milp", "surrogate"),
+    ),
     ("searcher", "searchers", "optuna_search"),
     ("run", "driver", "executor", "exporter", "exporters", "manifest", "kit", "testing", "tensorrt_parser"),
     ("report_data", "report_html", "report_plot", "report_text", "report_words"),
@@ -30,7 +33,7 @@ NUMPY_ONLY = (
     *(*LAYERS[0], *LAYERS[1], *LAYERS[2], "features", "predictor", "memory", "growing", "feasible_set", "problem", "rewards", "pareto"),
     *("exact", "expectation", "milp", "surrogate", "searcher", "searchers", "optuna_search", "run"),
 )
-HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "scipy", "sklearn", "rich", "typer", "jinja2", "safetensors", "tomli_w", "optuna"}
+HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "scipy", "sklearn", "rich", "typer", "jinja2", "safetensors", "tomli_w", "optuna", "timm"}
 
 #: Pairs that the order allows, or might one day, and the design does not.
 FORBIDDEN = {("spaces", "latency_table"), ("spaces", "device"), ("latency_table", "spaces"), ("searchers", "torch"), ("searchers", "supernet")}

@@ -492,6 +492,81 @@ def verify(
 
 @app.command()
 @resumable
+def bench(
+    files: Annotated[list[str] | None, typer.Argument(help="ONNX files, measured against each other.")] = None,
+    zoo: Annotated[bool, typer.Option("--zoo", help="Measure published networks instead of files.")] = False,
+    device: Annotated[str, typer.Option(help="Name of a device, or a TOML file.")] = "localhost",
+    threads: Annotated[int | None, typer.Option(help="Threads of the runtime; the device's by default.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length of the window: 60 for files, 20 for each few networks of the zoo.")] = None,
+    batch: Annotated[str, typer.Option(help="Size of the free first dimension; several, as in 1,2,4, are a sweep.")] = "",
+    shape: Annotated[list[str] | None, typer.Option(help="Of an input, NAME=1x3x224x224, or of a free dimension, NAME=224.")] = None,
+    quantiles: Annotated[str, typer.Option(help="Comma-separated; p50,p90 by default, of the zoo the budget's.")] = "",
+    confidence: Annotated[float, typer.Option(help="Of each interval.")] = 0.95,
+    streams: Annotated[int, typer.Option(help="So many runs at once: throughput, and latency under load.", min=0)] = 0,
+    names: Annotated[str, typer.Option(help="With --zoo: networks, comma-separated, timm/NAME those of timm; torchvision's classifiers by default.")] = "",
+    budget: Annotated[str | None, typer.Option(help="With --zoo: '<= 20ms p50'; says which is the best within it.")] = None,
+    seed: Seed = 0,
+    to: Annotated[Path | None, typer.Option(help="Where to write the result: a JSON file; with --zoo the folder of the table.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure any ONNX files, or published networks, on a device: quantiles and throughput with confidence intervals."""
+    from hwnas.cli import show
+    from hwnas.errors import InputError
+    from hwnas.verbs.bench import bench as act
+    from hwnas.verbs.zoo import bench_zoo
+
+    if zoo and (files or batch or shape or streams):
+        raise InputError("--zoo measures published networks one run at a time: leave out files, --batch, --shape and --streams")
+    if not zoo and (names or budget):
+        raise InputError("--names and --budget go with --zoo")
+    sizes = [part.strip() for part in batch.split(",") if part.strip()]
+    if not all(part.isdecimal() and len(part) < 10 for part in sizes):
+        raise InputError(f"--batch is '{batch}', it must be whole numbers such as 1,2,4")
+    wanted = [part.strip() for part in quantiles.split(",") if part.strip()]
+    with show.progress_bar() as progress:
+        if zoo:
+            found = bench_zoo(
+                names=[part.strip() for part in names.split(",") if part.strip()],
+                budget=budget,
+                device=device,
+                threads=threads,
+                seconds=20.0 if seconds is None else seconds,
+                quantiles=wanted,
+                confidence=confidence,
+                seed=seed,
+                to=to,
+                progress=progress,
+            )
+        else:
+            found = act(
+                files or [],
+                device=device,
+                threads=threads,
+                seconds=60.0 if seconds is None else seconds,
+                batch=[int(part) for part in sizes],
+                shape=shape or [],
+                quantiles=wanted or ["p50", "p90"],
+                confidence=confidence,
+                streams=streams,
+                seed=seed,
+                to=to,
+                progress=progress,
+            )
+    if as_json:
+        show.as_json(found)
+        return
+    conditions = found["conditions"]
+    where = f"{conditions['processor']} ({conditions['device']}, {conditions['runtime']} {conditions['version']}, {conditions['threads']} thread(s))"
+    if zoo:
+        show.zoo_table(found, where)
+    else:
+        show.bench_table(found, where)
+    if to is not None or zoo:
+        typer.echo(f"table in {found['file'] if zoo else to}")
+
+
+@app.command()
+@resumable
 def export(
     run: Run,
     to: Annotated[Path, typer.Option(help="Folder to write.")] = ...,  # type: ignore[assignment]

@@ -66,6 +66,73 @@ def device_rows(found: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
+def bench_table(found: Mapping[str, Any], where: str) -> None:
+    """The result of `bench` on stdout: a row per model, what is doubtful below."""
+    statistics = list(dict.fromkeys(key for each in found["models"] for key in each["latency_ms"]))
+    units = {key: f"{key} ms" for key in statistics} | ({"samples_per_s": "samples/s"} if found["streams"] else {})
+    columns = {"model": "left", "batch": "right", **{f"{unit}\n({100 * found['confidence']:g} % interval)": "right" for unit in units.values()}}
+    columns |= {"visits,\nindependent,\ndropped": "right", "partitions": "right", "nodes\nelsewhere": "right"}
+    rows = []
+    for each in found["models"]:
+        facts, values = each["facts"], {**each["latency_ms"], "samples_per_s": each["samples_per_s"]}
+        rows.append(
+            [
+                *(each["file"], str(each["batch"])),
+                *(interval(values.get(key)) for key in units),
+                ", ".join(str(each[key]) for key in ("visits", "independent_visits", "dropped")),
+                *(str(facts.get("partitions", "not told")), _elsewhere(facts)),
+            ]
+        )
+    load = f", {found['streams']} streams at once" if found["streams"] else ""
+    table(f"measured on {where}, all in one window of {found['seconds']:.0f} s{load}", columns, rows)
+    for each in found["models"]:
+        if each["doubt"]:
+            print(f"{each['file']}, batch {each['batch']}: {each['doubt']}")
+
+
+def zoo_table(found: Mapping[str, Any], where: str) -> None:
+    """The result of `bench --zoo` on stdout, by latency, and the best within the budget."""
+    statistic = found["statistic"]
+    columns = {"network": "left", f"{statistic} ms\n({100 * found['confidence']:g} % interval)": "right", "ImageNet top-1\n(published)": "right"}
+    columns |= {"front": "left", "MACs": "right", "params": "right", "input": "right", "partitions": "right", "nodes\nelsewhere": "right"}
+    rows, failed = [], [each for each in found["networks"] if each["error"]]
+    for each in found["networks"]:
+        if each["error"]:
+            continue
+        accuracy = "not stated" if each["accuracy_pct"] is None else f"{each['accuracy_pct']:.2f} %"
+        sizes = [f"{each[key] / 1e6:.4g} M" if each[key] else "not stated" for key in ("macs", "params")]
+        facts = each.get("facts", {})
+        on_front = "*" if each["name"] in found["front"] else ""
+        parts = [str(facts.get("partitions", "not told")), _elsewhere(facts)]
+        rows.append([each["name"], interval(each["latency_ms"].get(statistic)), accuracy, on_front, *sizes, str(each["input_size"]), *parts])
+    table(f"published networks measured on {where}; random weights, accuracy as published", columns, rows)
+    for each in failed:
+        print(f"{each['name']}: {each['error']}")
+    for each in found["networks"]:
+        if each.get("doubt") and not each["error"]:
+            print(f"{each['name']}: {each['doubt']}")
+    if found["budget_ms"] is not None:
+        limit = f"{found['budget_ms']:.4g} ms {statistic}"
+        best = next((each for each in found["networks"] if each["name"] == found["best"]), None)
+        print(
+            f"no published network is within {limit}"
+            if best is None
+            else f"best within {limit}: {best['name']}, {best['accuracy_pct']:.2f} % published, {best['latency_ms'][statistic]['value']:.4g} ms"
+        )
+
+
+def interval(estimate: Mapping[str, float | None] | None) -> str:
+    """`4.21 (4.18 to 4.30)`; where there are too few visits for a bound, without."""
+    if estimate is None:
+        return "-"
+    value, low, high = (estimate[key] for key in ("value", "low", "high"))
+    return f"{value:.4g} ({'-' if low is None else f'{low:.4g}'} to {'-' if high is None else f'{high:.4g}'})"
+
+
+def _elsewhere(facts: Mapping[str, Any]) -> str:
+    return f"{facts['nodes_elsewhere']} of {facts['nodes']}" if {"nodes", "nodes_elsewhere"} <= set(facts) else "not told"
+
+
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """A progress callback that draws a bar with rate and remaining time on stderr; without a terminal, a line per stage."""

@@ -154,7 +154,8 @@ def take_window(
 ) -> Taken:
     """Visit all models in rounds spread over the window, whose length is fixed before the first round.
 
-    graphs: of the models, where they must be computed in the precision these have. streams: so many at once, in bursts of 30 ms or more; 0: one run after the other, in the bursts of `verify`.
+    graphs: of the models, where they must be computed in the precision these have. streams: so many at once, in bursts of 30 ms or more;
+    0: one run after the other, in the bursts of `verify`.
     most_ms: a model whose fastest of two runs takes longer is left out. tolerant: so is one that cannot be run, which else raises MeasurementFailed.
     """
     report = progress or (lambda stage, done, total: None)

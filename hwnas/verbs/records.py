@@ -75,10 +75,29 @@ RESULTS: Mapping[str, Any] = {
 }
 
 
-def checked(value: Any, shape: Any, where: str) -> Any:
-    """The same value. Raises DamagedFile naming the first place that does not have its shape."""
+#: The file that `bench --zoo` writes and `report` reads.
+BENCH_ZOO = {
+    **dict.fromkeys(("format", "origin", "date", "hwnas"), str),
+    "confidence": NUMBER,
+    "conditions": _CONDITIONS,
+    "system": {str: (int, float, str, bool)},
+    "rows": [
+        {
+            **dict.fromkeys(("name", "source"), str),
+            **dict.fromkeys(("weights?", "error?", "model_sha256?", "doubt?"), str),
+            **dict.fromkeys(("accuracy_pct?", "macs?", "params?", "over_ms?", "visits?"), NUMBER),
+            "input_size": int,
+            "versions": {str: str},
+            "latency_ms": {str: {"value": NUMBER, "low?": NUMBER, "high?": NUMBER}},
+        }
+    ],
+}
+
+
+def checked(value: Any, shape: Any, where: str, remedy: str = "make a new run") -> Any:
+    """The same value. Raises DamagedFile naming the first place that does not have its shape, and the remedy."""
     if (wrong := _mismatch(value, shape, "")) is not None:
-        raise DamagedFile(f"{where} was recorded by another version of hwnas or altered: {wrong}; make a new run")
+        raise DamagedFile(f"{where} was recorded by another version of hwnas or altered: {wrong}; {remedy}")
     return value
 
 

@@ -25,6 +25,7 @@ from hwnas.verbs.common import COSTS, Job, Progress, existing, silent
 from hwnas.verbs.deployed import classified, graph_of
 from hwnas.verbs.search import BASELINES
 from hwnas.verbs.verify import matched
+from hwnas.verbs.zoo import baseline
 
 CONFIDENCE = 0.95
 RESAMPLES = 2_000
@@ -108,6 +109,7 @@ def _report(job: Job, tested: Mapping[str, Any]) -> Report:
         commands=_commands(job),
         budgets=_budgets(search, networks[chosen] if chosen is not None else {}),
         surrogate=search.get("surrogate"),
+        published=baseline(conditions, search["statistic"], search["budget_ms"]) if job.table.origin == "measured" else None,
         seconds={"train": trained["seconds"], "search": search["seconds"]},
         versions={"hwnas": __version__, "python": sys.version.split()[0]} | {name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")},
     )

@@ -1,0 +1,129 @@
+"""`bench`: any ONNX files measured against each other on a device, and published networks as the baseline of every report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hwnas import __version__
+from hwnas.device import load_device
+from hwnas.errors import InputError
+from hwnas.files import write_json
+from hwnas.profiling.benchmark import Bench, BenchRow, measure_bench
+from hwnas.profiling.model_file import ModelFile, parse_shapes, read_model
+from hwnas.verbs.common import Progress, check_seed, silent
+
+FORMAT = "hwnas.bench/1"
+MAX_BATCH = 1 << 16
+_QUANTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]{1,2})?)")
+
+
+def bench(
+    files: Sequence[str | Path],
+    *,
+    device: str = "localhost",
+    threads: int | None = None,
+    seconds: float = 60.0,
+    batch: Sequence[int] = (),
+    shape: Sequence[str] = (),
+    quantiles: Sequence[str] = ("p50", "p90"),
+    confidence: float = 0.95,
+    streams: int = 0,
+    seed: int = 0,
+    to: Path | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Measure ONNX files interleaved in one window; each quantile with an interval of that confidence, whose unit is the visit.
+
+    batch: sizes of the free first dimensions, each file with each of them. shape: `NAME=1x3x224x224` of inputs, `NAME=224` of free dimensions.
+    streams: 0 for one run at a time; else so many at once, and samples per second. to: a JSON file of the result. Raises HwnasError.
+    """
+    check_seed(seed)
+    if not files:
+        raise InputError("name the ONNX files to measure, or give --zoo for published networks")
+    if bad := [size for size in batch if not 1 <= size <= MAX_BATCH]:
+        raise InputError(f"--batch is {bad[0]}, it must be from 1 to {MAX_BATCH:,}")
+    chosen = parse_quantiles(quantiles)
+    target = load_device(device)
+    used = target.threads if threads is None else threads
+    shapes = parse_shapes(shape)
+    models = [read_model(Path(file), shapes, size) for file in files for size in (dict.fromkeys(batch) or [None])]
+    if unknown := sorted(set(shapes) - {name for model in models for name in model.names}):
+        known = sorted({name for model in models for name in model.names})
+        raise InputError(f"no file has an input or a free dimension '{unknown[0]}'; there are {', '.join(known)}")
+    measured = measure_bench(
+        [model.data for model in models],
+        target,
+        quantiles=chosen,
+        confidence=confidence,
+        seconds=seconds,
+        threads=used,
+        streams=streams,
+        seed=seed,
+        progress=progress,
+    )
+    result = {**header(FORMAT, measured), "models": [_model(model, measured.rows[i], measured) for i, model in enumerate(models)]}
+    if to is not None:
+        write_json(Path(to), result)
+    return result
+
+
+def parse_quantiles(texts: Sequence[str]) -> tuple[float, ...]:
+    """`p50`, `p99.9` -> 0.5, 0.999; each once. Raises InputError."""
+    found = []
+    for text in texts:
+        match = _QUANTILE.fullmatch(text.strip())
+        if match is None or not 0 < float(match[1]) < 100:
+            raise InputError(f"'{text}' is no quantile; write p50, p90 or p99.9")
+        found.append(round(float(match[1]) / 100, 6))
+    return tuple(dict.fromkeys(found))
+
+
+def header(kind: str, measured: Bench) -> dict[str, Any]:
+    """What all rows of a window have in common, for JSON."""
+    return {
+        "format": kind,
+        "origin": "measured",
+        "confidence": measured.confidence,
+        "streams": measured.streams,
+        "seconds": measured.seconds,
+        "rounds": measured.rounds,
+        "independent_every": measured.stride,
+        "speed_states": [asdict(state) for state in measured.states],
+        "conditions": asdict(measured.conditions),
+        "system": dict(measured.system),
+        "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "hwnas": __version__,
+    }
+
+
+def row_facts(row: BenchRow, measured: Bench, batch: int) -> dict[str, Any]:
+    """What was measured of one model, for JSON."""
+    rate = row.runs_per_s
+    return {
+        "latency_ms": {f"p{100 * q:g}": asdict(each) for q, each in zip(measured.quantiles, row.latency_ms, strict=False)},
+        "samples_per_s": None if rate is None else {key: None if each is None else each * batch for key, each in asdict(rate).items()},
+        "runs": row.runs,
+        "visits": row.visits,
+        "independent_visits": row.independent_visits,
+        "dropped": row.dropped,
+        "doubt": row.doubt,
+        "facts": dict(row.facts),
+    }
+
+
+def _model(model: ModelFile, row: BenchRow, measured: Bench) -> dict[str, Any]:
+    return {
+        "file": model.name,
+        "batch": model.batch,
+        "shapes": {name: list(shape) for name, shape in model.shapes.items()},
+        "model_sha256": model.sha256,
+        "graph_sha256": model.graph_sha256,
+        "opset": dict(model.opset),
+        "nodes": model.nodes,
+        **row_facts(row, measured, model.batch),
+    }
