@@ -41,6 +41,8 @@ from hwnas.table_fill import filled
 from hwnas.table_merge import merged
 from hwnas.verbs.common import existing
 from hwnas.verbs.table import check_table, diff_tables, show_table
+from hwnas.verbs.zoo import best_within, front
+from hwnas.verbs.zoo import load_table as read_zoo
 
 SPACE = "ofa_mini(resolutions=(24,))"
 LONGEST = 2_000  # characters of a sentence that is still one
@@ -238,6 +240,26 @@ def load_accuracy(folder: Path) -> None:
     accuracy_mlp(index(), file=str(folder / "accuracy.safetensors"))(index().space.largest())
 
 
+def load_foreign(folder: Path) -> None:
+    from hwnas.profiling.model_file import read_model
+
+    read_model(folder / "model.onnx")
+
+
+def make_zoo(folder: Path) -> None:
+    conditions = {"device": "localhost", "processor": "p", "runtime": "r", "version": "1", "threads": 1, "regime": "warm", "options": {"a": True}}
+    row = {"name": "net", "source": "torchvision 0", "weights": "W", "accuracy_pct": 70.5, "input_size": 224, "macs": 1e6, "params": 2e6, "versions": {"torch": "2"}}
+    row |= {"latency_ms": {"p50": {"value": 1.5, "low": 1.4, "high": None}}, "error": None, "over_ms": None, "model_sha256": "ab" * 32}
+    top = {"format": "hwnas.zoo/1", "origin": "measured", "date": "2026-11-25T00:00:00Z", "hwnas": "0.1.0", "confidence": 0.95, "system": {}}
+    (folder / "zoo.json").write_text(json.dumps({**top, "conditions": conditions, "rows": [row]}))
+
+
+def load_zoo(folder: Path) -> None:
+    rows = read_zoo(folder / "zoo.json")["rows"]
+    best_within(rows, "p50", 2.0)
+    front(rows, "p50")
+
+
 FORMATS = (
     Format("latency table", (TABLE, ENTRIES, NETWORKS), make_table, load_table, reseal_table),
     Format("filled table", (TABLE, ENTRIES), make_filled, load_filled, reseal_table),
@@ -250,6 +272,8 @@ FORMATS = (
     Format("weights", ("supernet.safetensors",), make_checkpoint, load_checkpoint),
     Format("accuracy predictor", ("accuracy.safetensors",), make_accuracy, load_accuracy),
     Format("ONNX model", ("model.onnx",), make_model, load_model),
+    Format("foreign ONNX model", ("model.onnx",), make_model, load_foreign),
+    Format("table of published networks", ("zoo.json",), make_zoo, load_zoo),
     Format("export", ("manifest.json", "certificate.json", "architecture.json", "model.onnx"), make_export, read_manifest, reseal_export),
 )
 

@@ -12,6 +12,7 @@ import threading
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 import numpy as np
@@ -259,6 +260,85 @@ def test_external_data_is_refused_before_anything_is_opened(agent, tmp_path):
     onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     with pytest.raises(Refused, match="external data files, which are refused"):
         agent.load("external", path.read_bytes())
+
+
+def typed_model(kind, shape=(4,)):
+    """y = x of that type."""
+    values = [helper.make_tensor_value_info(name, kind, shape) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", values[:1], values[1:])
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+
+
+NUMBERS = ("FLOAT", "FLOAT16", "DOUBLE", "BOOL", "INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64")
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_inputs_of_every_type_of_number_are_made(agent, kind):
+    agent.load(f"typed {kind}", typed_model(getattr(TensorProto, kind), ()))
+    assert len(agent.visit([f"typed {kind}"], {f"typed {kind}": Burst(0, 2)})[0].ns) == 2
+
+
+def test_inputs_that_are_no_numbers_are_refused(agent):
+    with pytest.raises(Refused, match=r"input x is tensor\(string\) \[4\]; only tensors of numbers of fixed shape are timed"):
+        agent.load("text", typed_model(TensorProto.STRING))
+
+
+def test_token_ids_are_valid_for_a_table_of_two(agent):
+    """0 and 1 are; a larger one would be out of the table, which is an error of the model."""
+    table = numpy_helper.from_array(np.ones((2, 3), np.float32), "table")
+    x, y = helper.make_tensor_value_info("x", TensorProto.INT64, [1, 500]), helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 500, 3])
+    graph = helper.make_graph([helper.make_node("Gather", ["table", "x"], ["y"])], "g", [x], [y], [table])
+    agent.load("tokens", helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString())
+
+
+def test_loading_tells_how_many_nodes_run_elsewhere(agent):
+    facts = agent.load("facts", conv_model())
+    assert facts == {"provider": "CPUExecutionProvider", "nodes": 1, "nodes_elsewhere": 0, "partitions": 1}
+
+
+def assignment_of(parts, provider="FastExecutionProvider"):
+    """The agent's own function, on what a session of several providers would tell."""
+    namespace = {"__name__": "agent"}
+    exec(compile(agent_source(AGENT), "agent", "exec"), namespace)
+    each = [SimpleNamespace(ep_name=name, get_nodes=lambda n=n: [None] * n) for name, n in parts]
+    return namespace["assignment"](SimpleNamespace(get_provider_graph_assignment_info=lambda: each), provider)
+
+
+@pytest.mark.parametrize(
+    ("parts", "nodes", "elsewhere", "partitions"),
+    [
+        ([("FastExecutionProvider", 30), ("FastExecutionProvider", 23), *[("CPUExecutionProvider", 1)] * 34], 87, 34, 2),  # compiled in two pieces
+        ([("FastExecutionProvider", 1)] * 5, 5, 0, 1),  # node by node, but all of them
+        ([("FastExecutionProvider", 1)] * 5 + [("CPUExecutionProvider", 1)], 6, 1, None),  # node by node: how often it changes is not told
+        ([("CPUExecutionProvider", 1)] * 5, 5, 5, 0),  # it got nothing
+    ],
+)
+def test_partitions_are_the_pieces_that_a_compiling_provider_got(parts, nodes, elsewhere, partitions):
+    facts = assignment_of(parts)
+    assert (facts["nodes"], facts["nodes_elsewhere"], facts.get("partitions")) == (nodes, elsewhere, partitions)
+
+
+def test_several_streams_report_all_their_runs_and_how_long_they_took_together(agent):
+    agent.load("streamed", conv_model())
+    (visit,) = agent.visit(["streamed"], {"streamed": Burst(2, 7, streams=3)})
+    assert len(visit.ns) == 21 and visit.busy_ns >= max(visit.ns) and visit.wall_ns >= visit.busy_ns
+    (alone,) = agent.visit(["streamed"], {"streamed": Burst(2, 7)})
+    assert len(alone.ns) == 7 and alone.busy_ns is None
+
+
+def test_streams_that_cannot_be_are_refused(agent):
+    agent.load("streamed", conv_model())
+    with pytest.raises(MeasurementFailed, match="streams must be a whole number from 1 to 1024"):
+        agent.visit(["streamed"], {"streamed": Burst(0, 1, streams=2000)})
+    with pytest.raises(MeasurementFailed, match="one stream at a time, and a cold start is one run"):
+        agent.visit(["streamed"], {"streamed": Burst(0, 1, cold=True, streams=2)})
+
+
+def test_an_agent_that_knows_nothing_of_streams_is_not_believed(tmp_path):
+    connection, agent = lying_agent(tmp_path, [GOOD_VISIT])
+    with pytest.raises(MeasurementFailed, match=r"cannot run 2 stream\(s\) of 'a' at once"):
+        agent.visit(["a"], {"a": Burst(0, 1, streams=2)})
+    connection.close()
 
 
 def test_an_item_that_was_never_loaded_cannot_be_visited(agent):

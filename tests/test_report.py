@@ -12,7 +12,7 @@ from importlib.resources import files
 
 import pytest
 
-from hwnas.report_data import Comparison, CostBudget, Interval, LayerShare, Measured, Point, Report
+from hwnas.report_data import Comparison, CostBudget, Interval, LayerShare, Measured, Point, PublishedBaseline, PublishedNetwork, Report
 from hwnas.report_html import render_html
 from hwnas.report_plot import Scale
 from hwnas.report_text import render_text
@@ -178,6 +178,43 @@ def test_latencies_get_as_many_digits_as_tell_the_side_of_the_budget():
     assert "upper bound 0.10004 ms" in Page(render_html(nearer)).text and "0.10000 ms" in headline(nearer)
     equal = replace(REPORT, measured=(network(chosen=True, measured_ms=0.0954, upper_bound_ms=0.1),))
     assert "(upper bound 0.100 ms at 99 %), budget 0.100 ms." in headline(equal)
+
+
+PUBLISHED = PublishedNetwork("mobilenet_v3_small", "torchvision 0.29.1", 67.668, 224, 0.0912, 0.09, 0.0934, 0.95, 57e6, 2_542_856, "2026-11-25")
+
+
+@pytest.mark.parametrize(
+    ("baseline", "sentence", "result"),
+    [
+        (
+            PublishedBaseline(12, PUBLISHED, PUBLISHED, "hwnas bench --zoo"),
+            "Best of 12 published networks within 0.100 ms p50: mobilenet_v3_small, 0.0912 ms p50 measured (95 % interval 0.0900 to 0.0934) at 224 pixels, "
+            "67.7 % top-1 as published on ImageNet; it was not trained on this data.",
+            "best within the budget",
+        ),
+        (
+            PublishedBaseline(12, None, replace(PUBLISHED, measured_ms=1.86, low_ms=None), "hwnas bench --zoo"),
+            "None of 12 published networks is within 0.100 ms p50: the fastest, mobilenet_v3_small, takes 1.86 ms p50 measured at 224 pixels.",
+            "fastest, over the budget",
+        ),
+        (
+            PublishedBaseline(0, None, None, "hwnas bench --zoo --device localhost"),
+            "No published network was measured under these conditions, so none is a baseline; measure them with: hwnas bench --zoo --device localhost",
+            None,
+        ),
+        (
+            PublishedBaseline(3, None, None, "hwnas bench --zoo --budget x"),
+            "None of 3 published networks has a p50 under these conditions; measure it with: hwnas bench --zoo --budget x",
+            None,
+        ),
+    ],
+)
+def test_the_best_published_network_within_the_budget_is_named_or_how_to_measure_it(baseline, sentence, result):
+    report = replace(REPORT, published=baseline)
+    page = Page(render_html(report)).text
+    assert sentence in page and sentence in " ".join(terminal(report).split())
+    assert (result is not None and result in page) or (result is None and "published network measured" not in page)
+    assert "published network" not in Page(render_html(REPORT)).text
 
 
 OUTCOMES = [

@@ -85,6 +85,7 @@ found = [f"offers {', '.join(sorted(offered)) or 'none of these processors'}"]
     ),
     Package("scikit-learn", "sklearn", extra="demo", purpose="the images of the demo"),
     Package("optuna", "optuna", extra="optuna", purpose="the searcher nsga2"),
+    Package("timm", "timm", extra="timm", purpose="networks of timm in hwnas bench --zoo"),
     Package("tensorrt", "tensorrt", extra="tensorrt", purpose="the runtime tensorrt"),
     Package("tensorrt-rtx-cu13-bindings", "tensorrt_rtx_bindings", extra="tensorrt-rtx", purpose="the runtime tensorrt_rtx; without a GPU, parser checks"),
 )

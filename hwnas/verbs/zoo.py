@@ -130,7 +130,7 @@ def bench_zoo(
 def best_within(rows: Sequence[Mapping[str, Any]], statistic: str, limit_ms: float) -> Mapping[str, Any] | None:
     """The network of the highest published accuracy whose estimate keeps the limit, the faster one of equals; None where there is none."""
     inside = [row for row in rows if row.get("accuracy_pct") is not None and _latency(row, statistic) <= limit_ms]
-    return max(inside, key=lambda row: (row.get("accuracy_pct"), -_latency(row, statistic)), default=None)
+    return max(inside, key=lambda row: (row["accuracy_pct"], -_latency(row, statistic)), default=None)
 
 
 def baseline(conditions: Conditions, statistic: str, limit_ms: float) -> PublishedBaseline:
@@ -171,8 +171,8 @@ def front(rows: Sequence[Mapping[str, Any]], statistic: str) -> list[Mapping[str
     """Those networks, the fastest first, that no other one beats or equals in published accuracy at the same latency or less."""
     known = [row for row in rows if row.get("accuracy_pct") is not None and _latency(row, statistic) < float("inf")]
     found: list[Mapping[str, Any]] = []
-    for row in sorted(known, key=lambda row: (_latency(row, statistic), -row.get("accuracy_pct"))):
-        if not found or row.get("accuracy_pct") > found[-1]["accuracy_pct"]:
+    for row in sorted(known, key=lambda row: (_latency(row, statistic), -row["accuracy_pct"])):
+        if not found or row["accuracy_pct"] > found[-1]["accuracy_pct"]:
             found.append(row)
     return found
 
