@@ -248,7 +248,8 @@ def load_foreign(folder: Path) -> None:
 
 def make_zoo(folder: Path) -> None:
     conditions = {"device": "localhost", "processor": "p", "runtime": "r", "version": "1", "threads": 1, "regime": "warm", "options": {"a": True}}
-    row = {"name": "net", "source": "torchvision 0", "weights": "W", "accuracy_pct": 70.5, "input_size": 224, "macs": 1e6, "params": 2e6, "versions": {"torch": "2"}}
+    row = {"name": "net", "source": "torchvision 0", "weights": "W", "accuracy_pct": 70.5, "input_size": 224, "macs": 1e6, "params": 2e6}
+    row |= {"versions": {"torch": "2"}}
     row |= {"latency_ms": {"p50": {"value": 1.5, "low": 1.4, "high": None}}, "error": None, "over_ms": None, "model_sha256": "ab" * 32}
     top = {"format": "hwnas.zoo/1", "origin": "measured", "date": "2026-11-25T00:00:00Z", "hwnas": "0.1.0", "confidence": 0.95, "system": {}}
     (folder / "zoo.json").write_text(json.dumps({**top, "conditions": conditions, "rows": [row]}))

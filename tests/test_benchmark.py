@@ -15,7 +15,9 @@ from hwnas.weights import random_weights
 
 def visits_of(latencies_ms, disturbed=(), busy_ms=None):
     return [
-        Visit("m", (int(1e6 * latency),), 50_000, 50_000, 0, 10**9, 10**9, int(i in disturbed), 0, 0, None if busy_ms is None else int(1e6 * busy_ms[i]))
+        Visit(
+            "m", (int(1e6 * latency),), 50_000, 50_000, 0, 10**9, 10**9, int(i in disturbed), 0, 0, busy_ns=None if busy_ms is None else int(1e6 * busy_ms[i])
+        )
         for i, latency in enumerate(latencies_ms)
     ]
 
@@ -120,6 +122,14 @@ def test_several_streams_have_a_rate_and_a_latency_under_load(models):
     assert row.runs_per_s is not None or "another process" in row.doubt
 
 
+def test_a_cold_start_takes_longer_than_a_warm_run(models):
+    found = {regime: measure_bench(models[:1], load_device("localhost"), quantiles=(0.5,), seconds=0.5, regime=regime) for regime in ("warm", "cold-start")}
+    assert "cold start" in found["cold-start"].conditions.regime
+    if all(each.rows[0].latency_ms for each in found.values()):
+        assert found["cold-start"].rows[0].latency_ms[0].value > found["warm"].rows[0].latency_ms[0].value
+    assert found["cold-start"].rows[0].runs == found["cold-start"].rounds, "one run a visit"
+
+
 def test_a_model_that_cannot_be_run_is_left_out_where_that_is_wanted(models):
     found = measure_bench([b"no model", models[0]], load_device("localhost"), quantiles=(0.5,), seconds=0.5, tolerant=True)
     assert set(found.rows) == {1} and "INVALID_PROTOBUF" in found.left_out[0]
@@ -133,7 +143,14 @@ def test_a_model_over_the_limit_is_left_out_before_the_window(models):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"streams": 65}, "--streams"), ({"confidence": 1.0}, "--confidence"), ({"seconds": 0.0}, "--seconds"), ({"quantiles": ()}, "no quantile")],
+    [
+        ({"streams": 65}, "--streams"),
+        ({"streams": 2, "regime": "cold-start"}, "there is no throughput"),
+        ({"regime": "icy"}, "unknown regime"),
+        ({"confidence": 1.0}, "--confidence"),
+        ({"seconds": 0.0}, "--seconds"),
+        ({"quantiles": ()}, "no quantile"),
+    ],
 )
 def test_options_out_of_range_are_refused(models, options, words):
     with pytest.raises(InputError, match=words):

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from hwnas.device import Device
 from hwnas.errors import InputError
 from hwnas.latency_table import Conditions, Fact
-from hwnas.profiling.protocol import TIMING, SpeedState, Timing, Visit, drawn_ms, is_disturbed
+from hwnas.profiling.protocol import TIMING, SpeedState, Timing, Visit, drawn_ms, is_disturbed, timing_of
 from hwnas.profiling.statistics import lower_bound, quantile, stride_of_independence, upper_bound, values_needed
 from hwnas.profiling.window import take_window
 from hwnas.space import FloatArray
@@ -81,6 +81,7 @@ def measure_bench(
     threads: int = 1,
     streams: int = 0,
     seed: int = 0,
+    regime: str = "warm",
     most_ms: float | None = None,
     tolerant: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
@@ -88,12 +89,15 @@ def measure_bench(
     """Latency of each model on a device, all interleaved in one window of `seconds`, or longer where the intervals need more visits.
 
     streams: 0 for one run at a time, else so many at once, whose latency is that under load. most_ms: models whose fastest run takes longer are
-    left out. tolerant: so are those that cannot be run. Raises InputError, RunHeld, MeasurementFailed.
+    left out. tolerant: so are those that cannot be run. regime: its name, or as conditions have it. Raises InputError, RunHeld, MeasurementFailed.
     """
     if not models or not quantiles:
         raise InputError("there is no model to measure, or no quantile to estimate")
     if not 0 <= streams <= MAX_STREAMS:
         raise InputError(f"--streams is {streams}, it must be from 1 to {MAX_STREAMS}")
+    timing = timing_of(regime)
+    if streams and (timing.cold or not timing.network_warmups):
+        raise InputError(f"--streams keep a model warm: there is no throughput in the regime '{regime}'")
     if not 0 < seconds <= MAX_SECONDS:
         raise InputError(f"--seconds is {seconds:g}, it must be above 0 and at most {MAX_SECONDS:,}")
     if not 0.5 <= confidence < 1:
@@ -107,13 +111,14 @@ def measure_bench(
         threads=threads,
         seed=seed,
         rng=rng,
+        timing=timing,
         streams=streams,
         most_ms=most_ms,
         tolerant=tolerant,
         progress=progress,
     )
     rows, stride = summarise(taken.visits, taken.slow, quantiles=quantiles, confidence=confidence, seconds=taken.seconds, rng=rng, facts=taken.facts)
-    conditions = taken.identity.conditions(device.name, threads)
+    conditions = taken.identity.conditions(device.name, threads, timing)
     how = (tuple(quantiles), confidence, streams, taken.seconds, taken.rounds, stride, taken.states)
     return Bench(rows, taken.left_out, *how, conditions, taken.identity.system)
 

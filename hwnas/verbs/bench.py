@@ -33,6 +33,7 @@ def bench(
     quantiles: Sequence[str] = ("p50", "p90"),
     confidence: float = 0.95,
     streams: int = 0,
+    regime: str = "warm",
     seed: int = 0,
     to: Path | None = None,
     progress: Progress = silent,
@@ -40,7 +41,8 @@ def bench(
     """Measure ONNX files interleaved in one window; each quantile with an interval of that confidence, whose unit is the visit.
 
     batch: sizes of the free first dimensions, each file with each of them. shape: `NAME=1x3x224x224` of inputs, `NAME=224` of free dimensions.
-    streams: 0 for one run at a time; else so many at once, and samples per second. to: a JSON file of the result. Raises HwnasError.
+    streams: 0 for one run at a time; else so many at once, and samples per second. regime: warm, steady, first-run,
+    cold-start or sustained. to: a JSON file of the result. Raises HwnasError.
     """
     check_seed(seed)
     if not files:
@@ -63,6 +65,7 @@ def bench(
         seconds=seconds,
         threads=used,
         streams=streams,
+        regime=regime,
         seed=seed,
         progress=progress,
     )

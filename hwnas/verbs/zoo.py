@@ -19,6 +19,7 @@ from hwnas.files import read_json, write_json
 from hwnas.latency_table import Conditions
 from hwnas.profiling.agent import started_agent
 from hwnas.profiling.benchmark import measure_bench
+from hwnas.profiling.protocol import REGIMES, Timing, timing_of
 from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.web_runtime import cache_folder
 from hwnas.registry import create
@@ -42,6 +43,7 @@ def bench_zoo(
     seconds: float = 20.0,
     quantiles: Sequence[str] = (),
     confidence: float = 0.95,
+    regime: str = "warm",
     seed: int = 0,
     to: Path | None = None,
     progress: Progress = silent,
@@ -62,7 +64,7 @@ def bench_zoo(
     chosen = tuple(dict.fromkeys((*chosen, *([limit.quantile] if limit else []))))
     asked = list(dict.fromkeys(names)) or zoo.names()
     about = {name: zoo.published(name) for name in asked}  # refuses unknown names before anything is measured
-    conditions = _conditions(target, used)
+    conditions = _conditions(target, used, timing_of(regime))
     path = table_path(conditions, to)
     table = load_table(path) if path.is_file() else None
     rows = {row["name"]: row for row in table["rows"]} if table and table["confidence"] == confidence else {}
@@ -88,6 +90,7 @@ def bench_zoo(
                 confidence=confidence,
                 seconds=seconds,
                 threads=used,
+                regime=regime,
                 seed=seed,
                 most_ms=most_ms,
                 tolerant=True,
@@ -135,9 +138,10 @@ def best_within(rows: Sequence[Mapping[str, Any]], statistic: str, limit_ms: flo
 
 def baseline(conditions: Conditions, statistic: str, limit_ms: float) -> PublishedBaseline:
     """The published networks that were measured under these conditions, for a report. Raises DamagedFile."""
-    command = shlex.join(
-        ["hwnas", "bench", "--zoo", "--device", conditions.device, "--threads", str(conditions.threads), "--budget", f"<= {limit_ms:.4g}ms {statistic}"]
-    )
+    asked = {"device": conditions.device, "threads": str(conditions.threads), "budget": f"<= {limit_ms:.4g}ms {statistic}"}
+    regime = next((name for name, timing in REGIMES.items() if timing.regime == conditions.regime), "warm")
+    asked |= {} if regime == "warm" else {"regime": regime}
+    command = shlex.join(["hwnas", "bench", "--zoo", *(part for key, value in asked.items() for part in (f"--{key}", value))])
     path = table_path(conditions)
     if not path.is_file():
         return PublishedBaseline(0, None, None, command)
@@ -197,11 +201,11 @@ def _latency(row: Mapping[str, Any], statistic: str) -> float:
     return float("inf") if estimate is None else float(estimate["value"])
 
 
-def _conditions(device: Device, threads: int) -> Conditions:
+def _conditions(device: Device, threads: int, timing: Timing) -> Conditions:
     """As the device's agent tells them, before anything is measured."""
     runtime: Runtime = create("profiling.runtimes", device.runtimes[0])
-    with started_agent(device, runtime, threads=threads, seed=0) as agent:
-        return agent.identity.conditions(device.name, threads)
+    with started_agent(device, runtime, threads=threads, seed=0, timing=timing) as agent:
+        return agent.identity.conditions(device.name, threads, timing)
 
 
 def _is_done(row: Mapping[str, Any] | None, statistics: Sequence[str], versions: Mapping[str, str], most_ms: float | None) -> bool:
