@@ -25,7 +25,7 @@ TEXTS = {
     "SPACE": "ofa_mini",
 }
 #: Words that stand for a file or folder, made anew for each command, and what it is; to be searched, RUN is one that was not searched yet.
-PATHS = {"FILE": "yaml", "FOLDER": "export", "RUN": "run", "TABLE": "table", "TABLE_A": "table", "TABLE_B": "table"}
+PATHS = {"FILE": "yaml", "FOLDER": "export", "MODEL": "model", "RUN": "run", "TABLE": "table", "TABLE_A": "table", "TABLE_B": "table"}
 #: Files and folders that documents name, and what they are; one that a command writes needs no entry.
 NAMES = {
     "224_lookup_table.yaml": "yaml",
@@ -85,6 +85,8 @@ class Reader:
             assert exported[0] == 0, exported
         elif what == "kit":  # of an exported folder: the rest of the folder beside it
             shutil.copytree(self._fixture("demo").folder / "export", path.parent, dirs_exist_ok=True)
+        elif what == "model":
+            shutil.copy(self._fixture("demo").folder / "export" / "model.onnx", path)
         elif what == "trained":
             copied(self._fixture("trained"), path)
         else:

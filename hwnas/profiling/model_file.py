@@ -66,9 +66,16 @@ def read_model(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None, 
     if other := next((_location(tensor) for tensor in _tensors(model.graph) if tensor.data_location == tensor.EXTERNAL), None):
         one = f"python -c \"import onnx; onnx.save(onnx.load('{path.name}'), 'one_file.onnx')\""
         raise InputError(f"{path} keeps weights in another file ({other}), which is not read; write all into one of at most 1 GiB with: {one}")
+    try:
+        return _prepared(path, raw, model, shapes or {}, batch)
+    except (TypeError, UnicodeError):  # texts that are no UTF-8 are bytes, which go with nothing here
+        raise DamagedFile(f"{path} is no ONNX model: one of its names is no text") from None
+
+
+def _prepared(path: Path, raw: bytes, model: ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int | None) -> ModelFile:
     inputs = _inputs(model.graph)
     names = {each.name for each in inputs} | {dim.dim_param for each in inputs for dim in _dims(each) if dim.dim_param}
-    fixed, changed = _fixed(path, inputs, shapes or {}, batch)
+    fixed, changed = _fixed(path, inputs, shapes, batch)
     opset = {each.domain: each.version for each in model.opset_import}
     data = raw if not changed else model.SerializeToString(deterministic=True)
     first = next((shape[0] for shape in fixed.values() if shape), 1)
