@@ -132,6 +132,6 @@ def _of_timm(name: str) -> Published:
     own = name.removeprefix(TIMM)
     if own not in timm.list_models():
         raise UnknownName("network of timm", own, timm.list_models())
-    network = timm.create_model(own, pretrained=False)
+    network: Any = timm.create_model(own, pretrained=False)
     size = network.default_cfg.get("input_size", (3, 224, 224))[-1]
     return Published(name, f"timm {version('timm')}", None, None, int(size), None, float(sum(each.numel() for each in network.parameters())))

@@ -32,6 +32,9 @@ def test_unknown_networks_are_refused():
     if find_spec("timm") is None:
         with pytest.raises(MissingExtra, match=r"pip install 'hwnas\[timm\]'"):
             zoo.published("timm/resnet18")
+    else:
+        about = zoo.published("timm/resnet18")
+        assert (about.params, about.input_size, about.accuracy_pct) == (11_689_512, 224, None), "the same network as torchvision's; timm states no accuracy"
 
 
 def test_a_network_is_the_same_file_every_time_with_its_batch():
