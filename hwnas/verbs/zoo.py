@@ -203,7 +203,7 @@ def _latency(row: Mapping[str, Any], statistic: str) -> float:
 
 def _conditions(device: Device, threads: int, timing: Timing) -> Conditions:
     """As the device's agent tells them, before anything is measured."""
-    runtime: Runtime = create("profiling.runtimes", device.runtimes[0])
+    runtime: Runtime = create("profiling.runtimes", device.runtime())
     with started_agent(device, runtime, threads=threads, seed=0, timing=timing) as agent:
         return agent.identity.conditions(device.name, threads, timing)
 
