@@ -336,7 +336,7 @@ def test_a_model_that_needs_the_cpu_provider_too_is_a_failure_unless_that_is_all
     allowed = replace(device, options={"onnxruntime": OPENVINO | {"fallback": "allowed"}})
     with started_agent(allowed, runtime, threads=1, seed=0) as agent:
         facts = agent.load("foreign", foreign_model())
-        assert (facts["nodes_on_CPUExecutionProvider"], facts["nodes_on_OpenVINOExecutionProvider"]) == (1, 2)
+        assert (facts["provider"], facts["nodes_elsewhere"], facts["nodes"]) == ("OpenVINOExecutionProvider", 1, 3)
         assert agent.identity.options["fallback"] == "allowed"
 
 

@@ -162,7 +162,7 @@ class Item:
         self.model, self.runtime, self.streams = model, runtime, []
         self.on_accelerator = runtime.on_accelerator
         self.session = self.new_session()
-        self.facts = {**runtime.placement(self.session), **assignment(self.session, runtime.provider)}
+        self.facts = assignment(self.session, runtime.provider)
         rng = np.random.default_rng(seed)
         feeds = {}
         for each in self.session.get_inputs():
@@ -305,16 +305,6 @@ class OnnxRuntime:
         if session.get_providers()[0] != self.provider:
             raise Refused(f"ONNX Runtime would run it with {session.get_providers()[0]} in the place of {self.provider}")
         return session
-
-    def placement(self, session):
-        """Of another provider than the CPU's: how many nodes and connected parts of the model each provider runs."""
-        if self.provider == CPU or not hasattr(session, "get_provider_graph_assignment_info"):
-            return {}
-        facts = {}
-        for part in session.get_provider_graph_assignment_info():
-            facts[f"nodes_on_{part.ep_name}"] = facts.get(f"nodes_on_{part.ep_name}", 0) + len(part.get_nodes())
-            facts[f"parts_on_{part.ep_name}"] = facts.get(f"parts_on_{part.ep_name}", 0) + 1
-        return facts
 
     def value(self, array):
         return ort.OrtValue.ortvalue_from_numpy(array, self.memory, self.device_id)
