@@ -7,6 +7,7 @@ weights that differ in sizes alone: that is what lets one supernet hold them all
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 from hwnas.graph import Block, Node
 from hwnas.ops import Add, Conv2d, Flatten, GlobalPool, Linear, Mul, Shape
@@ -26,14 +27,23 @@ def conv_bn_act(shape: Shape, out: int, kernel: int = 3, stride: int = 1, act: s
     return (Node("conv", Conv2d(shape, out=out, kernel=kernel, stride=stride, act=act), ("in0",), eps),)
 
 
-def squeeze_excite(shape: Shape, source: str) -> Block:
-    """Channel gate (Hu et al., 2018) with MobileNetV3's sizes: a quarter of the active width, ReLU, then h-sigmoid."""
+class SqueezeExcite(NamedTuple):
+    """How a channel gate (Hu et al., 2018) is made. The default is MobileNetV3's: a quarter of the gated width, ReLU, h-sigmoid."""
+
+    reduced: int | None = None
+    """Channels between the two convolutions; None for a quarter of the gated width, made divisible."""
+    act: str = "relu"
+    gate: str = "hsigmoid"
+
+
+def squeeze_excite(shape: Shape, source: str, how: SqueezeExcite = SqueezeExcite()) -> Block:  # noqa: B008
+    """The mean of each channel of (n, c, h, w), through two 1x1 convolutions, scales that channel."""
     n, channels, _, _ = shape
-    reduced = make_divisible(channels // 4)
+    reduced = make_divisible(channels // 4) if how.reduced is None else how.reduced
     return (
         Node("se.pool", GlobalPool(shape), (source,)),
-        Node("se.reduce", Conv2d((n, channels, 1, 1), out=reduced, act="relu"), ("se.pool",)),
-        Node("se.expand", Conv2d((n, reduced, 1, 1), out=channels, act="hsigmoid"), ("se.reduce",)),
+        Node("se.reduce", Conv2d((n, channels, 1, 1), out=reduced, act=how.act), ("se.pool",)),
+        Node("se.expand", Conv2d((n, reduced, 1, 1), out=channels, act=how.gate), ("se.reduce",)),
         Node("se.scale", Mul(shape), (source, "se.expand")),
     )
 
@@ -46,7 +56,7 @@ def mbconv(
     expand: int,
     stride: int = 1,
     act: str = "relu",
-    se: bool = False,
+    se: bool | SqueezeExcite = False,
     expand_always: bool = True,
     eps: float = BN_EPSILON,
 ) -> Block:
@@ -60,8 +70,18 @@ def mbconv(
     return inverted_residual(shape, out, kernel, middle, stride=stride, act=act, se=se, shortcut=stride == 1 and channels == out, eps=eps)
 
 
+@cache
 def inverted_residual(
-    shape: Shape, out: int, kernel: int, middle: int | None, *, stride: int, act: str, se: bool, shortcut: bool, eps: float = BN_EPSILON
+    shape: Shape,
+    out: int,
+    kernel: int,
+    middle: int | None,
+    *,
+    stride: int,
+    act: str,
+    se: bool | SqueezeExcite,
+    shortcut: bool,
+    eps: float = BN_EPSILON,
 ) -> Block:
     """`mbconv` with everything said: its middle channels, or None to leave the expansion out, and whether there is a shortcut."""
     n, channels, height, width = shape
@@ -76,7 +96,7 @@ def inverted_residual(
     nodes.append(Node("depthwise", depthwise, (source,), eps))
     source = "depthwise"
     if se:
-        nodes.extend(squeeze_excite(depthwise.output, source))
+        nodes.extend(squeeze_excite(depthwise.output, source, SqueezeExcite() if se is True else se))
         source = "se.scale"
     project = Conv2d(depthwise.output, out=out)
     nodes.append(Node("project", project, (source,), eps))
@@ -86,13 +106,26 @@ def inverted_residual(
 
 
 @cache
-def mobilenet_head(shape: Shape, expand: int, features: int, classes: int, act: str = "hswish", eps: float = BN_EPSILON) -> Block:
-    """MobileNetV3's head: 1x1 convolution, global mean, feature mix without batch norm or bias, classifier."""
+def pooled_head(shape: Shape, features: int, classes: int, act: str = "relu", eps: float = BN_EPSILON) -> Block:
+    """MobileNetV2's head: 1x1 convolution with batch norm, global mean, classifier."""
+    n = shape[0]
+    conv = Conv2d(shape, out=features, act=act)
+    return (
+        Node("conv", conv, ("in0",), eps),
+        Node("pool", GlobalPool(conv.output), ("conv",)),
+        Node("flatten", Flatten((n, features, 1, 1)), ("pool",)),
+        Node("classifier", Linear((n, features), out=classes), ("flatten",)),
+    )
+
+
+@cache
+def mobilenet_head(shape: Shape, expand: int, features: int, classes: int, act: str = "hswish", eps: float = BN_EPSILON, mix_bias: bool = False) -> Block:
+    """MobileNetV3's head: 1x1 convolution, global mean, feature mix without batch norm (in Once-for-All without bias too), classifier."""
     n = shape[0]
     return (
         Node("expand", Conv2d(shape, out=expand, act=act), ("in0",), eps),
         Node("pool", GlobalPool((n, expand, *shape[2:])), ("expand",)),
-        Node("mix", Conv2d((n, expand, 1, 1), out=features, bias=False, act=act), ("pool",)),
+        Node("mix", Conv2d((n, expand, 1, 1), out=features, bias=mix_bias, act=act), ("pool",)),
         Node("flatten", Flatten((n, features, 1, 1)), ("mix",)),
         Node("classifier", Linear((n, features), out=classes), ("flatten",)),
     )

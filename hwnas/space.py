@@ -45,6 +45,15 @@ class Layer:
     after: tuple[str, ...] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What `source` says that an architecture costs, as rounded there; None where it says nothing."""
+
+    source: str
+    macs: float | None = None
+    params: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class SearchSpace:
     """Choices and layers. Populations are `codes`, int16 (n, choices), stored column-major; a code is an index into values."""
@@ -54,12 +63,16 @@ class SearchSpace:
     layers: Sequence[Layer]
     references: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     """Architectures of the literature that are points of this space: name -> values by choice name."""
+    published: Mapping[str, Published] = field(default_factory=dict)
+    """Name of a reference -> the figures published of it, to compare with."""
 
     def __post_init__(self) -> None:
         if len(self.column) != len(self.choices):
             raise InputError(f"{self.name}: two choices share a name")
         if len({layer.name for layer in self.layers}) != len(self.layers):
             raise InputError(f"{self.name}: two layers share a name")
+        if unknown := sorted(set(self.published) - set(self.references)):
+            raise InputError(f"{self.name}: figures are published of {unknown[0]}, which is none of the references")
         for layer in self.layers:
             for choice in layer.reads:
                 if self.choices[self.column.get(choice.name, 0)] != choice:

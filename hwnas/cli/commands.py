@@ -117,6 +117,11 @@ def space_show(
     if facts["memory"]:
         ends = f"{cost('memory', facts['memory']['min'])} to {cost('memory', facts['memory']['max'])}"
         typer.echo(f"peak memory {ends} of activations{at} ({facts['precision']}, batch {facts['batch']})")
+    if facts["references"]:
+        columns = {"reference": "left", "MACs": "right", "published": "right", "by": "right", "parameters": "right", "published ": "right", "by ": "right"}
+        show.table("", columns, [show.reference_row(each) for each in facts["references"]])
+        for source in dict.fromkeys(each["source"] for each in facts["references"] if each["source"]):
+            typer.echo(f"published in {source}")
     if found := facts.get("feasibility"):
         for each in found["budgets"]:
             typer.echo(budget_line(each))

@@ -34,6 +34,15 @@ def table(title: str, columns: Mapping[str, str], rows: list[list[str]]) -> None
     console.print(made)
 
 
+def reference_row(found: Mapping[str, Any]) -> list[str]:
+    """An architecture of the literature: name, and of MACs and parameters what it costs, what was published and by how much that differs."""
+    row = [found["name"]]
+    for cost in ("macs", "params"):
+        here, there, by = found[cost], found[f"{cost}_published"], found[f"{cost}_difference_pct"]
+        row += [f"{here / 1e6:.4g} M", *(["", ""] if there is None else [f"{there / 1e6:.4g} M", f"{by:+.1f} %"])]
+    return row
+
+
 def device_rows(found: Mapping[str, Any]) -> list[list[str]]:
     """(what, found) of a device's check."""
     system, before = found["system"], found["before"]

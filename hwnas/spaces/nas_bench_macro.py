@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from hwnas.blocks import conv_bn_act, mbconv
+from hwnas.blocks import conv_bn_act, mbconv, pooled_head
 from hwnas.graph import IDENTITY, Block, Node
-from hwnas.ops import Flatten, GlobalPool, Linear
 from hwnas.space import Choice, Layer, SearchSpace
 
 #: out channels and number of blocks of each stage; the first block of a stage halves the resolution
@@ -28,7 +27,7 @@ def nas_bench_macro(resolution: int = 32, classes: int = 10, channels: int = 3, 
             choices.append(operation)
             layers.append(Layer(operation.name, (operation,), partial(_block, (batch, width, side, side), out, 2 if b == 0 else 1)))
             width, side = out, -(-side // 2) if b == 0 else side
-    layers.append(Layer("head", (), partial(_head, (batch, width, side, side), classes)))
+    layers.append(Layer("head", (), partial(pooled_head, (batch, width, side, side), 1280, classes)))
     return SearchSpace("nas_bench_macro", choices, layers)
 
 
@@ -38,11 +37,3 @@ def _block(shape: tuple[int, ...], out: int, stride: int, operation: str) -> Blo
     if parameters is not None:
         return mbconv(shape, out, parameters[1], parameters[0], stride=stride)
     return IDENTITY if stride == 1 else tuple(Node("shortcut", node.op, node.inputs, node.norm) for node in conv_bn_act(shape, out, 1, stride, "none"))
-
-
-def _head(shape: tuple[int, ...], classes: int) -> Block:
-    conv = conv_bn_act(shape, 1280, 1)
-    pool = GlobalPool(conv[-1].op.output)
-    flatten = Flatten(pool.output)
-    classifier = Linear(flatten.output, out=classes)
-    return (*conv, Node("pool", pool, ("conv",)), Node("flatten", flatten, ("pool",)), Node("classifier", classifier, ("flatten",)))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
+from hwnas.blocks import mobilenet_head
 from hwnas.space import SearchSpace
-from hwnas.spaces.ofa_mobilenet_v3 import elastic_mobilenet
+from hwnas.spaces._mobile import Images, Stage, elastic_mobilenet, mobile_stem
 
-#: out channels, stride of the first block, activation, squeeze-and-excite
+DEPTHS = (1, 2, 3)
 STAGES = (
-    (8, 2, "relu", False),
-    (16, 2, "hswish", False),
-    (32, 2, "hswish", True),
+    Stage(8, 2, "relu", False, DEPTHS),
+    Stage(16, 2, "hswish", False, DEPTHS),
+    Stage(32, 2, "hswish", True, DEPTHS),
 )
 
 
@@ -22,14 +24,11 @@ def ofa_mini(resolutions: Sequence[int] = (32, 40, 48), classes: int = 10, chann
     """
     return elastic_mobilenet(
         "ofa_mini",
-        stem=8,
+        Images.checked("ofa_mini", resolutions, classes, channels, batch),
+        stem=partial(mobile_stem, width=8, out=8, act="hswish", first_act="relu"),
+        width=8,
         stages=STAGES,
-        head=(96, 128),
+        head=partial(mobilenet_head, expand=96, features=128, classes=classes),
         kernels=(3, 5),
         expand_ratios=(2, 3, 4),
-        depths=(1, 2, 3),
-        resolutions=resolutions,
-        classes=classes,
-        channels=channels,
-        batch=batch,
     )

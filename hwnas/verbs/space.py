@@ -36,7 +36,8 @@ def show_space(
 
     `encodings`: choices of skipped layers collapsed, resolution excluded. `subnets`: distinct networks, all resolutions. `macs`,
     `params` and `memory` (peak of the activations in bytes; null where layers form no chain): least and greatest at the largest
-    resolution. With budgets, `feasibility`: each budget with its reach and share of the space, the share within all, and a
+    resolution. `references`: architectures of the literature, each with its `architecture`, `macs` and `params`, what was published of them, the
+    difference in per cent and the `source`. With budgets, `feasibility`: each budget with its reach and share of the space, the share within all, and a
     `witness`, an architecture that keeps all of them, also `in_words`. latency: `<= 12ms p50`, predicted from `table`; the others: `<= 300M`,
     `<= 4M`, `<= 512kB`; or a share of the largest subnet, `<= 60%`. precision, batch: what it is deployed in, by default the table's,
     else float32 for one image: memory depends on it, MACs are those of one image.
@@ -71,9 +72,21 @@ def show_space(
         "subnets_exact": subnets.exact,
         "resolution": space.choices[space.column["resolution"]].values[-1] if hold else None,
         **{cost: _range(metric, hold) for cost, metric in costs.items()},
-        "references": sorted(space.references),
+        "references": [_reference(space, name, costs) for name in space.references],
         **({"feasibility": _feasibility(index, budgets)} if budgets else {}),
     }
+
+
+def _reference(space: SearchSpace, name: str, costs: Mapping[str, Metric]) -> dict[str, Any]:
+    """An architecture of the literature: what it costs here, what was published, and by how much the two differ."""
+    values, published = space.references[name], space.published.get(name)
+    facts: dict[str, Any] = {"name": name, "architecture": dict(values), "source": None if published is None else published.source}
+    for cost in ("macs", "params"):
+        here, there = int(costs[cost](space.encode(values))[0]), getattr(published, cost, None)
+        facts[cost] = here
+        facts[f"{cost}_published"] = there
+        facts[f"{cost}_difference_pct"] = None if there is None else 100 * (here / there - 1)
+    return facts
 
 
 def _range(metric: Metric, hold: Mapping[str, int]) -> dict[str, int] | None:
