@@ -26,7 +26,7 @@ def shapes(graph: Graph) -> dict[str, Shape]:
 
 
 #: Mean square of an activation's output for a standard normal input.
-_ENERGY = {"none": 1.0, "relu": 0.5, "relu6": 0.5, "hswish": 0.33, "hsigmoid": 0.28}
+_ENERGY = {"none": 1.0, "relu": 0.5, "relu6": 0.5, "hswish": 0.33, "hsigmoid": 0.28, "swish": 0.36, "sigmoid": 0.29}
 #: Mean square after a batch norm whose scale and relative variance are uniform in 0.5 to 1.5: E[scale^2] E[1 / variance] + shifts.
 _NORMED = 1.21
 
@@ -53,7 +53,7 @@ def random_weights(graph: Graph, rng: np.random.Generator) -> dict[str, Array]:
                 array = rng.normal(0, 0.1, shape) * (spread if name == "norm.mean" else 1)
             weights[f"{each.name}.{name}"] = array.astype(np.float32)
         act = getattr(each.op, "act", "none")
-        energy[each.name] = _ENERGY[act] * (_NORMED if each.node.norm is not None else 1 if act == "hsigmoid" else spread**2)
+        energy[each.name] = _ENERGY[act] * (_NORMED if each.node.norm is not None else 1 if act in ("hsigmoid", "sigmoid") else spread**2)
     return weights
 
 

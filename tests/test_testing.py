@@ -147,7 +147,7 @@ def test_an_operator_kind_without_a_case_is_named(monkeypatch):
 def test_each_kind_of_operator_is_checked_by_cases_of_that_kind():
     for kind, cases in testing._CASES.items():
         assert all(kind in {node.op.kind for node in block} for block in cases())
-    assert {node.op.act for block in testing._CASES["conv2d"]() for node in block} == {"none", "relu", "relu6", "hswish", "hsigmoid"}
+    assert {node.op.act for block in testing._CASES["conv2d"]() for node in block} == {"none", "relu", "relu6", "hswish", "hsigmoid", "swish", "sigmoid"}
 
 
 def test_joins_of_several_layers_pass_the_check():

@@ -126,4 +126,6 @@ ACTIVATION: dict[str, Callable[[Doubles], Doubles]] = {
     "relu6": lambda x: np.clip(x, 0, 6),
     "hsigmoid": lambda x: np.clip(x + 3, 0, 6) / 6,
     "hswish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
+    "sigmoid": lambda x: (1 + np.tanh(x / 2)) / 2,  # the logistic function, without overflow
+    "swish": lambda x: x * (1 + np.tanh(x / 2)) / 2,
 }

@@ -207,7 +207,7 @@ class _Writer:
             self.known[each.name, "float32"] = self._computed(each, inputs, "float32")
             return
         act = getattr(each.op, "act", "none")
-        if act in ("hswish", "hsigmoid"):
+        if act in ("hswish", "hsigmoid", "swish", "sigmoid"):
             linear = f"{each.name}.linear"
             self.nodes += EMITTERS[type(each.op)](each.op, each.name, inputs, linear)
             self._quantize(linear, linear, "uint8")
@@ -240,6 +240,10 @@ class _Writer:
         return linear if act == "none" else self._activated(act, each.name, linear, kind)
 
     def _activated(self, act: str, name: str, linear: str, kind: str) -> str:
+        if act == "swish":  # no operator of its own before opset 24
+            self.nodes.append(helper.make_node("Sigmoid", [linear], [f"{name}.gate"], f"{name}.sigmoid"))
+            self.nodes.append(helper.make_node("Mul", [linear, f"{name}.gate"], [name], f"{name}.swish"))
+            return name
         operator, bounds, settings = _ACTIVATIONS[act]
         limits = []
         for bound, value in bounds.items():
@@ -375,4 +379,5 @@ _ACTIVATIONS: dict[str, tuple[str, dict[str, float], dict[str, Any]]] = {
     "relu6": ("Clip", {"min": 0, "max": 6}, {}),
     "hswish": ("HardSwish", {}, {}),
     "hsigmoid": ("HardSigmoid", {}, {"alpha": 1 / 6, "beta": 0.5}),
+    "sigmoid": ("Sigmoid", {}, {}),
 }

@@ -28,6 +28,8 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu6": F.relu6,
     "hswish": F.hardswish,
     "hsigmoid": F.hardsigmoid,
+    "swish": F.silu,
+    "sigmoid": th.sigmoid,
 }
 
 

@@ -14,7 +14,7 @@ Shape: TypeAlias = tuple[int, ...]
 #: the dot products of CPUs, or signed and symmetric, which is all that TensorRT takes.
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8_u8s8": 1, "int8_s8s8": 1}
 DTYPES = tuple(ITEM_BYTES)
-ACTIVATIONS = ("none", "relu", "relu6", "hswish", "hsigmoid")
+ACTIVATIONS = ("none", "relu", "relu6", "hswish", "hsigmoid", "swish", "sigmoid")
 
 
 def attribute(short: str, default: Any = MISSING) -> Any:

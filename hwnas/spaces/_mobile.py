@@ -31,14 +31,17 @@ class Images:
             raise InputError(f"{name}: resolutions must be distinct, ascending and at least 8, got {tuple(resolutions)}")
         return cls(batch, channels, classes, Choice("resolution", tuple(resolutions)))
 
-    def layer(self, name: str, channels: int, reduction: int, build: Callable[..., Block], *reads: Choice) -> Layer:
-        """A layer that reads the resolution and `reads`: build(shape, *values), with the shape of its input at 1 / reduction of the resolution."""
+    def layer(self, name: str, channels: int | Callable[..., int], reduction: int, build: Callable[..., Block], *reads: Choice) -> Layer:
+        """A layer that reads the resolution and `reads`: build(shape, *values), with the shape of its input at 1 / reduction of the resolution.
+
+        channels: of the input, or a function of the values that gives them.
+        """
         return Layer(name, (self.resolution, *reads), partial(_at, self.batch, channels, reduction, build))
 
 
-def _at(batch: int, channels: int, reduction: int, build: Callable[..., Block], resolution: int, *values: object) -> Block:
+def _at(batch: int, channels: int | Callable[..., int], reduction: int, build: Callable[..., Block], resolution: int, *values: object) -> Block:
     side = -(-resolution // reduction)  # every stride-2 layer rounds up, and so does the whole
-    return build((batch, channels, side, side), *values)
+    return build((batch, channels if isinstance(channels, int) else channels(*values), side, side), *values)
 
 
 @dataclass(frozen=True, slots=True)
