@@ -96,7 +96,7 @@ def inverted_residual(
     nodes.append(Node("depthwise", depthwise, (source,), eps))
     source = "depthwise"
     if se:
-        nodes.extend(squeeze_excite(depthwise.output, source, SqueezeExcite() if se is True else se))
+        nodes.extend(squeeze_excite(depthwise.output, source, se if isinstance(se, SqueezeExcite) else SqueezeExcite()))
         source = "se.scale"
     project = Conv2d(depthwise.output, out=out)
     nodes.append(Node("project", project, (source,), eps))
