@@ -31,6 +31,8 @@ from hwnas.weights import random_weights
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: tests of Ctrl-C need it to be heard
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # and shells that are to hear that their link was lost
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # Tests hold several agents at once, and so may test runs side by side; those of the lease name one of their own.
 os.environ["HWNAS_LEASE"] = ""
 os.environ["HWNAS_DEVICES"] = os.devnull  # whoever runs the tests may have devices of their own

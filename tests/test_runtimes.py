@@ -42,7 +42,8 @@ def agent_module():
     import torch_agent
 
     sys.path.remove(folder)
-    return torch_agent
+    yield torch_agent
+    torch_agent.torch.set_flush_denormal(False)  # an agent sets it for its process, and here that is everybody's
 
 
 @pytest.fixture

@@ -177,6 +177,8 @@ ACTIVATIONS = {
     "relu6": (F.relu6, {"inplace": True}),
     "hswish": (F.hardswish, {"inplace": True}),
     "hsigmoid": (F.hardsigmoid, {"inplace": True}),
+    "swish": (F.silu, {"inplace": True}),
+    "sigmoid": (torch.sigmoid, {}),
 }
 
 
