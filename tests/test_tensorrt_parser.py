@@ -48,7 +48,7 @@ def test_the_ends_of_every_shipped_space_can_be_read(name):
     found = check_tensorrt(name, build=False)
     assert found["passed"] and [each["name"] for each in found["models"]] == [f"{end} subnet of {name}" for end in ("smallest", "largest")]
     smallest, largest = (each["layers"] for each in found["models"])
-    assert 0 < smallest < largest
+    assert 0 < smallest <= largest  # spaces of widths alone have as many layers at both ends
 
 
 @needs_rtx
