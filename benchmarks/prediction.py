@@ -1,6 +1,6 @@
 """Does the table of this machine predict whole networks that nobody measured? And how long does it take to make one?
 
-    python benchmarks/prediction.py [--space "ofa_mobilenet_v3(resolutions=(128,160,192,224))"] [--unseen 200] [--networks 40] [--visits 16] [--json]
+    python benchmarks/prediction.py [--device NAME] [--runtime NAME] [--space "ofa_mobilenet_v3(resolutions=(128,160,192,224))"] [--again]
 
 The space is profiled as `hwnas profile` does, then `--unseen` uniform random networks, as many at each resolution, are measured in the same
 regime: one visit of each per pass, in random order. Truth is the median run over undisturbed visits. Side by side, of the same networks:
@@ -34,7 +34,7 @@ from hwnas.predictors.lookup import lookup
 from hwnas.profiling.agent import started_agent
 from hwnas.profiling.protocol import TIMING, Visit, is_disturbed
 from hwnas.profiling.record import FILE, Record
-from hwnas.profiling.session import profile
+from hwnas.profiling.session import Progress, profile
 from hwnas.quality import quality
 from hwnas.space import Codes, FloatArray
 from hwnas.store import Store
@@ -52,25 +52,25 @@ def unseen_networks(index: BlockIndex, n: int, rng: np.random.Generator) -> Code
     return codes
 
 
-def measured_ms(index: BlockIndex, codes: Codes, device: str, passes: int, rng: np.random.Generator) -> FloatArray:
+def measured_ms(index: BlockIndex, codes: Codes, given: argparse.Namespace, rng: np.random.Generator) -> FloatArray:
     """(n,): the median over all runs of undisturbed visits, in ms; NaN where every visit was disturbed."""
-    target = load_device(device)
-    runtime = registry.create("profiling.runtimes", target.runtimes[0])
+    target = load_device(given.device)
+    runtime = registry.create("profiling.runtimes", target.runtime(given.runtime))
     names = [f"u{i}" for i in range(len(codes))]
     visits: dict[str, list[Visit]] = {name: [] for name in names}
-    with started_agent(target, runtime, threads=1, seed=1) as agent:
+    with started_agent(target, runtime, threads=target.threads, seed=1) as agent:
         for i, code in enumerate(codes):
             graph = index.space.lower(code)
             agent.load(names[i], runtime.build(graph, random_weights(graph, np.random.default_rng([9, i]))))
         bursts = dict.fromkeys(names, TIMING.network_burst)
-        for number in range(passes):
+        for number in range(given.passes):
             order = [names[i] for i in rng.permutation(len(names))]
             for start in range(0, len(order), BATCH):
                 for visit in agent.visit(order[start : start + BATCH], bursts, expected_s=20.0):
                     if isinstance(visit, str):
                         sys.exit(f"a network failed while it was measured: {visit}")
                     visits[visit.item].append(visit)
-            print(f"unseen networks: pass {number + 1} of {passes}", file=sys.stderr)
+            print(f"unseen networks: pass {number + 1} of {given.passes}", file=sys.stderr)
     kept = [[ns for visit in own if not is_disturbed(visit) for ns in visit.ns] for own in visits.values()]
     return np.array([np.median(each) / 1e6 if each else np.nan for each in kept])
 
@@ -82,10 +82,16 @@ def kernels_s(folder: Path) -> float:
     return sum(float(np.mean(visit.ns)) * (record.bursts[visit.item].burst.warmups + len(visit.ns)) for visit in record.visits) / 1e9
 
 
+def _profiled(index: BlockIndex, folder: Path, given: argparse.Namespace, seed: int, progress: Progress | None = None) -> LatencyTable:
+    device = load_device(given.device)
+    options = {"runtime": given.runtime, "threads": device.threads, "visits": given.visits, "networks": given.networks}
+    return profile(index, device, folder, **options, seed=seed, progress=progress)
+
+
 def repeated(index: BlockIndex, first: LatencyTable, given: argparse.Namespace) -> dict[str, float]:
     """How much a second table of the same device differs: largest and mean difference of 40 predictions, median and 90th percentile of rows."""
     with tempfile.TemporaryDirectory() as folder:
-        second = profile(index, load_device(given.device), Path(folder), visits=given.visits, networks=given.networks, seed=given.seed + 1)
+        second = _profiled(index, Path(folder), given, given.seed + 1)
     codes = unseen_networks(index, 40, np.random.default_rng([given.seed, 78]))
     predicted = np.abs(calibrated(second, index)(codes) / calibrated(first, index)(codes) - 1)
     both = [(first.entries[text], second.entries[text]) for text in first.entries if text in second.entries]
@@ -104,21 +110,13 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.table or Path(temporary) / "table"
         started = time.monotonic()
-        table: LatencyTable = profile(
-            index,
-            load_device(given.device),
-            folder,
-            visits=given.visits,
-            networks=given.networks,
-            seed=given.seed,
-            progress=lambda stage, done, total: stages.setdefault(stage, time.monotonic() - started),
-        )
+        table = _profiled(index, folder, given, given.seed, lambda stage, done, total: stages.setdefault(stage, time.monotonic() - started))
         ended = time.monotonic() - started
         kernels = kernels_s(folder) if (folder / FILE).exists() else float("nan")
     again = repeated(index, table, given) if given.again else None
     rng = np.random.default_rng([given.seed, 77])
     codes = unseen_networks(index, given.unseen, rng)
-    truth = measured_ms(index, codes, given.device, given.passes, rng)
+    truth = measured_ms(index, codes, given, rng)
     known = ~np.isnan(truth)
     codes, truth = np.asfortranarray(codes[known]), truth[known]
     groups = codes[:, index.space.column["resolution"]].tolist()
@@ -154,6 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", default="ofa_mobilenet_v3(resolutions=(128,160,192,224))")
     parser.add_argument("--device", default="localhost")
+    parser.add_argument("--runtime", default="", help="one of the device's, by default its first")
     parser.add_argument("--unseen", type=int, default=200)
     parser.add_argument("--passes", type=int, default=12, help="visits of each unseen network")
     parser.add_argument("--networks", type=int, default=40)

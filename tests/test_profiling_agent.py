@@ -18,28 +18,21 @@ from uuid import uuid4
 import numpy as np
 import onnx
 import pytest
+from agent_models import conv_model
 from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.data import shipped
 from hwnas.device import core_text, load_device
 from hwnas.errors import DamagedFile, InputError, MeasurementFailed
-from hwnas.graph import Graph, Node
-from hwnas.ops import Conv2d
 from hwnas.profiling.agent import Agent, Burst, Refused, started_agent
 from hwnas.profiling.protocol import TIMING, is_disturbed
 from hwnas.profiling.runtimes.onnxruntime import onnxruntime
 from hwnas.profiling.transport import agent_source
 from hwnas.profiling.transports.local import local
-from hwnas.weights import random_weights
 
 LOCALHOST = load_device("localhost")
 AGENT = shipped("devices") / "agents" / "onnxruntime_agent.py"
 HELLO = {"op": "hello", "contract": 2, "threads": 1, "seed": 0}
-
-
-def conv_model(out=4):
-    graph = Graph.of_block((Node("conv", Conv2d((1, 3, 8, 8), out=out, kernel=3), ("in0",)),))
-    return onnxruntime().build(graph, random_weights(graph, np.random.default_rng(0)))
 
 
 def model_of(node, shape, initializers=()):

@@ -14,18 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
-import numpy as np
 import pytest
 import sshd as servers
+from agent_models import conv_model, greeted, recorded
 
 from hwnas.data import shipped
 from hwnas.errors import ConnectionLost, InputError, MeasurementFailed, RunHeld
-from hwnas.graph import Graph, Node
 from hwnas.index import BlockIndex
 from hwnas.latency_table import Failure, LatencyTable
-from hwnas.ops import Conv2d
-from hwnas.profiling.agent import Burst, started_agent
-from hwnas.profiling.record import FILE, Record
+from hwnas.profiling.agent import started_agent
 from hwnas.profiling.runtimes.onnxruntime import onnxruntime
 from hwnas.profiling.session import profile
 from hwnas.profiling.transport import agent_source
@@ -33,8 +30,6 @@ from hwnas.profiling.transports import ssh as module
 from hwnas.profiling.transports.ssh import Target, ssh
 from hwnas.profiling.window import measure_window
 from hwnas.spaces.ofa_mini import ofa_mini
-from hwnas.store import Store
-from hwnas.weights import random_weights
 
 AGENT = shipped("devices") / "agents" / "onnxruntime_agent.py"
 HELLO = {"op": "hello", "contract": 2, "threads": 1, "seed": 0}
@@ -60,25 +55,6 @@ def quiet_login(request, monkeypatch):
 @pytest.fixture(scope="module")
 def index():
     return BlockIndex(ofa_mini(resolutions=(24,)))
-
-
-def recorded(folder: Path):
-    with Store(folder / FILE, write=False) as store:
-        return Record(store)
-
-
-def conv_model(out=4):
-    graph = Graph.of_block((Node("conv", Conv2d((1, 3, 8, 8), out=out, kernel=3), ("in0",)),))
-    return onnxruntime().build(graph, random_weights(graph, np.random.default_rng(0)))
-
-
-def greeted(device):
-    """What the agent over there says of itself, after one visit."""
-    with started_agent(device, onnxruntime(), threads=1, seed=0) as agent:
-        agent.load("a", conv_model())
-        (visit,) = agent.visit(["a"], {"a": Burst(1, 3)})
-        assert len(visit.ns) == 3
-        return agent.identity
 
 
 def failure(device):

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from hwnas.device import Device
 from hwnas.errors import InputError
 from hwnas.latency_table import Conditions, Fact
-from hwnas.profiling.protocol import TIMING, SpeedState, Timing, Visit, drawn_ms, is_disturbed, timing_of
-from hwnas.profiling.statistics import lower_bound, quantile, stride_of_independence, upper_bound, values_needed
-from hwnas.profiling.window import take_window
+from hwnas.profiling.protocol import TIMING, SpeedState, Timing, Visit, drawn_ms, timing_of
+from hwnas.profiling.statistics import lower_bound, quantile, upper_bound, values_needed
+from hwnas.profiling.window import independent_rounds, sift, take_window
 from hwnas.space import FloatArray
 
 MAX_STREAMS = 64
@@ -117,7 +117,15 @@ def measure_bench(
         tolerant=tolerant,
         progress=progress,
     )
-    rows, stride = summarise(taken.visits, taken.slow, quantiles=quantiles, confidence=confidence, seconds=taken.seconds, rng=rng, facts=taken.facts)
+    rows, stride = summarise(
+        *(taken.visits, taken.slow),
+        quantiles=quantiles,
+        confidence=confidence,
+        seconds=taken.seconds,
+        rng=rng,
+        facts=taken.facts,
+        timing=timing,
+    )
     conditions = taken.identity.conditions(device.name, threads, timing)
     how = (tuple(quantiles), confidence, streams, taken.seconds, taken.rounds, stride, taken.states)
     return Bench(rows, taken.left_out, *how, conditions, taken.identity.system)
@@ -147,21 +155,12 @@ def summarise(
     timing: Timing = TIMING,
 ) -> tuple[dict[int, BenchRow], int]:
     """A row of each model, and every how many rounds the device's state is forgotten. visits: of each model, one a round; slow (rounds,)."""
-    stride = stride_of_independence(slow) if len(slow) else 1
-    chosen = np.arange(len(slow)) % stride == rng.integers(stride)
+    stride, chosen = independent_rounds(slow, rng) if len(slow) else (1, slow)
     needed = visits_needed(quantiles, confidence)
     rows = {}
     for number, own in visits.items():
-        kept = np.array([not is_disturbed(visit, timing) for visit in own])
-        dropped = int((~kept).sum())
-        values = drawn_ms(own, rng)
-        independent = kept & chosen
-        doubt = ""
-        if dropped > timing.most_dropped * len(own):
-            doubt = f"another process ran during {100 * dropped / len(own):.0f} % of the visits: measure on a quieter machine"
-        elif (n := int(independent.sum())) < needed:
-            longer_s = 1.25 * seconds * needed / max(1, n)
-            doubt = f"the device kept its speed so long that only {n} visits are independent, {needed} are needed: try {longer_s:.0f} s"
+        sifted, values = sift(own, chosen, needed, seconds, timing), drawn_ms(own, rng)
+        kept, independent = sifted.kept, sifted.independent
         latency = tuple(estimate(values[kept], values[independent], q, confidence) for q in quantiles) if kept.any() else ()
         rate = None
         if kept.any() and own[0].busy_ns is not None:
@@ -169,5 +168,5 @@ def summarise(
             rate = estimate(rates[kept], rates[independent], 0.5, confidence)
         n_runs = sum(len(visit.ns) for visit in own)
         known = (facts or {}).get(number, {})
-        rows[number] = BenchRow(latency, rate, n_runs, int(kept.sum()), int(independent.sum()), dropped, doubt, known)
+        rows[number] = BenchRow(latency, rate, n_runs, int(kept.sum()), int(independent.sum()), int((~kept).sum()), sifted.doubt, known)
     return rows, stride

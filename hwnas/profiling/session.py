@@ -129,22 +129,23 @@ def profile(
     supervised = SupervisedAgent(
         lambda: started_agent(device, made, threads=threads, seed=seed, timing=timing), lambda item: everything.model(item, made, seed)
     )
-    with Store(folder / FILE) as store, supervised as agent, _deferred_interrupt() as interrupted:
-        record = Record(store)
-        limit = TimeLimit(record, budget_minutes, begun_s=begun_s)
-        check = limit.checking(interrupted)
-        _try_precision(agent, made, plan, device)  # before the folder is bound to it
-        record.bind(asked | agent.identity.facts)
-        items = _Items(plan, record.chosen)
-        with suppress(OutOfTime):
-            if budget_minutes is not None and record.chosen is None:
-                record.choose(_choose(agent, made, plan, record, seed, limit, report, check))
-                items = _Items(plan, record.chosen)
-            _load(agent, made, items, record, seed, report, check)
-            agent.heat()
-            _pilot(agent, items, record, check)
-            _measure(agent, items, record, seed, report, check)
-        _tabulate(items, record, agent.identity, asked, seed).save(folder)
+    with supervised as agent, _deferred_interrupt() as interrupted:
+        _try_precision(agent, made, plan, device)
+        with Store(folder / FILE) as store:  # only now: what cannot be begun leaves no folder
+            record = Record(store)
+            limit = TimeLimit(record, budget_minutes, begun_s=begun_s)
+            check = limit.checking(interrupted)
+            record.bind(asked | agent.identity.facts)
+            items = _Items(plan, record.chosen)
+            with suppress(OutOfTime):
+                if budget_minutes is not None and record.chosen is None:
+                    record.choose(_choose(agent, made, plan, record, seed, limit, report, check))
+                    items = _Items(plan, record.chosen)
+                _load(agent, made, items, record, seed, report, check)
+                agent.heat()
+                _pilot(agent, items, record, check)
+                _measure(agent, items, record, seed, report, check)
+            _tabulate(items, record, agent.identity, asked, seed).save(folder)
     return LatencyTable.load(folder)
 
 

@@ -188,7 +188,8 @@ def take_window(
                     runs = int(np.clip(ceil(_STREAMS_BURST_NS / np.median(probe.ns)), timing.network_runs, _STREAMS_MOST_RUNS))
                     bursts[f"m{i}"] = Burst(2, runs, streams=streams)
         names = [f"m{i}" for i in facts if i not in left_out]
-        rounds, length, anchors = 0, 0.0, [1]
+        rounds, length = 0, 0.0
+        anchors: list[int] = []
         taken: list[list[Visit]] = []
         if names:
             agent.heat()
@@ -198,7 +199,7 @@ def take_window(
         identity = agent.identity
     slow = is_slow([np.median([visit.anchor_ns for visit in visits]) for visits in taken]) if taken else np.zeros(0, bool)
     visits = {int(name[1:]): column for name, column in zip(names, zip(*taken, strict=True), strict=False)}
-    return Taken(visits, {i: facts[i] for i in visits}, left_out, slow, speed_states(anchors), rounds, length, identity)
+    return Taken(visits, {i: facts[i] for i in visits}, left_out, slow, speed_states(anchors) if anchors else (), rounds, length, identity)
 
 
 def verdict(row: WindowRow, limit_ms: float) -> Verdict:
@@ -220,6 +221,35 @@ def schedule(seconds: float, needed: int, round_s: float, timing: Timing = TIMIN
     return rounds, max(seconds, rounds * 1.5 * round_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Sifted:
+    """Of a model's visits, (rounds,) each: those that nothing disturbed, and of these the independent ones; `doubt` says why they do not
+    suffice, or is empty."""
+
+    kept: npt.NDArray[np.bool_]
+    independent: npt.NDArray[np.bool_]
+    doubt: str
+
+
+def independent_rounds(slow: npt.NDArray[np.bool_], rng: np.random.Generator) -> tuple[int, npt.NDArray[np.bool_]]:
+    """Every how many rounds the device's state is forgotten, and which rounds (rounds,) are taken for independent. slow: (rounds,)."""
+    stride = stride_of_independence(slow)
+    return stride, np.arange(len(slow)) % stride == rng.integers(stride)
+
+
+def sift(own: Sequence[Visit], chosen: npt.NDArray[np.bool_], needed: int, seconds: float, timing: Timing = TIMING) -> Sifted:
+    """own: a model's visits, one a round; chosen: the independent rounds; needed: how many of them; seconds: how long the window was."""
+    kept = np.array([not is_disturbed(visit, timing) for visit in own])
+    independent, dropped = kept & chosen, int((~kept).sum())
+    n_independent, doubt = int(independent.sum()), ""
+    if dropped > timing.most_dropped * len(own):
+        doubt = f"another process ran during {100 * dropped / len(own):.0f} % of the visits, at most {100 * timing.most_dropped:.0f} % may be dropped"
+    elif n_independent < needed:
+        longer_s = 1.25 * seconds * needed / max(1, n_independent)
+        doubt = f"the device kept its speed so long that only {n_independent} visits are independent, {needed} are needed: try {longer_s:.0f} s"
+    return Sifted(kept, independent, doubt)
+
+
 def summarise(
     visits: Sequence[Sequence[Visit]],
     digests: Sequence[str],
@@ -233,27 +263,20 @@ def summarise(
     timing: Timing = TIMING,
 ) -> tuple[tuple[WindowRow, ...], int]:
     """The rows of a window, and every how many rounds the device's state is forgotten. visits: of each model, one a round; slow (rounds,)."""
-    stride = stride_of_independence(slow)
-    chosen = np.arange(len(slow)) % stride == rng.integers(stride)
+    stride, chosen = independent_rounds(slow, rng)
     rows = []
     for own, digest in zip(visits, digests, strict=True):
-        kept = np.array([not is_disturbed(visit, timing) for visit in own])
-        dropped = int((~kept).sum())
-        if not kept.any():
+        sifted = sift(own, chosen, needed, seconds, timing)
+        if not sifted.kept.any():
             raise MeasurementFailed("another process ran during every visit: measure on a quieter machine")
         values_ms = drawn_ms(own, rng)
-        independent_ms = values_ms[kept & chosen]
-        doubt = ""
-        if dropped > timing.most_dropped * len(own):
-            doubt = f"another process ran during {100 * dropped / len(own):.0f} % of the visits, at most {100 * timing.most_dropped:.0f} % may be dropped"
-        elif len(independent_ms) < needed:
-            longer_s = 1.25 * seconds * needed / max(1, len(independent_ms))
-            doubt = f"the device kept its speed so long that only {len(independent_ms)} visits are independent, {needed} are needed: try {longer_s:.0f} s"
-        p10, estimate, p90 = (quantile_of(values_ms[kept], q) for q in (0.1, quantile, 0.9))
+        independent_ms = values_ms[sifted.independent]
+        p10, estimate, p90 = (quantile_of(values_ms[sifted.kept], q) for q in (0.1, quantile, 0.9))
         own_level = level / len(visits)
         bound = upper_bound(independent_ms, quantile, own_level)
         n_runs = sum(len(visit.ns) for visit in own)
-        rows.append(WindowRow(digest, estimate, bound, 1 - own_level, p10, p90, n_runs, int(kept.sum()), len(independent_ms), dropped, doubt))
+        counts = (int(sifted.kept.sum()), len(independent_ms), int((~sifted.kept).sum()))
+        rows.append(WindowRow(digest, estimate, bound, 1 - own_level, p10, p90, n_runs, *counts, sifted.doubt))
     return tuple(rows), stride
 
 
