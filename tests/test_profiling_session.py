@@ -118,6 +118,20 @@ def test_a_sustained_profile_heats_the_device_until_its_speed_has_settled(tmp_pa
     assert heated >= 3 and table.conditions.regime == REGIMES["sustained"].regime
 
 
+def test_ctrl_c_is_heard_while_the_device_is_heated(tmp_path):
+    """Heating takes minutes: nothing may wait for its end."""
+    stages = []
+
+    def press(stage, done, total):
+        stages.append(stage)
+        if stage == "heat":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        profile(BlockIndex(small_space()), DEVICE, tmp_path, visits=1, networks=0, timing=REGIMES["sustained"], progress=press)
+    assert stages.count("heat") == 1 and not recorded(tmp_path)
+
+
 def test_items_are_visited_in_another_order_each_pass(complete, index):
     _, folder, _ = complete
     items = [visit.item for visit in recorded(folder)]

@@ -496,7 +496,7 @@ def verify(
 
 
 @app.command()
-@resumable
+@interruptible("what --zoo has measured is kept: the same command again continues; of files nothing is")
 def bench(
     files: Annotated[list[str] | None, typer.Argument(help="ONNX files, measured against each other.")] = None,
     zoo: Annotated[bool, typer.Option("--zoo", help="Measure published networks instead of files.")] = False,

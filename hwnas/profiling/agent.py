@@ -6,7 +6,7 @@ import getpass
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
@@ -80,7 +80,7 @@ class Agent:
     def __init__(
         self, connection: Connection, sha256: str, *, threads: int, seed: int, timing: Timing, options: Mapping[str, str | int | bool], cores: str = ""
     ):
-        self._connection, self._timing = connection, timing
+        self._connection, self._timing, self._heated = connection, timing, False
         hello = {"op": "hello", "contract": CONTRACT, "threads": threads, "seed": seed, "options": dict(options), "by": _whoami()}
         answer = self._ask(hello, seconds=_START_S)
         texts = [answer.get("runtime"), answer.get("version")]
@@ -139,10 +139,16 @@ class Agent:
             raise MeasurementFailed(f"the agent's crowding is a whole number of percent or null, it said {str(crowding)[:80]}")
         return [_visit(report, item, bursts[item], crowding) for report, item in zip(reports, order, strict=True)]
 
-    def heat(self) -> None:
-        """Where the regime is a sustained one, keep the device under load until its speed has settled, or patience ends."""
+    def heat(self, told: Callable[[float], None] = lambda seconds: None) -> None:
+        """Where the regime is a sustained one, keep the device under load until its speed has settled, or patience ends; once.
+
+        told: gets the seconds so far, about twice a second, and may raise what ends it.
+        """
+        most_s = 0.0 if self._heated else self._timing.most_heating_s
+        self._heated = True
         begin, best = time.monotonic(), list[tuple[float, int]]()
-        while (now := time.monotonic() - begin) < self._timing.most_heating_s:
+        while (now := time.monotonic() - begin) < most_s:
+            told(now)
             (look,) = self.visit([ANCHOR_ITEM], {ANCHOR_ITEM: Burst(0, _HEATING_RUNS)}, expected_s=10.0)
             if isinstance(look, str):
                 raise MeasurementFailed(f"the anchor failed while the device was heated: {look}")

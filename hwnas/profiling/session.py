@@ -142,7 +142,7 @@ def profile(
                     record.choose(_choose(agent, made, plan, record, seed, limit, report, check))
                     items = _Items(plan, record.chosen)
                 _load(agent, made, items, record, seed, report, check)
-                agent.heat()
+                _heat(agent, timing, report, check)
                 _pilot(agent, items, record, check)
                 _measure(agent, items, record, seed, report, check)
             _tabulate(items, record, agent.identity, asked, seed).save(folder)
@@ -174,7 +174,7 @@ def _choose(
     before_s = limit.left_s
     _load(agent, runtime, first, record, seed, report, check)
     load_s = (before_s - limit.left_s) / max(len(first.chosen or ()), 1)
-    agent.heat()
+    _heat(agent, timing, report, check)
     _pilot(agent, first, record, check)
     (look,) = agent.visit([ANCHOR_ITEM], {ANCHOR_ITEM: Burst(timing.anchor_warmups, timing.anchor_runs)})
     anchors_s = 2.5 * look.wall_ns / 1e9 if isinstance(look, Visit) else 0.0  # two, and what lies between visits
@@ -220,6 +220,16 @@ def _load(agent: SupervisedAgent, runtime: Runtime, items: _Items, record: Recor
     report("load", len(items.names), len(items.names))
     if again := record.add_plans(plans):
         logger.warning("%d visits are made again: %s chose other tactics for their models this time", again, runtime.name)
+
+
+def _heat(agent: SupervisedAgent, timing: Timing, report: Progress, check: Callable[[], None]) -> None:
+    """Ctrl-C and the end of the time are heard meanwhile."""
+
+    def told(seconds: float) -> None:
+        check()
+        report("heat", int(seconds), int(timing.most_heating_s))
+
+    agent.heat(told)
 
 
 def _pilot(agent: SupervisedAgent, items: _Items, record: Record, check: Callable[[], None]) -> None:

@@ -46,8 +46,8 @@ class SupervisedAgent:
     def look(self) -> Mapping[str, str | int | bool]:
         return self._agent.look()
 
-    def heat(self) -> None:
-        self._agent.heat()
+    def heat(self, told: Callable[[float], None] = lambda seconds: None) -> None:
+        self._agent.heat(told)
 
     @property
     def loaded(self) -> set[str]:
