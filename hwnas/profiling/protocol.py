@@ -63,6 +63,7 @@ class Timing:
     most_crowding_pct: int = 25  # of the cores left free, in use by other programs
     most_overrun: float = 2.5  # times the planned time, after which disturbed blocks are left as they are
     least_visits: int = 8  # before an item may be settled: the fewest that bound the 25th percentile on both sides
+    least_span_s: float = 10.0  # that visits are spread over before any item may be settled: a device keeps its mood for seconds
     settled_confidence: float = 0.75
     settled_block: float = 0.01  # half the width of the price's confidence interval, relative
     settled_network: float = 0.02  # of the median of a network

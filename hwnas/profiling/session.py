@@ -296,9 +296,11 @@ def _due(items: _Items, record: Record, number: int) -> list[str]:
 
 
 def _settled(items: _Items, record: Record) -> set[str]:
-    """Items that need no more visits."""
+    """Items that need no more visits; none before the visits are spread over some time."""
+    if not record.visits or record.visits[-1].at_ns - record.visits[0].at_ns < 1e9 * items.plan.timing.least_span_s:
+        return set()
     by_item = _by_item(record.visits)
-    best = best_anchor_ns(record.visits) if record.visits else 0
+    best = best_anchor_ns(record.visits)
     return {item for item, visits in by_item.items() if is_settled(visits, best, network=item[0] == "n", timing=items.plan.timing)}
 
 
