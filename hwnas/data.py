@@ -27,3 +27,14 @@ def own_devices() -> Path:
     default = {"win32": home / "AppData" / "Roaming", "darwin": home / "Library" / "Application Support"}.get(sys.platform, home / ".config")
     base = os.environ.get("APPDATA" if sys.platform == "win32" else "XDG_CONFIG_HOME", "")
     return (Path(base) if base and Path(base).is_absolute() else default) / "hwnas" / "devices"
+
+
+def cache_folder() -> Path:
+    """Where downloads, and what was measured for reports, are kept: `$HWNAS_CACHE`, else the user's folder for such things."""
+    if given := os.environ.get("HWNAS_CACHE"):
+        return Path(given)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "hwnas"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "hwnas"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hwnas"

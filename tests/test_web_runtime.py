@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+from hwnas.data import cache_folder
 from hwnas.errors import DamagedFile, InputError
-from hwnas.profiling.web_runtime import FILES, PACKAGE, VERSION, cache_folder, checked, web_runtime
+from hwnas.profiling.web_runtime import FILES, PACKAGE, VERSION, checked, web_runtime
 
 
 @pytest.fixture

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 from pathlib import Path
 
+from hwnas.data import cache_folder
 from hwnas.errors import DamagedFile, InputError
 from hwnas.files import write_whole
 
@@ -43,17 +42,6 @@ def web_runtime(folder: Path | None = None) -> dict[str, bytes]:
     for name, raw in found.items():
         write_whole(kept / name, raw)
     return found
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: `$HWNAS_CACHE`, else the user's folder for such things."""
-    if given := os.environ.get("HWNAS_CACHE"):
-        return Path(given)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "hwnas"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "hwnas"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hwnas"
 
 
 def checked(name: str, raw: bytes, source: str, advice: str) -> bytes:

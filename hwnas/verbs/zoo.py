@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from hwnas import zoo
 from hwnas.budget import Budget
+from hwnas.data import cache_folder
 from hwnas.device import Device, load_device
 from hwnas.errors import DamagedFile, InputError, MeasurementFailed
 from hwnas.files import read_json, write_json
@@ -21,7 +22,6 @@ from hwnas.profiling.agent import started_agent
 from hwnas.profiling.benchmark import measure_bench
 from hwnas.profiling.protocol import REGIMES, Timing, timing_of
 from hwnas.profiling.runtime import Runtime
-from hwnas.profiling.web_runtime import cache_folder
 from hwnas.registry import create
 from hwnas.report_data import PublishedBaseline, PublishedNetwork
 from hwnas.verbs.bench import header, parse_quantiles, row_facts

@@ -11,12 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hwnas.data import cache_folder
 from hwnas.device import Device
 from hwnas.errors import ConnectionLost, DamagedFile, InputError, MeasurementFailed, RunHeld
 from hwnas.files import read_json, sha256
 from hwnas.profiling.page_server import LeasedPage, PageServer
 from hwnas.profiling.transport import Connection, Transport, parsed_answer
-from hwnas.profiling.web_runtime import cache_folder, web_runtime
+from hwnas.profiling.web_runtime import web_runtime
 
 WAIT_S = 600.0  # for somebody to open the page
 _GRACE_S = 30.0
