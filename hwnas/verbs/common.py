@@ -71,17 +71,22 @@ class Job:
     """The parts of a run, each made once when it is first asked for, from the options that the run recorded.
 
     given, table: options of stages, and the latency table, that are not recorded yet, because they are being checked.
-    predicted: what predicts the accuracy in a search that has no supernet.
+    predicted: what predicts the accuracy in a search that has no supernet. run: None where nothing is recorded yet; it is set
+    before anything that is asks for it.
     """
+
+    run: RunDirectory
 
     def __init__(
         self,
-        run: RunDirectory,
+        run: RunDirectory | None,
         given: Mapping[str, Mapping[str, Any]] | None = None,
         table: LatencyTable | None = None,
         predicted: Predicted | None = None,
     ):
-        self.run, self.given, self._table, self._predicted = run, given or {}, table, predicted
+        if run is not None:
+            self.run = run
+        self.given, self._table, self._predicted = given or {}, table, predicted
 
     def options(self, stage: str) -> Mapping[str, Any]:
         """What a stage was called with. Raises InputError naming the command to run first."""
@@ -192,19 +197,13 @@ class Job:
     def problem(self) -> Problem:
         """Accuracy under the budget on latency, and under those on other costs. Raises Infeasible."""
         accuracy: Metric = self.accuracy if self._predicted is None else self._predicted.accuracy
-        return problem_of(self.index, accuracy, (self.budget, self.latency), self.options("search"), self.costs)
+        options = self.options("search")
+        others = [(Budget.parse(name, options[name]), self.costs[name]) for name in COSTS if options.get(name) is not None]
+        return Problem(self.index, [Objective(accuracy, maximize=True)], [(self.budget, self.latency), *others])
 
     @property
     def budget_ms(self) -> float:
         return self.problem.constraints[0].limit
-
-
-def problem_of(
-    index: BlockIndex, accuracy: Metric, latency: tuple[Budget, Metric], options: Mapping[str, Any], costs: Mapping[str, Metric]
-) -> Problem:
-    """The most of an accuracy under a budget on latency, and under those of the costs that the options of a search name. Raises Infeasible."""
-    others = [(Budget.parse(name, options[name]), costs[name]) for name in COSTS if options.get(name) is not None]
-    return Problem(index, [Objective(accuracy, maximize=True)], [latency, *others])
 
 
 def cost_metrics(index: BlockIndex, deployed: BlockIndex | None = None) -> dict[str, Metric]:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from hwnas import registry
-from hwnas.budget import Budget
 from hwnas.driver import SearchResult, drive
 from hwnas.errors import Infeasible, InputError
 from hwnas.exact import optimum
@@ -20,7 +19,6 @@ from hwnas.files import sha256, write_whole
 from hwnas.index import BlockIndex
 from hwnas.latency_table import TABLE, LatencyTable
 from hwnas.predictor import Metric
-from hwnas.predictors.calibrated import calibrated, variant_for
 from hwnas.problem import Objective, Problem
 from hwnas.run import RunDirectory
 from hwnas.searcher import Option, parse_options
@@ -34,9 +32,7 @@ from hwnas.verbs.common import (
     budget_facts,
     check_begun,
     check_seed,
-    cost_metrics,
     existing,
-    problem_of,
     share_facts,
     silent,
     table_folder,
@@ -106,13 +102,11 @@ def search(
     recorded |= {name: value for name, value in (("precision", precision), ("batch", batch)) if value is not None}
     if predicted is not None:
         recorded |= {"space": space, "fingerprint": predicted.index.fingerprint, "accuracy": _named(accuracy, predicted.accuracy)}
-        budget = Budget.parse("latency", latency)  # all is checked before there is a folder
-        variant = variant_for(prices, predicted.index, precision, batch)
-        priced = calibrated(prices, predicted.index, budget.quantile, variant)
-        costs = cost_metrics(predicted.index, variant.index(predicted.index))
-        problem_of(predicted.index, predicted.accuracy, (budget, priced), recorded, costs)
+    job = Job(None, {"search": recorded}, prices, predicted)
+    if predicted is not None:
+        job.problem.within(job.index.space.smallest())  # all is checked before there is a folder
     with existing(run) if predicted is None else RunDirectory(Path(run)) as directory:
-        job = Job(directory, {"search": recorded}, prices, predicted)
+        job.run = directory
         if predicted is None:
             job.result("train")
         if directory.recorded_options("search") is None:
