@@ -2,8 +2,8 @@
 
     python benchmarks/prediction.py [--device NAME] [--runtime NAME] [--space "ofa_mobilenet_v3(resolutions=(128,160,192,224))"] [--again]
 
-The space is profiled as `hwnas profile` does, then `--unseen` uniform random networks, as many at each resolution, are measured in the same
-regime: one visit of each per pass, in random order. Truth is the median run over undisturbed visits. Side by side, of the same networks:
+The space is profiled as `hwnas profile` does. Before it and after it `--unseen` uniform random networks, as many at each resolution, are measured
+in the same regime: one visit of each per pass, in random order. Truth is the median run over undisturbed visits. Side by side, of the same networks:
 the calibrated table, its plain sum, and a line through the MACs fitted to the same calibration networks. Sessions (opening models) and
 running (visits and anchors) are timed apart; the bare time of the kernels is what the counted runs and warm-ups took themselves.
 With --again the table is made twice, with another seed, and both are compared: row by row, and by what they predict of 40 networks.
@@ -52,8 +52,8 @@ def unseen_networks(index: BlockIndex, n: int, rng: np.random.Generator) -> Code
     return codes
 
 
-def measured_ms(index: BlockIndex, codes: Codes, given: argparse.Namespace, rng: np.random.Generator) -> FloatArray:
-    """(n,): the median over all runs of undisturbed visits, in ms; NaN where every visit was disturbed."""
+def visits_of(index: BlockIndex, codes: Codes, passes: int, given: argparse.Namespace, rng: np.random.Generator) -> list[list[Visit]]:
+    """`passes` visits of each network, in random order."""
     target = load_device(given.device)
     runtime = registry.create("profiling.runtimes", target.runtime(given.runtime))
     names = [f"u{i}" for i in range(len(codes))]
@@ -63,15 +63,20 @@ def measured_ms(index: BlockIndex, codes: Codes, given: argparse.Namespace, rng:
             graph = index.space.lower(code)
             agent.load(names[i], runtime.build(graph, random_weights(graph, np.random.default_rng([9, i]))))
         bursts = dict.fromkeys(names, TIMING.network_burst)
-        for number in range(given.passes):
+        for number in range(passes):
             order = [names[i] for i in rng.permutation(len(names))]
             for start in range(0, len(order), BATCH):
                 for visit in agent.visit(order[start : start + BATCH], bursts, expected_s=20.0):
                     if isinstance(visit, str):
                         sys.exit(f"a network failed while it was measured: {visit}")
                     visits[visit.item].append(visit)
-            print(f"unseen networks: pass {number + 1} of {given.passes}", file=sys.stderr)
-    kept = [[ns for visit in own if not is_disturbed(visit) for ns in visit.ns] for own in visits.values()]
+            print(f"unseen networks: pass {number + 1} of {passes}", file=sys.stderr)
+    return list(visits.values())
+
+
+def medians_ms(visits: list[list[Visit]]) -> FloatArray:
+    """(n,): of each network the median over all runs of undisturbed visits; NaN where every visit was disturbed."""
+    kept = [[ns for visit in own if not is_disturbed(visit) for ns in visit.ns] for own in visits]
     return np.array([np.median(each) / 1e6 if each else np.nan for each in kept])
 
 
@@ -107,6 +112,9 @@ def repeated(index: BlockIndex, first: LatencyTable, given: argparse.Namespace) 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
     index = BlockIndex(registry.create("spaces", given.space))
     stages: dict[str, float] = {}
+    rng = np.random.default_rng([given.seed, 77])
+    codes = unseen_networks(index, given.unseen, rng)
+    before = visits_of(index, codes, given.passes // 2, given, rng)
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.table or Path(temporary) / "table"
         started = time.monotonic()
@@ -114,9 +122,9 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         ended = time.monotonic() - started
         kernels = kernels_s(folder) if (folder / FILE).exists() else float("nan")
     again = repeated(index, table, given) if given.again else None
-    rng = np.random.default_rng([given.seed, 77])
-    codes = unseen_networks(index, given.unseen, rng)
-    truth = measured_ms(index, codes, given, rng)
+    after = visits_of(index, codes, given.passes - len(before[0]), given, rng)
+    truth = medians_ms([a + b for a, b in zip(before, after, strict=True)])
+    moved = np.nanmedian(medians_ms(after) / medians_ms(before)) - 1
     known = ~np.isnan(truth)
     codes, truth = np.asfortranarray(codes[known]), truth[known]
     groups = codes[:, index.space.column["resolution"]].tolist()
@@ -136,6 +144,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "blocks": len(table.entries),
         "calibration_networks": len(own),
         "unseen_networks": len(truth),
+        "moved_meanwhile": float(moved),
         "steadiness": table.anchor.get("visits", {}),
         "sessions_s": stages.get("measure", 0.0),
         "running_s": running,
@@ -154,16 +163,16 @@ def main() -> None:
     parser.add_argument("--device", default="localhost")
     parser.add_argument("--runtime", default="", help="one of the device's, by default its first")
     parser.add_argument("--unseen", type=int, default=200)
-    parser.add_argument("--passes", type=int, default=12, help="visits of each unseen network")
-    parser.add_argument("--networks", type=int, default=40)
+    parser.add_argument("--passes", type=int, default=32, help="visits of each unseen network, half of them before the profile")
+    parser.add_argument("--networks", type=int, default=60)
     parser.add_argument("--visits", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true", help="make the table twice and compare")
     parser.add_argument("--table", type=Path, help="keep the table in this folder, or use the one that is there")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    if given.unseen < 8 or given.passes < 1:
-        sys.exit("--unseen must be at least 8, --passes at least 1")
+    if given.unseen < 8 or given.passes < 2:
+        sys.exit("--unseen must be at least 8, --passes at least 2")
     try:
         report = measure(given)
     except HwnasError as error:
@@ -174,6 +183,7 @@ def main() -> None:
     print(f"{report['space']} on {report['processor']} ({report['conditions']})")
     print(f"{report['blocks']} blocks and {report['calibration_networks']} calibration networks; {report['unseen_networks']} unseen networks")
     print(f"sessions {report['sessions_s']:.1f} s, running {report['running_s']:.1f} s, {report['running_to_kernels']:.2f} times the bare kernels")
+    print(f"between the visits before the profile and those after it the networks' latency changed by {report['moved_meanwhile']:+.2%}")
     print("steadiness: " + str({key: value for key, value in report["steadiness"].items() if key != "most_uneven"}))
     print("prediction            bias   mean error  within 5 %  within 10 %  rho within a resolution")
     for name, each in report["predictions"].items():

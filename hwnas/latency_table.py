@@ -128,7 +128,7 @@ Entry: TypeAlias = Measurement | Imported | Predicted | Failure
 
 @dataclass(frozen=True, slots=True)
 class NetworkMeasurement:
-    """A whole network, measured as `verify` measures: percentiles over one run of each visit that nothing disturbed."""
+    """A whole network, measured as `verify` measures: percentiles of all runs of the visits that nothing disturbed."""
 
     architecture: Architecture
     fingerprint: str

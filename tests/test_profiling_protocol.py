@@ -90,9 +90,9 @@ def test_a_block_never_seen_at_full_speed_is_priced_but_marked():
 def test_a_network_keeps_slow_visits_and_drops_disturbed_ones():
     architecture = Architecture("mini", {"depth": 1})
     visits = [visit(ns=(1_000_000,)), visit(ns=(2_000_000,), anchor=150), visit(ns=(9_000_000,), involuntary=2)]
-    found = network_measurement(architecture, "ab" * 32, visits, np.random.default_rng(0))
+    found = network_measurement(architecture, "ab" * 32, visits)
     assert (found.p50_ms, found.p90_ms, found.visits, found.dropped) == (1.0, 2.0, 2, 1)
-    assert network_measurement(architecture, "ab" * 32, visits[2:], np.random.default_rng(0)) is None
+    assert network_measurement(architecture, "ab" * 32, visits[2:]) is None
 
 
 def test_the_protocol_is_written_with_its_units():

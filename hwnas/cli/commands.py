@@ -244,7 +244,7 @@ def profile(
     batch: Annotated[int, typer.Option(help="Images of one run.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime; the device's by default.")] = None,
     visits: Annotated[int, typer.Option(help="Visits of each block and network, at most: what is settled earlier needs fewer.", min=1)] = 16,
-    networks: Annotated[int, typer.Option(help="Whole networks that calibrate the sum.", min=0)] = 40,
+    networks: Annotated[int, typer.Option(help="Whole networks that calibrate the sum.", min=0)] = 60,
     regime: Annotated[str, typer.Option(help="Which latency: warm, steady, first-run, cold-start or sustained.")] = "warm",
     seed: Seed = 0,
     budget_minutes: Annotated[float | None, typer.Option(help="At most so long: the blocks that tell most are measured, the others predicted.")] = None,

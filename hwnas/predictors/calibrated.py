@@ -1,14 +1,15 @@
 """Latency of whole networks: the sum of a table's prices, fitted to networks that were measured whole.
 
 Alone, a block pays for its own session and layout conversion and misses fusion with its neighbours; in the network its weights come from
-farther away. These do not cancel on every device, so a line is fitted per space. Every term is a sum over blocks, so the result is again
-additive.
+farther away. These do not cancel on every device, so a model is fitted per space: an average of lines, since forty noisy networks do not tell
+which terms a device needs, and the one that looks best by a hair is often wrong. Every term is a sum over blocks, so the result is again additive.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,13 @@ from hwnas.variant import Variant, has_own_variants, variants_of
 
 LEAST_NETWORKS = 8
 
-#: Columns of the features.
-_TABLE, _LAYERS, _PARAMS, _ACTIVATIONS = range(4)
+_LEAST_SQUARES = 1e-12  # of relative errors: nothing is measured better, and simulated tables may fit exactly
 
-#: Models from small to large, each with a constant. Layers pay for sessions, parameters for cold weights, activations for layout conversions.
-_MODELS = ([_TABLE], [_TABLE, _LAYERS], [_TABLE, _PARAMS], [_TABLE, _LAYERS, _ACTIVATIONS], [_TABLE, _PARAMS, _ACTIVATIONS])
+#: Columns of the features; the last is that of the constant.
+_TABLE, _LAYERS, _PARAMS, _ACTIVATIONS, _CONSTANT = range(5)
+
+#: Layers pay for sessions, parameters for cold weights, activations for layout conversions: each term is in a model or not.
+_MODELS = [[_TABLE, *terms, _CONSTANT] for n in range(4) for terms in combinations((_LAYERS, _PARAMS, _ACTIVATIONS), n)]
 
 
 def variant_for(table: LatencyTable, index: BlockIndex, precision: str | None = None, batch: int | None = None) -> Variant:
@@ -50,29 +53,24 @@ def calibrated(table: LatencyTable, index: BlockIndex, quantile: float = 0.5, va
 
     variant: the precision and batch it is deployed in; by default those of the table.
 
-    Least squares of relative errors over the table's networks of this space, on [table], [table, layers], [table, parameters] and the
-    latter two with activations, each with a constant: whichever predicts left-out networks best, among those where more table means more latency
-    and no block makes a network faster.
+    Least squares of relative errors over the table's networks of this space: on table and constant, with and without layers, parameters and
+    activations. These eight models are averaged, each by the likelihood of the networks left out of it (pseudo Bayesian model averaging, Yao et
+    al., 2018, section 3.4), as far as in them more table means more latency and no block makes a network faster.
     Raises MissingLatency, and InputError where fewer than 8 networks of this space were measured, or where they were emulated.
     """
     table.refuse_emulated("no budget is priced by them")
     fit = _Fit(table, index, quantile, variant)
-    rows = np.arange(len(fit.measured))
-    columns, coefficients = fit.choose(rows)
-    prices = fit.terms[:, columns] @ coefficients[:-1]
+    coefficients = fit.average(np.arange(len(fit.measured)))
+    prices = fit.terms @ coefficients[:-1]
     return Additive(index, prices, name="latency", unit="ms", constant=float(coefficients[-1]), origin=fit.origin)
 
 
 def assess(table: LatencyTable, index: BlockIndex, quantile: float = 0.5, variant: Variant | None = None) -> dict[str, Any]:
-    """How well left-out networks are predicted: by `calibrated` (its choice of terms made anew without them), by the plain sum of
+    """How well left-out networks are predicted: by `calibrated` (its average made anew without them), by the plain sum of
     the table, and by a line through the MACs, which any table must beat. Raises as `calibrated` does."""
     fit = _Fit(table, index, quantile, variant)
     everything = np.arange(len(fit.measured))
-    predicted = np.empty(len(everything))
-    for left_out in everything:
-        rows = np.delete(everything, left_out)
-        columns, coefficients = fit.choose(rows)
-        predicted[left_out] = _with_constant(fit.features[left_out : left_out + 1, columns])[0] @ coefficients
+    predicted = np.array([fit.features[left_out] @ fit.average(np.delete(everything, left_out)) for left_out in everything])
     line = _left_out(_with_constant(fit.macs[:, None]), fit.measured)
     results: dict[str, Quality] = {
         "calibrated": quality(fit.measured, predicted, fit.resolutions),
@@ -106,25 +104,28 @@ class _Fit:
         networks = _networks(table, deployed, quantile)
         self.measured = networks.measured  # (n,)
         ids = index.ids(networks.codes)
-        self.features = self.terms[ids].sum(axis=1)  # (n, 4)
+        self.features = _with_constant(self.terms[ids].sum(axis=1))  # (n, 5)
         self.macs = macs(blocks)[ids].sum(axis=1) / 1e6
         self.resolutions: list[Hashable] = [index.space.lower(code).input for code in networks.codes]
         self.origin: Origin = "simulated" if table.origin == "simulated" else "predicted"
 
-    def choose(self, rows: Sequence[int] | Any) -> tuple[list[int], FloatArray]:
-        """(columns, coefficients with the constant last) of the model with the least error on left-out networks."""
-        best: tuple[float, list[int], FloatArray] | None = None
+    def average(self, rows: Sequence[int] | Any) -> FloatArray:
+        """Coefficients (5,), the constant last: the average of the models fitted to these networks."""
+        measured = self.measured[rows]
+        models, likelihoods = [], []
         for columns in _MODELS:
-            features, measured = _with_constant(self.features[rows][:, columns]), self.measured[rows]
-            coefficients = _least_squares(features, measured)
-            if coefficients[0] < 0 or (self.terms[:, columns] @ coefficients[:-1]).min() < 0:
+            features = self.features[rows][:, columns]
+            model = np.zeros(self.features.shape[1])
+            model[columns] = _least_squares(features, measured)
+            if model[_TABLE] < 0 or (self.terms @ model[:-1]).min() < 0:
                 continue
-            error = float(np.abs(_left_out(features, measured) / measured - 1).mean())
-            if best is None or error < best[0]:
-                best = (error, columns, coefficients)
-        if best is None:
+            models.append(model)
+            squares = np.square(_left_out(features, measured) / measured - 1).mean()
+            likelihoods.append(-0.5 * len(measured) * np.log(max(squares, _LEAST_SQUARES)))
+        if not models:
             raise InputError("the measured networks of this table do not get slower where its blocks do: measure it again on a quieter machine")
-        return best[1], best[2]
+        weights = np.exp(np.array(likelihoods) - max(likelihoods))
+        return np.asarray(weights @ np.array(models) / weights.sum())
 
 
 def _networks(table: LatencyTable, index: BlockIndex, quantile: float) -> _Networks:
@@ -159,5 +160,7 @@ def _least_squares(features: FloatArray, measured: FloatArray) -> FloatArray:
 
 def _left_out(features: FloatArray, measured: FloatArray) -> FloatArray:
     """Each network's latency (n,) as predicted by a fit to all the others."""
-    rows = np.arange(len(measured))
-    return np.array([features[i] @ _least_squares(np.delete(features, i, 0), np.delete(measured, i)) for i in rows])
+    relative = features / measured[:, None]
+    leverage = np.einsum("ij,ji->i", relative, np.linalg.pinv(relative))
+    residual = 1 - relative @ _least_squares(features, measured)
+    return np.asarray(measured * (1 - residual / np.maximum(1 - leverage, 1e-9)))

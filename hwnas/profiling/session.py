@@ -86,7 +86,7 @@ def profile(
     runtime: str = "",
     threads: int = 1,
     visits: int = 16,
-    networks: int = 40,
+    networks: int = 60,
     seed: int = 0,
     timing: Timing = TIMING,
     budget_minutes: float | None = None,
@@ -145,7 +145,7 @@ def profile(
                 _heat(agent, timing, report, check)
                 _pilot(agent, items, record, check)
                 _measure(agent, items, record, seed, report, check)
-            _tabulate(items, record, agent.identity, asked, seed).save(folder)
+            _tabulate(items, record, agent.identity, asked).save(folder)
     return LatencyTable.load(folder)
 
 
@@ -352,7 +352,7 @@ def best_anchor_ns(visits: Sequence[Visit]) -> int:
     return min(min(visit.anchor_before_ns, visit.anchor_after_ns) for visit in visits)
 
 
-def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[str, Fact], seed: int) -> LatencyTable:
+def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[str, Fact]) -> LatencyTable:
     plan = items.plan
     index, space = plan.index, plan.index.space
     fingerprint = index.fingerprint
@@ -375,8 +375,7 @@ def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[
     for number, code in enumerate(plan.networks):
         item = f"n{number}"
         if item not in record.failures and doubt(by_item[item]) is None:
-            rng = np.random.default_rng([seed, 3, number])
-            networks.append(network_measurement(Architecture.of(space, code), fingerprint, by_item.get(item, []), rng, timing))
+            networks.append(network_measurement(Architecture.of(space, code), fingerprint, by_item.get(item, []), timing))
     regime_facts = {key: value for key, value in asked.items() if key not in ("device", "threads", "regime")}
     table = LatencyTable(
         identity.conditions(str(asked["device"]), int(asked["threads"]), timing),

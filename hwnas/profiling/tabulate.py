@@ -8,7 +8,7 @@ import numpy as np
 
 from hwnas.architecture import Architecture
 from hwnas.latency_table import Measurement, NetworkMeasurement
-from hwnas.profiling.protocol import TIMING, Timing, Visit, drawn_ms, is_disturbed
+from hwnas.profiling.protocol import TIMING, Timing, Visit, is_disturbed
 from hwnas.profiling.statistics import confidence_interval, drift, quantile, second_speed
 
 #: Of the bests of accepted visits. On a CPU it repeats to 0.2 %, the median to 1.6 %; the least of all falls with every visit.
@@ -59,7 +59,7 @@ def measurement(visits: Sequence[Visit], best_anchor_ns: int, timing: Timing = T
 
 
 def network_measurement(
-    architecture: Architecture, fingerprint: str, visits: Sequence[Visit], rng: np.random.Generator, timing: Timing = TIMING
+    architecture: Architecture, fingerprint: str, visits: Sequence[Visit], timing: Timing = TIMING
 ) -> NetworkMeasurement | None:
     """A network's row from its visits, slow states included, of a crowded machine only where there are no others; None where every visit was
     disturbed."""
@@ -67,7 +67,7 @@ def network_measurement(
     kept = [visit for visit in kept if not is_crowded(visit, timing)] or kept
     if not kept:
         return None
-    values_ms = drawn_ms(kept, rng)
+    values_ms = np.concatenate([np.array(visit.ns, np.float64) for visit in kept]) / 1e6
     p10, p50, p90 = (quantile(values_ms, q) for q in (0.1, 0.5, 0.9))
     return NetworkMeasurement(architecture, fingerprint, p10, p50, p90, len(kept), len(visits) - len(kept))
 

@@ -24,7 +24,7 @@ def profile(
     batch: int = 1,
     threads: int | None = None,
     visits: int = 16,
-    networks: int = 40,
+    networks: int = 60,
     seed: int = 0,
     regime: str = "warm",
     budget_minutes: float | None = None,
