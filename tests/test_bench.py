@@ -55,6 +55,16 @@ def test_the_command_prints_a_row_for_each_file(files):
     assert code == 0 and json.loads(out)["models"][0]["latency_ms"].keys() <= {"p50"}
 
 
+def test_any_runtime_of_the_device_that_loads_onnx_is_measured(files, tmp_path):
+    """The device prefers another one, which is refused where it is not replaced."""
+    device = tmp_path / "board.toml"
+    device.write_text('description = "a board"\nprocessor = "cpu"\ntransport = "local"\nruntimes = ["torch", "onnxruntime"]\n')
+    found = hwnas.bench([files / "conv.onnx"], device=str(device), runtime="onnxruntime", seconds=0.2, quantiles=["p50"])
+    assert (found["conditions"]["device"], found["conditions"]["runtime"]) == ("board", "onnxruntime")
+    with pytest.raises(InputError, match="choose another --runtime or --device"):
+        hwnas.bench([files / "conv.onnx"], device=str(device), seconds=0.2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -67,6 +77,9 @@ def test_the_command_prints_a_row_for_each_file(files):
         (("missing.onnx",), "cannot read"),
         (("conv.onnx", "--budget", "<= 1ms"), "--names and --budget go with --zoo"),
         (("conv.onnx", "--zoo"), "leave out files"),
+        (("conv.onnx", "--runtime", "torch"), "torch takes models as safetensors, and what is measured here are ONNX files"),
+        (("--zoo", "--names", "resnet18", "--runtime", "torch"), "torch takes models as safetensors"),
+        (("conv.onnx", "--runtime", "tensorflow"), "localhost has no runtime 'tensorflow'; its file names onnxruntime, torch"),
         (("--zoo", "--names", "resnet19"), "no published network named 'resnet19'; did you mean 'resnet18'?"),
         (("--zoo", "--budget", "<= 50%"), "there is none here; write '<= 20ms p50'"),
     ],

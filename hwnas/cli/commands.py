@@ -501,6 +501,7 @@ def bench(
     files: Annotated[list[str] | None, typer.Argument(help="ONNX files, measured against each other.")] = None,
     zoo: Annotated[bool, typer.Option("--zoo", help="Measure published networks instead of files.")] = False,
     device: Annotated[str, typer.Option(help="Name of a device, or a TOML file.")] = "localhost",
+    runtime: Annotated[str, typer.Option(help="One of the device's runtimes; its first by default.")] = "",
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime; the device's by default.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Length of the window: 60 for files, 20 for each few networks of the zoo.")] = None,
     batch: Annotated[str, typer.Option(help="Size of the free first dimension; several, as in 1,2,4, are a sweep.")] = "",
@@ -535,6 +536,7 @@ def bench(
                 names=[part.strip() for part in names.split(",") if part.strip()],
                 budget=budget,
                 device=device,
+                runtime=runtime,
                 threads=threads,
                 seconds=20.0 if seconds is None else seconds,
                 quantiles=wanted,
@@ -548,6 +550,7 @@ def bench(
             found = act(
                 files or [],
                 device=device,
+                runtime=runtime,
                 threads=threads,
                 seconds=60.0 if seconds is None else seconds,
                 batch=[int(part) for part in sizes],

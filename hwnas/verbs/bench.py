@@ -13,7 +13,7 @@ from hwnas import __version__
 from hwnas.device import load_device
 from hwnas.errors import InputError
 from hwnas.files import write_json
-from hwnas.profiling.benchmark import Bench, BenchRow, measure_bench
+from hwnas.profiling.benchmark import Bench, BenchRow, check_takes_onnx, measure_bench
 from hwnas.profiling.model_file import ModelFile, parse_shapes, read_model
 from hwnas.verbs.common import Progress, check_seed, silent
 
@@ -26,6 +26,7 @@ def bench(
     files: Sequence[str | Path],
     *,
     device: str = "localhost",
+    runtime: str = "",
     threads: int | None = None,
     seconds: float = 60.0,
     batch: Sequence[int] = (),
@@ -40,9 +41,9 @@ def bench(
 ) -> dict[str, Any]:
     """Measure ONNX files interleaved in one window; each quantile with an interval of that confidence, whose unit is the visit.
 
-    batch: sizes of the free first dimensions, each file with each of them. shape: `NAME=1x3x224x224` of inputs, `NAME=224` of free dimensions.
-    streams: 0 for one run at a time; else so many at once, and samples per second. regime: warm, steady, first-run,
-    cold-start or sustained. to: a JSON file of the result. Raises HwnasError.
+    runtime: one of the device's, by default its first; one that loads ONNX. batch: sizes of the free first dimensions, each file with each of them.
+    shape: `NAME=1x3x224x224` of inputs, `NAME=224` of free dimensions. streams: 0 for one run at a time; else so many at once, and samples per
+    second. regime: warm, steady, first-run, cold-start or sustained. to: a JSON file of the result. Raises HwnasError.
     """
     check_seed(seed)
     if not files:
@@ -51,6 +52,7 @@ def bench(
         raise InputError(f"--batch is {bad[0]}, it must be from 1 to {MAX_BATCH:,}")
     chosen = parse_quantiles(quantiles)
     target = load_device(device)
+    check_takes_onnx(target, runtime)
     used = target.threads if threads is None else threads
     shapes = parse_shapes(shape)
     models = [read_model(Path(file), shapes, size) for file in files for size in (dict.fromkeys(batch) or [None])]
@@ -60,6 +62,7 @@ def bench(
     measured = measure_bench(
         [model.data for model in models],
         target,
+        runtime=runtime,
         quantiles=chosen,
         confidence=confidence,
         seconds=seconds,
