@@ -25,7 +25,7 @@ from hwnas.graph import Graph, block_text
 from hwnas.index import BlockIndex
 from hwnas.latency_table import TABLE, Entry, Fact, Failure, LatencyTable
 from hwnas.predictors.calibrated import LEAST_NETWORKS, assess
-from hwnas.profiling.agent import ANCHOR_ITEM, Identity, Refused, started_agent
+from hwnas.profiling.agent import ANCHOR_ITEM, PLAN, Identity, Refused, started_agent
 from hwnas.profiling.plan import Plan, make_plan
 from hwnas.profiling.precision import other_precision
 from hwnas.profiling.protocol import ANCHOR, TIMING, Burst, Timing, Visit, is_slow, speed_states
@@ -43,9 +43,6 @@ from hwnas.weights import random_weights
 logger = logging.getLogger(__name__)
 
 _BATCH_S = 0.5
-
-#: What an agent calls the hash of what it built of a model, where a rebuild may come to something else.
-PLAN = "plan_sha256"
 
 #: (stage, done, total)
 Progress = Callable[[str, int, int], None]
