@@ -512,6 +512,7 @@ def bench(
     regime: Annotated[str, typer.Option(help="Which latency: warm, steady, first-run, cold-start, sustained.")] = "warm",
     names: Annotated[str, typer.Option(help="With --zoo: networks, comma-separated, timm/NAME those of timm; torchvision's classifiers by default.")] = "",
     budget: Annotated[str | None, typer.Option(help="With --zoo: '<= 20ms p50'; says which is the best within it.")] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Also what each operator takes, from a profile made after the timing.")] = False,
     seed: Seed = 0,
     to: Annotated[Path | None, typer.Option(help="Where to write the result: a JSON file; with --zoo the folder of the table.")] = None,
     as_json: Json = False,
@@ -522,8 +523,8 @@ def bench(
     from hwnas.verbs.bench import bench as act
     from hwnas.verbs.zoo import bench_zoo
 
-    if zoo and (files or batch or shape or streams):
-        raise InputError("--zoo measures published networks one run at a time: leave out files, --batch, --shape and --streams")
+    if zoo and (files or batch or shape or streams or layers):
+        raise InputError("--zoo measures published networks one run at a time: leave out files, --batch, --shape, --streams and --layers")
     if not zoo and (names or budget):
         raise InputError("--names and --budget go with --zoo")
     sizes = [part.strip() for part in batch.split(",") if part.strip()]
@@ -560,6 +561,7 @@ def bench(
                 streams=streams,
                 regime=regime,
                 seed=seed,
+                layers=layers,
                 to=to,
                 progress=progress,
             )
@@ -572,6 +574,7 @@ def bench(
         show.zoo_table(found, where)
     else:
         show.bench_table(found, where)
+        show.layer_tables(found)
     if to is not None or zoo:
         typer.echo(f"table in {found['file'] if zoo else to}")
 

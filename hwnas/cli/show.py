@@ -11,6 +11,8 @@ from typing import Any
 
 from hwnas.verbs.common import Progress
 
+_LAYERS_SHOWN = 20
+
 
 def as_json(result: Any) -> None:
     """One JSON document on stdout."""
@@ -97,6 +99,24 @@ def bench_table(found: Mapping[str, Any], where: str) -> None:
     for each in found["models"]:
         if each["doubt"]:
             print(f"{each['file']}, batch {each['batch']}: {each['doubt']}")
+
+
+def layer_tables(found: Mapping[str, Any]) -> None:
+    """Of each model that was profiled its operators, the slowest first, on stdout."""
+    for each in found["models"]:
+        if (profile := each.get("layers")) is None:
+            continue
+        which = f"{each['file']}, batch {each['batch']}"
+        if "error" in profile:
+            print(f"{which}: no profile, {profile['error']}")
+            continue
+        ranked = sorted(profile["operators"], key=lambda layer: -layer["mean_us"])
+        rows = [[layer["name"], f"{layer['mean_us']:.1f}", f"{100 * layer['share']:.1f} %"] for layer in ranked[:_LAYERS_SHOWN]]
+        if rest := ranked[_LAYERS_SHOWN:]:
+            rows.append([f"{len(rest)} others", f"{sum(layer['mean_us'] for layer in rest):.1f}", f"{100 * sum(layer['share'] for layer in rest):.1f} %"])
+        rows.append(["sum of the profile, no latency", f"{sum(layer['mean_us'] for layer in ranked):.1f}", ""])
+        columns = {"operator, as it runs": "left", "microseconds": "right", "share": "right"}
+        table(f"{which}: where the time goes, by the runtime's profiler, {profile['runs']} runs after the timing", columns, rows)
 
 
 def zoo_table(found: Mapping[str, Any], where: str) -> None:
