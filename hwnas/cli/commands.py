@@ -6,13 +6,17 @@ import functools
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hwnas import __version__
 from hwnas.cli.table import table_app
+
+if TYPE_CHECKING:
+    from hwnas.profiling.forecast import Forecast
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 space_app = typer.Typer(no_args_is_help=True, help="Search spaces.")
@@ -238,7 +242,7 @@ def device_serve(
 def profile(
     device: Annotated[str, typer.Argument(help="Name of a device, or a TOML file.")] = "localhost",
     space: Annotated[str, typer.Option(help="Search space whose blocks are measured.")] = ...,  # type: ignore[assignment]
-    to: Annotated[Path, typer.Option(help="Folder of the table.")] = ...,  # type: ignore[assignment]
+    to: Annotated[Path | None, typer.Option(help="Folder of the table; with --plan, of an unfinished one, or none.")] = None,
     runtime: Annotated[str, typer.Option(help="One of the device's runtimes; its first by default.")] = "",
     precision: Annotated[str, typer.Option(help="Of weights and values: fp32, fp16, bf16, int8_u8s8 (CPUs), int8_s8s8 (TensorRT).")] = "fp32",
     batch: Annotated[int, typer.Option(help="Images of one run.")] = 1,
@@ -248,29 +252,35 @@ def profile(
     regime: Annotated[str, typer.Option(help="Which latency: warm, steady, first-run, cold-start or sustained.")] = "warm",
     seed: Seed = 0,
     budget_minutes: Annotated[float | None, typer.Option(help="At most so long: the blocks that tell most are measured, the others predicted.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what would be measured and about how long it takes.")] = False,
     as_json: Json = False,
 ) -> None:
     """Measure the latency lookup table of a device for a space."""
     from hwnas.cli import show
+    from hwnas.errors import InputError
     from hwnas.latency_table import Failure, Predicted
+    from hwnas.verbs.profile import plan_profile
     from hwnas.verbs.profile import profile as act
 
+    asked: dict[str, Any] = {"space": space, "runtime": runtime, "precision": precision, "batch": batch, "threads": threads, "visits": visits}
+    asked |= {"networks": networks, "regime": regime, "seed": seed, "budget_minutes": budget_minutes}
+    if plan:
+        with show.progress_bar() as progress:
+            forecast = plan_profile(device, to=to, progress=progress, **asked)
+        if as_json:
+            show.as_json(asdict(forecast))
+        else:
+            typer.echo("\n".join(show.plan_lines(forecast, budget_minutes)))
+        return
+    if to is None:
+        raise InputError("name the folder of the table with --to; only --plan can do without")
     with show.progress_bar() as progress:
-        table = act(
-            device,
-            space=space,
-            to=to,
-            runtime=runtime,
-            precision=precision,
-            batch=batch,
-            threads=threads,
-            visits=visits,
-            networks=networks,
-            seed=seed,
-            regime=regime,
-            budget_minutes=budget_minutes,
-            progress=progress,
-        )
+
+        def tell(forecast: Forecast) -> None:
+            for line in show.plan_lines(forecast, budget_minutes):
+                progress.note(line)
+
+        table = act(device, to=to, planned=tell, progress=progress, **asked)
     predicted = table.predicted()
     extrapolated = sum(isinstance(entry, Predicted) and entry.is_extrapolated for entry in table.entries.values())
     failed = [key for key, entry in table.entries.items() if isinstance(entry, Failure)]
@@ -609,8 +619,6 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Show what a run came to: one page without network, and the same in short here."""
-    from dataclasses import asdict
-
     from rich.console import Console
 
     from hwnas.cli import show
@@ -663,8 +671,6 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """What works on this machine, and which extra brings what is missing."""
-    from dataclasses import asdict
-
     from hwnas.cli import show
     from hwnas.verbs.doctor import doctor as act
     from hwnas.verbs.doctor import healthy
