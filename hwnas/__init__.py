@@ -1,6 +1,6 @@
 """Hardware-aware neural architecture search: profile a device, search under a latency budget, export what is measured to fit.
 
-Each command of the shell is a function here: `profile`, `train`, `search`, `verify`, `export`, `report`, `show_space`, `doctor`,
+Each command of the shell is a function here: `profile`, `plan_profile`, `train`, `search`, `verify`, `export`, `report`, `show_space`, `doctor`,
 `list_devices`, `add_device`, `check_device`, `check_tensorrt`, `bench` and `bench_zoo`, and for `hwnas table` `list_tables`,
 `show_table`, `check_table`, `import_table`, `export_table`, `fill_table`, `merge_tables` and `diff_tables`. They, and with them PyTorch
 and the rest, are imported when they are first asked for; `import hwnas` alone needs numpy.
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hwnas.verbs.doctor import doctor as doctor
     from hwnas.verbs.export import export as export
     from hwnas.verbs.parser_check import check_tensorrt as check_tensorrt
+    from hwnas.verbs.profile import plan_profile as plan_profile
     from hwnas.verbs.profile import profile as profile
     from hwnas.verbs.report import report as report
     from hwnas.verbs.search import search as search
@@ -75,6 +76,7 @@ _VERBS = {
     "list_devices": "hwnas.verbs.device",
     "list_tables": "hwnas.verbs.table",
     "merge_tables": "hwnas.verbs.table",
+    "plan_profile": "hwnas.verbs.profile",
     "profile": "hwnas.verbs.profile",
     "report": "hwnas.verbs.report",
     "search": "hwnas.verbs.search",

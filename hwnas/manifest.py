@@ -36,12 +36,16 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedLatency:
-    """What the certificate says the network takes, and where: `conditions` names device, runtime and threads."""
+    """What the certificate says the network takes, and where: `conditions` names device, runtime and threads.
+
+    plan_sha256: of what the device had built of the file, where it builds something; what it builds another time may take another time.
+    """
 
     measured_ms: float
     upper_bound_ms: float
     statistic: str
     conditions: str
+    plan_sha256: str | None = None
 
 
 def write_manifest(
@@ -88,7 +92,7 @@ def write_manifest(
             "labels": list(labels),
             "example": {"input": EXAMPLE, "logits": expected.astype(np.float64).tolist(), "tolerance_std": parity.limit},
             "parity": {"max_abs_difference": parity.max_abs_difference, "logits_std": parity.logits_std, "inputs": parity.inputs},
-            "latency": None if latency is None else asdict(latency) | {"origin": "measured"},
+            "latency": _latency(latency),
             "space": architecture.space,
             "architecture": dict(architecture.values),
             "fingerprint": fingerprint,
@@ -97,6 +101,10 @@ def write_manifest(
         },
     )
     return folder / NAME
+
+
+def _latency(latency: ExpectedLatency | None) -> dict[str, Any] | None:
+    return None if latency is None else {key: value for key, value in asdict(latency).items() if value is not None} | {"origin": "measured"}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

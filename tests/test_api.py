@@ -14,7 +14,7 @@ from hwnas.cli.commands import app
 TABLE_VERBS = ("check_table", "diff_tables", "export_table", "fill_table", "import_table", "list_tables", "merge_tables", "show_table")
 DEVICE_VERBS = ("add_device", "check_device", "list_devices")
 VERBS = (
-    *("bench", "bench_zoo", "check_tensorrt", "doctor", "export", "profile", "report", "search", "show_space", "train", "verify"),
+    *("bench", "bench_zoo", "check_tensorrt", "doctor", "export", "plan_profile", "profile", "report", "search", "show_space", "train", "verify"),
     *DEVICE_VERBS,
     *TABLE_VERBS,
 )

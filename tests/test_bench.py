@@ -55,6 +55,36 @@ def test_the_command_prints_a_row_for_each_file(files):
     assert code == 0 and json.loads(out)["models"][0]["latency_ms"].keys() <= {"p50"}
 
 
+def test_operators_are_profiled_after_the_timing_and_their_sum_is_called_no_latency(files, tmp_path):
+    options = ("--shape", "length=8192", "--seconds", 0.2, "--quantiles", "p50", "--layers")
+    code, out, error = here("bench", files / "conv.onnx", files / "tokens.onnx", *options, "--to", tmp_path / "found.json")
+    assert code == 0, error
+    assert out.count("by the runtime's profiler, 50 runs after the timing") == 2 and out.count("sum of the profile, no latency") == 2
+    conv, tokens = (each["layers"] for each in json.loads((tmp_path / "found.json").read_text())["models"])
+    assert [each["name"].endswith("(Gather)") for each in tokens["operators"]] == [True]
+    for each in (conv, tokens):
+        assert each["origin"] == "profile" and each["runs"] == 50
+        assert sum(layer["share"] for layer in each["operators"]) == pytest.approx(1) and all(layer["mean_us"] >= 0 for layer in each["operators"])
+
+
+def test_a_runtime_without_a_profiler_is_measured_all_the_same(files, native_agent, tmp_path):
+    device = tmp_path / "native.toml"
+    device.write_text(f'description = "C++"\nprocessor = "cpu"\ntransport = "local"\nruntimes = ["onnxruntime"]\nagent = "{native_agent}"\n')
+    code, out, error = here("bench", files / "conv.onnx", "--device", device, "--seconds", 0.2, "--quantiles", "p50", "--layers")
+    assert code == 0, error
+    assert "conv.onnx, batch 1: no profile, onnxruntime times no layers here" in out
+
+
+def test_any_runtime_of_the_device_that_loads_onnx_is_measured(files, tmp_path):
+    """The device prefers another one, which is refused where it is not replaced."""
+    device = tmp_path / "board.toml"
+    device.write_text('description = "a board"\nprocessor = "cpu"\ntransport = "local"\nruntimes = ["torch", "onnxruntime"]\n')
+    found = hwnas.bench([files / "conv.onnx"], device=str(device), runtime="onnxruntime", seconds=0.2, quantiles=["p50"])
+    assert (found["conditions"]["device"], found["conditions"]["runtime"]) == ("board", "onnxruntime")
+    with pytest.raises(InputError, match="choose another --runtime or --device"):
+        hwnas.bench([files / "conv.onnx"], device=str(device), seconds=0.2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -67,6 +97,10 @@ def test_the_command_prints_a_row_for_each_file(files):
         (("missing.onnx",), "cannot read"),
         (("conv.onnx", "--budget", "<= 1ms"), "--names and --budget go with --zoo"),
         (("conv.onnx", "--zoo"), "leave out files"),
+        (("--zoo", "--layers"), "leave out files, --batch, --shape, --streams and --layers"),
+        (("conv.onnx", "--runtime", "torch"), "torch takes models as safetensors, and what is measured here are ONNX files"),
+        (("--zoo", "--names", "resnet18", "--runtime", "torch"), "torch takes models as safetensors"),
+        (("conv.onnx", "--runtime", "tensorflow"), "localhost has no runtime 'tensorflow'; its file names onnxruntime, torch"),
         (("--zoo", "--names", "resnet19"), "no published network named 'resnet19'; did you mean 'resnet18'?"),
         (("--zoo", "--budget", "<= 50%"), "there is none here; write '<= 20ms p50'"),
     ],

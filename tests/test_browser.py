@@ -32,6 +32,7 @@ from hwnas.profiling.transports.browser import browser
 from hwnas.profiling.web_runtime import PACKAGE, VERSION, web_runtime
 from hwnas.profiling.window import measure_window
 from hwnas.store import Store
+from hwnas.testing import check_runtime
 from hwnas.weights import random_weights
 
 DEVICE = load_device("browser")
@@ -273,6 +274,16 @@ def test_the_same_page_serves_one_command_after_the_other(chromium, cache, tmp_p
             assert connection.ask(HELLO, seconds=60)["ok"] is True
             assert connection.ask({"op": "bye"}, seconds=60)["ok"] is True
             connection.close()
+
+
+def test_the_runtime_in_a_browser_keeps_the_contract(chromium, cache, tmp_path):
+    """All that `check_runtime` asks of every runtime, answered by the page: its second part begins a command of its own."""
+    mine = tmp_path / "cache"
+    shutil.copytree(cache, mine, ignore=shutil.ignore_patterns("*.json"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HWNAS_CACHE", str(mine))
+        with serving(mine, tmp_path) as (url, _), opened(chromium, url, tmp_path / "profile"):
+            check_runtime("onnxruntime_web", "browser")
 
 
 def test_over_plain_http_in_a_network_the_page_is_not_isolated_and_measures_all_the_same(chromium, cache, tmp_path):

@@ -99,11 +99,30 @@ def test_what_an_agent_imports_from_elsewhere_stays_an_import(tmp_path):
         agent_source(tmp_path / "no_agent.py")
 
 
-def test_a_runtime_without_a_profiler_says_so(agent):
-    with pytest.raises(Refused, match="onnxruntime times no layers here"):
-        agent.layers("good", 3)
+def test_a_runtime_without_a_profiler_says_so(agent, device):
+    if device.agent:
+        with pytest.raises(Refused, match="onnxruntime times no layers here"):
+            agent.layers("good", 3)
     with pytest.raises(Refused, match="no item 'ghost' is loaded"):
         agent.layers("ghost", 3)
+
+
+def test_operators_are_profiled_as_onnx_runtime_runs_them(agent, device):
+    """A convolution with its activation is one operator; a profile of many runs has it once, and what is timed afterwards is not profiled."""
+    if device.agent:
+        pytest.skip("the agent in C++ has no profiler")
+    width = [numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "w")]
+    model = model_of(helper.make_node("Conv", ["x", "w"], ["c"], name="first"), [1, 3, 16, 16], width)
+    model.graph.node.extend([helper.make_node("Relu", ["c"], ["r"], name="act"), helper.make_node("Sigmoid", ["r"], ["y"], name="last")])
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    agent.load("layered", model.SerializeToString())
+    for runs in (1, 40):
+        names = [name for name, ns in agent.layers("layered", runs) if ns >= 0]
+        assert sum(name.endswith(" (Conv)") for name in names) == names.count("last (Sigmoid)") == 1 and not any("Relu" in name for name in names), names
+    (visit,) = agent.visit(["layered"], {"layered": Burst(1, 5)})
+    assert len(visit.ns) == 5
+    with pytest.raises(Refused, match="at most 1000 are, got 1001"):
+        agent.layers("layered", 1001)
 
 
 def test_layers_of_an_agent_are_names_with_nanoseconds(tmp_path):

@@ -1,10 +1,25 @@
 """hwnas/verbs/verify.py: which candidates are measured, and what is said where none fits. The whole command: test_main_job.py."""
 
-import pytest
+import json
+import subprocess
+import sys
+from dataclasses import replace
 
+import pytest
+from commands import copied
+
+import hwnas
+from hwnas.data import shipped
 from hwnas.device import load_device
 from hwnas.errors import InputError
+from hwnas.index import BlockIndex
+from hwnas.latency_table import Conditions
+from hwnas.manifest import read_manifest
+from hwnas.profiling.protocol import TIMING
+from hwnas.spaces.ofa_mini import ofa_mini
+from hwnas.tensorrt_parser import parser_is_there
 from hwnas.verbs.verify import _runtime, closest, equal, pick
+from tests.simulated_tables import simulated_table
 
 
 def point(accuracy_pct, latency_ms):
@@ -54,3 +69,59 @@ def test_candidates_are_measured_with_the_runtime_of_the_table():
     assert _runtime(load_device("localhost"), "torch") == "torch" and _runtime(load_device("localhost"), "onnxruntime") == "onnxruntime"
     with pytest.raises(InputError, match="the table was measured with the runtime 'torch', and browser has onnxruntime_web"):
         _runtime(load_device("browser"), "torch")
+
+
+#: ONNX Runtime's agent, which also builds each model as TensorRT's does: with its code, by the wheel of TensorRT for RTX. Only running a plan needs a GPU.
+BUILDING_AGENT = """
+import sys
+sys.path.insert(0, {folder!r})
+import agent_contract, onnxruntime_agent, tensorrt_engine
+
+builder = tensorrt_engine.TensorRt("tensorrt_rtx")
+builder.set_up_builder(*tensorrt_engine.library("tensorrt_rtx"), dict())
+
+class Building(onnxruntime_agent.OnnxRuntime):
+    def load(self, model, seed):
+        item = super().load(model, seed)
+        item.facts.update(builder.build(model)[1])
+        return item
+
+agent_contract.main(Building())
+"""
+
+BOARD = 'description = "it builds what it runs"\nprocessor = "cpu"\ntransport = "local"\nruntimes = ["onnxruntime"]\nagent = "{folder}"\n'
+FORMULA = Conditions("board", "a formula", "onnxruntime", "1", 1, TIMING.regime)
+
+
+@pytest.mark.skipif(not parser_is_there(), reason="TensorRT for RTX is not installed: pip install 'hwnas[tensorrt-rtx]'")
+def test_certificate_and_manifest_name_the_plan_that_was_measured(trained, tmp_path):
+    agents, run, program = shipped("devices") / "agents", copied(trained, tmp_path / "run"), tmp_path / "agent" / "hwnas_onnxruntime_agent"
+    program.parent.mkdir()
+    program.write_text(f"#!{sys.executable}\n{BUILDING_AGENT.format(folder=str(agents))}")
+    program.chmod(0o755)
+    (tmp_path / "board.toml").write_text(BOARD.format(folder=program.parent))
+    replace(simulated_table(BlockIndex(ofa_mini(resolutions=(24,))), lambda table, layers, act: table), conditions=FORMULA).save(tmp_path / "table")
+    options = ("population=4", "tournament=2")
+    hwnas.search(run, table=tmp_path / "table", latency="<= 900ms", evaluations=6, options=options, baselines=False, threads=1)
+    for _ in range(3):
+        if certificate := hwnas.verify(run, top=1, seconds=1, device=str(tmp_path / "board.toml"))["certificate"]:
+            break
+    else:
+        pytest.skip("this machine is too busy to measure on")
+    hwnas.export(run, to=tmp_path / "export")
+
+    script = f"import sys; sys.path.insert(0, {str(agents)!r}); import tensorrt_engine as own; made = own.TensorRt('tensorrt_rtx'); " + (
+        "made.set_up_builder(*own.library('tensorrt_rtx'), {}); print(made.build(open(sys.argv[1], 'rb').read())[1]['plan_sha256'])"
+    )
+    again = subprocess.run([sys.executable, "-c", script, tmp_path / "export" / "model.onnx"], capture_output=True, text=True, timeout=120)
+    digest = again.stdout.strip()
+    assert len(digest) == 64, again.stderr
+    assert certificate["plan_sha256"] == digest and "built again it may be another plan" in certificate["scope"]
+    assert json.loads((tmp_path / "export" / "certificate.json").read_text())["plan_sha256"] == digest
+    assert read_manifest(tmp_path / "export")["latency"]["plan_sha256"] == digest
+
+
+def test_a_runtime_that_builds_nothing_has_no_plan_to_name(demo):
+    certificate = json.loads((demo.folder / "run" / "certificate.json").read_text())
+    assert "plan_sha256" not in certificate and "plan" not in certificate["scope"]
+    assert "plan_sha256" not in read_manifest(demo.folder / "export")["latency"]

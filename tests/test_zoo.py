@@ -91,7 +91,7 @@ def test_a_report_finds_the_networks_of_its_own_conditions_only(cache):
     for others in (replace(CONDITIONS, threads=2), replace(CONDITIONS, processor="another"), replace(CONDITIONS, options={"provider": "GPU"})):
         found = baseline(others, "p50", 5.0)
         assert found.measured == 0 and found.best is None
-    assert found.command == "hwnas bench --zoo --device localhost --threads 1 --budget '<= 5ms p50'"
+    assert found.command == "hwnas bench --zoo --device localhost --runtime onnxruntime --threads 1 --budget '<= 5ms p50'"
     assert baseline(CONDITIONS, "p90", 5.0).fastest is None and baseline(CONDITIONS, "p50", 0.1).best is None
 
 

@@ -30,6 +30,7 @@ except ImportError as error:
 CPU = "CPUExecutionProvider"
 LIBRARY = "HWNAS_ORT_EP_LIBRARY"
 FALLBACK = ("refused", "allowed")
+MAX_PROFILED = 1000
 VALUE = re.compile(r"[A-Za-z0-9_.:+-]{1,64}")
 
 
@@ -84,22 +85,30 @@ def random_array(rng, dtype, shape):
     return np.asarray(rng.integers(low, high, shape, endpoint=True), dtype)
 
 
-def kernels(runtime, model, feeds):
-    """{"computed_in_TYPE": how many convolutions and matrix products} as ONNX Runtime ran them; the type is that of what they read.
+KERNEL = "_kernel_time"  # the end of a kernel's name in a profile
 
-    It runs what it has no kernel for in float32, between casts, and says so nowhere but in a profile. Takes a session of its own.
-    """
+
+def profiled(runtime, model, feeds, runs):
+    """The events of ONNX Runtime's profile of so many runs, in a session of its own; its times are whole microseconds."""
     with tempfile.TemporaryDirectory(prefix="hwnas-agent-") as folder:
         options = runtime.session_options()
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = runtime.session(model, options)
-        session.run(None, feeds)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        for _ in range(runs):
+            session.run(None, feeds)
+        return json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+
+
+def kernels(runtime, model, feeds):
+    """{"computed_in_TYPE": how many convolutions and matrix products} as ONNX Runtime ran them; the type is that of what they read.
+
+    It runs what it has no kernel for in float32, between casts, and says so nowhere but in a profile.
+    """
     found = {}
-    for each in events:
+    for each in profiled(runtime, model, feeds, 1):
         about = each.get("args", {})
-        if each.get("name", "").endswith("_kernel_time") and any(part in about.get("op_name", "") for part in ("Conv", "Gemm", "MatMul")):
+        if each.get("name", "").endswith(KERNEL) and any(part in about.get("op_name", "") for part in ("Conv", "Gemm", "MatMul")):
             for kind in about["input_type_shape"][0]:
                 name = "computed_in_" + ("float32" if kind == "float" else kind)
                 found[name] = found.get(name, 0) + 1
@@ -207,6 +216,19 @@ class Item:
 
     def timed(self, runs):
         return self.main.timed(runs)
+
+    def layers(self, runs):
+        """(operator, mean nanoseconds) in the order in which they run, as fused and converted; the first run sets things up and does not count."""
+        if runs > MAX_PROFILED:
+            raise Refused(f"ONNX Runtime writes down every run that it profiles: at most {MAX_PROFILED} are, got {runs}")
+        events = profiled(self.runtime, self.model, self.arrays[0], 1 + runs)
+        begin = min(each["ts"] + each["dur"] for each in events if each.get("name") == "model_run")
+        found = {}
+        for each in events:
+            if each.get("name", "").endswith(KERNEL) and each["ts"] >= begin:
+                name = f"{each['name'][: -len(KERNEL)]} ({each.get('args', {}).get('op_name', '?')})"
+                found[name] = found.get(name, 0) + each["dur"]
+        return [(name, round(total * 1000 / runs)) for name, total in found.items()]
 
 
 class OnnxRuntime:

@@ -6,13 +6,17 @@ import functools
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hwnas import __version__
 from hwnas.cli.table import table_app
+
+if TYPE_CHECKING:
+    from hwnas.profiling.forecast import Forecast
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 space_app = typer.Typer(no_args_is_help=True, help="Search spaces.")
@@ -238,7 +242,7 @@ def device_serve(
 def profile(
     device: Annotated[str, typer.Argument(help="Name of a device, or a TOML file.")] = "localhost",
     space: Annotated[str, typer.Option(help="Search space whose blocks are measured.")] = ...,  # type: ignore[assignment]
-    to: Annotated[Path, typer.Option(help="Folder of the table.")] = ...,  # type: ignore[assignment]
+    to: Annotated[Path | None, typer.Option(help="Folder of the table; with --plan, of an unfinished one, or none.")] = None,
     runtime: Annotated[str, typer.Option(help="One of the device's runtimes; its first by default.")] = "",
     precision: Annotated[str, typer.Option(help="Of weights and values: fp32, fp16, bf16, int8_u8s8 (CPUs), int8_s8s8 (TensorRT).")] = "fp32",
     batch: Annotated[int, typer.Option(help="Images of one run.")] = 1,
@@ -248,29 +252,35 @@ def profile(
     regime: Annotated[str, typer.Option(help="Which latency: warm, steady, first-run, cold-start or sustained.")] = "warm",
     seed: Seed = 0,
     budget_minutes: Annotated[float | None, typer.Option(help="At most so long: the blocks that tell most are measured, the others predicted.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what would be measured and about how long it takes.")] = False,
     as_json: Json = False,
 ) -> None:
     """Measure the latency lookup table of a device for a space."""
     from hwnas.cli import show
+    from hwnas.errors import InputError
     from hwnas.latency_table import Failure, Predicted
+    from hwnas.verbs.profile import plan_profile
     from hwnas.verbs.profile import profile as act
 
+    asked: dict[str, Any] = {"space": space, "runtime": runtime, "precision": precision, "batch": batch, "threads": threads, "visits": visits}
+    asked |= {"networks": networks, "regime": regime, "seed": seed, "budget_minutes": budget_minutes}
+    if plan:
+        with show.progress_bar() as progress:
+            forecast = plan_profile(device, to=to, progress=progress, **asked)
+        if as_json:
+            show.as_json(asdict(forecast))
+        else:
+            typer.echo("\n".join(show.plan_lines(forecast, budget_minutes)))
+        return
+    if to is None:
+        raise InputError("name the folder of the table with --to; only --plan can do without")
     with show.progress_bar() as progress:
-        table = act(
-            device,
-            space=space,
-            to=to,
-            runtime=runtime,
-            precision=precision,
-            batch=batch,
-            threads=threads,
-            visits=visits,
-            networks=networks,
-            seed=seed,
-            regime=regime,
-            budget_minutes=budget_minutes,
-            progress=progress,
-        )
+
+        def tell(forecast: Forecast) -> None:
+            for line in show.plan_lines(forecast, budget_minutes):
+                progress.note(line)
+
+        table = act(device, to=to, planned=tell, progress=progress, **asked)
     predicted = table.predicted()
     extrapolated = sum(isinstance(entry, Predicted) and entry.is_extrapolated for entry in table.entries.values())
     failed = [key for key, entry in table.entries.items() if isinstance(entry, Failure)]
@@ -501,6 +511,7 @@ def bench(
     files: Annotated[list[str] | None, typer.Argument(help="ONNX files, measured against each other.")] = None,
     zoo: Annotated[bool, typer.Option("--zoo", help="Measure published networks instead of files.")] = False,
     device: Annotated[str, typer.Option(help="Name of a device, or a TOML file.")] = "localhost",
+    runtime: Annotated[str, typer.Option(help="One of the device's runtimes; its first by default.")] = "",
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime; the device's by default.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Length of the window: 60 for files, 20 for each few networks of the zoo.")] = None,
     batch: Annotated[str, typer.Option(help="Size of the free first dimension; several, as in 1,2,4, are a sweep.")] = "",
@@ -511,6 +522,7 @@ def bench(
     regime: Annotated[str, typer.Option(help="Which latency: warm, steady, first-run, cold-start, sustained.")] = "warm",
     names: Annotated[str, typer.Option(help="With --zoo: networks, comma-separated, timm/NAME those of timm; torchvision's classifiers by default.")] = "",
     budget: Annotated[str | None, typer.Option(help="With --zoo: '<= 20ms p50'; says which is the best within it.")] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Also what each operator takes, from a profile made after the timing.")] = False,
     seed: Seed = 0,
     to: Annotated[Path | None, typer.Option(help="Where to write the result: a JSON file; with --zoo the folder of the table.")] = None,
     as_json: Json = False,
@@ -521,8 +533,8 @@ def bench(
     from hwnas.verbs.bench import bench as act
     from hwnas.verbs.zoo import bench_zoo
 
-    if zoo and (files or batch or shape or streams):
-        raise InputError("--zoo measures published networks one run at a time: leave out files, --batch, --shape and --streams")
+    if zoo and (files or batch or shape or streams or layers):
+        raise InputError("--zoo measures published networks one run at a time: leave out files, --batch, --shape, --streams and --layers")
     if not zoo and (names or budget):
         raise InputError("--names and --budget go with --zoo")
     sizes = [part.strip() for part in batch.split(",") if part.strip()]
@@ -535,6 +547,7 @@ def bench(
                 names=[part.strip() for part in names.split(",") if part.strip()],
                 budget=budget,
                 device=device,
+                runtime=runtime,
                 threads=threads,
                 seconds=20.0 if seconds is None else seconds,
                 quantiles=wanted,
@@ -548,6 +561,7 @@ def bench(
             found = act(
                 files or [],
                 device=device,
+                runtime=runtime,
                 threads=threads,
                 seconds=60.0 if seconds is None else seconds,
                 batch=[int(part) for part in sizes],
@@ -557,6 +571,7 @@ def bench(
                 streams=streams,
                 regime=regime,
                 seed=seed,
+                layers=layers,
                 to=to,
                 progress=progress,
             )
@@ -569,6 +584,7 @@ def bench(
         show.zoo_table(found, where)
     else:
         show.bench_table(found, where)
+        show.layer_tables(found)
     if to is not None or zoo:
         typer.echo(f"table in {found['file'] if zoo else to}")
 
@@ -603,8 +619,6 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Show what a run came to: one page without network, and the same in short here."""
-    from dataclasses import asdict
-
     from rich.console import Console
 
     from hwnas.cli import show
@@ -657,8 +671,6 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """What works on this machine, and which extra brings what is missing."""
-    from dataclasses import asdict
-
     from hwnas.cli import show
     from hwnas.verbs.doctor import doctor as act
     from hwnas.verbs.doctor import healthy

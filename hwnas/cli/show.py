@@ -7,9 +7,15 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from hwnas.verbs.common import Progress
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from hwnas.profiling.forecast import Forecast
+
+_LAYERS_SHOWN = 20
+_SAID_EVERY_S = 60.0
 
 
 def as_json(result: Any) -> None:
@@ -99,6 +105,24 @@ def bench_table(found: Mapping[str, Any], where: str) -> None:
             print(f"{each['file']}, batch {each['batch']}: {each['doubt']}")
 
 
+def layer_tables(found: Mapping[str, Any]) -> None:
+    """Of each model that was profiled its operators, the slowest first, on stdout."""
+    for each in found["models"]:
+        if (profile := each.get("layers")) is None:
+            continue
+        which = f"{each['file']}, batch {each['batch']}"
+        if "error" in profile:
+            print(f"{which}: no profile, {profile['error']}")
+            continue
+        ranked = sorted(profile["operators"], key=lambda layer: -layer["mean_us"])
+        rows = [[layer["name"], f"{layer['mean_us']:.1f}", f"{100 * layer['share']:.1f} %"] for layer in ranked[:_LAYERS_SHOWN]]
+        if rest := ranked[_LAYERS_SHOWN:]:
+            rows.append([f"{len(rest)} others", f"{sum(layer['mean_us'] for layer in rest):.1f}", f"{100 * sum(layer['share'] for layer in rest):.1f} %"])
+        rows.append(["sum of the profile, no latency", f"{sum(layer['mean_us'] for layer in ranked):.1f}", ""])
+        columns = {"operator, as it runs": "left", "microseconds": "right", "share": "right"}
+        table(f"{which}: where the time goes, by the runtime's profiler, {profile['runs']} runs after the timing", columns, rows)
+
+
 def zoo_table(found: Mapping[str, Any], where: str) -> None:
     """The result of `bench --zoo` on stdout, by latency, and the best within the budget."""
     statistic = found["statistic"]
@@ -142,9 +166,36 @@ def _elsewhere(facts: Mapping[str, Any]) -> str:
     return f"{facts['nodes_elsewhere']} of {facts['nodes']}" if {"nodes", "nodes_elsewhere"} <= set(facts) else "not told"
 
 
+def plan_lines(plan: Forecast, budget_minutes: float | None) -> list[str]:
+    """What a profile is going to measure, and how long that may take."""
+    what = f"to measure: {plan.blocks:,} blocks and {plan.networks} networks in {plan.least_visits:,} to {plan.most_visits:,} visits"
+    what += f" ({plan.made:,} more are on record)" if plan.made else ""
+    what += f"; {plan.predicted:,} blocks are predicted, there being no time for them" if plan.predicted else ""
+    span = f"{duration(plan.least_s)} to {duration(plan.most_s)}, up to {duration(plan.disturbed_s)} where other programs disturb it"
+    limit = f"; ended by --budget-minutes after {duration(60 * budget_minutes)} in all" if budget_minutes is not None else ""
+    tried = f"{plan.tried_blocks:,} blocks and {plan.tried_networks} networks that were tried for {duration(plan.tried_s)}"
+    return [f"{what}, on {plan.conditions.processor} ({plan.conditions})", f"time: {span}{limit}; estimated from {tried}"]
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `3.5 min`, `2.1 h`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{max(seconds, 0.1):.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
+
+
+class Shown(Protocol):
+    """How a command shows that it gets on: called as `Progress` is; `note` shows a line beside that."""
+
+    def __call__(self, stage: str, done: int, total: int, /) -> None: ...
+
+    def note(self, line: str) -> None: ...
+
+
 @contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """A progress callback that draws a bar with rate and remaining time on stderr; without a terminal, a line per stage."""
+def progress_bar() -> Iterator[Shown]:
+    """A progress callback that draws a bar with rate and remaining time on stderr; without a terminal, a line per stage, and in long ones now and
+    then another."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -154,28 +205,45 @@ def progress_bar() -> Iterator[Progress]:
         yield _Lines()
         return
     with Bar(TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
-        tasks: dict[str, Any] = {}
+        yield _Bars(bar)
 
-        def show(stage: str, done: int, total: int) -> None:
-            key = stage.partition(",")[0]
-            if key not in tasks:
-                tasks[key] = bar.add_task(stage, total=total)
-            bar.update(tasks[key], completed=done, total=total, description=stage)
 
-        yield show
+class _Bars:
+    """A bar for each stage."""
+
+    def __init__(self, bar: Bar):
+        self._bar = bar
+        self._tasks: dict[str, Any] = {}
+
+    def __call__(self, stage: str, done: int, total: int, /) -> None:
+        key = stage.partition(",")[0]
+        if key not in self._tasks:
+            self._tasks[key] = self._bar.add_task(stage, total=total)
+        self._bar.update(self._tasks[key], completed=done, total=total, description=stage)
+
+    def note(self, line: str) -> None:
+        self._bar.console.print(line, markup=False, highlight=False)
 
 
 class _Lines:
-    """A line when a stage begins and one when it ends: for logs."""
+    """A line when a stage begins, one when it ends, and in between one each minute that says how much time remains: for logs."""
 
     def __init__(self) -> None:
         self._started: dict[str, float] = {}
+        self._said = 0.0
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
+    def note(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    def __call__(self, stage: str, done: int, total: int, /) -> None:
         key = stage.partition(",")[0]
         if key not in self._started or (not self._started[key] and done < total):  # begun, or begun again
-            self._started[key] = time.monotonic()
+            self._started[key] = self._said = time.monotonic()
+            self._first = done
             print(f"{key}: {done}/{total}", file=sys.stderr, flush=True)
         elif done >= total and self._started[key] > 0:
             print(f"{stage}: {done}/{total} in {time.monotonic() - self._started[key]:.0f} s", file=sys.stderr, flush=True)
             self._started[key] = 0.0
+        elif self._started[key] > 0 and done > self._first and (now := time.monotonic()) - self._said >= _SAID_EVERY_S:
+            self._said, remaining_s = now, (now - self._started[key]) * (total - done) / (done - self._first)
+            print(f"{stage}: {done}/{total}, about {duration(remaining_s)} more", file=sys.stderr, flush=True)

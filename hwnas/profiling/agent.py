@@ -28,6 +28,8 @@ from hwnas.weights import random_weights
 
 CONTRACT = 2
 ANCHOR_ITEM = "anchor"
+#: What an agent calls the hash of what it built of a model, where a rebuild may come to something else.
+PLAN = "plan_sha256"
 MAX_NS = 3_600_000_000_000
 MAX_LAYERS = 10_000
 _START_S = 120.0

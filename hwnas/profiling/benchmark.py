@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from hwnas import registry
 from hwnas.device import Device
 from hwnas.errors import InputError
 from hwnas.latency_table import Conditions, Fact
 from hwnas.profiling.protocol import TIMING, SpeedState, Timing, Visit, drawn_ms, timing_of
+from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.statistics import lower_bound, quantile, upper_bound, values_needed
 from hwnas.profiling.window import independent_rounds, sift, take_window
 from hwnas.space import FloatArray
@@ -75,6 +77,7 @@ def measure_bench(
     models: Sequence[bytes],
     device: Device,
     *,
+    runtime: str = "",
     quantiles: Sequence[float] = (0.5, 0.9),
     confidence: float = 0.95,
     seconds: float = 60.0,
@@ -86,10 +89,11 @@ def measure_bench(
     tolerant: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Bench:
-    """Latency of each model on a device, all interleaved in one window of `seconds`, or longer where the intervals need more visits.
+    """Latency of each ONNX model on a device, all interleaved in one window of `seconds`, or longer where the intervals need more visits.
 
-    streams: 0 for one run at a time, else so many at once, whose latency is that under load. most_ms: models whose fastest run takes longer are
-    left out. tolerant: so are those that cannot be run. regime: its name, or as conditions have it. Raises InputError, RunHeld, MeasurementFailed.
+    runtime: one of the device's, by default its first. streams: 0 for one run at a time, else so many at once, whose latency is that under load.
+    most_ms: models whose fastest run takes longer are left out. tolerant: so are those that cannot be run. regime: its name, or as conditions
+    have it. Raises InputError, RunHeld, MeasurementFailed.
     """
     if not models or not quantiles:
         raise InputError("there is no model to measure, or no quantile to estimate")
@@ -102,11 +106,13 @@ def measure_bench(
         raise InputError(f"--seconds is {seconds:g}, it must be above 0 and at most {MAX_SECONDS:,}")
     if not 0.5 <= confidence < 1:
         raise InputError(f"--confidence is {confidence:g}, it must be at least 0.5 and below 1")
+    check_takes_onnx(device, runtime)
     needed = visits_needed(quantiles, confidence)
     rng = np.random.default_rng([seed, 5])
     taken = take_window(
         *(models, device),
         needed=needed,
+        runtime=runtime,
         seconds=seconds,
         threads=threads,
         seed=seed,
@@ -129,6 +135,14 @@ def measure_bench(
     conditions = taken.identity.conditions(device.name, threads, timing)
     how = (tuple(quantiles), confidence, streams, taken.seconds, taken.rounds, stride, taken.states)
     return Bench(rows, taken.left_out, *how, conditions, taken.identity.system)
+
+
+def check_takes_onnx(device: Device, runtime: str) -> None:
+    """Raises InputError where the device has no such runtime, or one that loads models in another form."""
+    name = device.runtime(runtime)
+    made: Runtime = registry.create("profiling.runtimes", name)
+    if made.loads != "onnx":
+        raise InputError(f"{name} takes models as {made.loads}, and what is measured here are ONNX files: choose another --runtime or --device")
 
 
 def visits_needed(quantiles: Sequence[float], confidence: float) -> int:

@@ -10,14 +10,11 @@ from hwnas.costs import macs
 from hwnas.errors import InputError
 from hwnas.graph import ABSENT, Block, block_text
 from hwnas.index import BlockIndex
-from hwnas.latency_table import LatencyTable
 from hwnas.predictor import Additive
 from hwnas.profiling.protocol import TIMING, Timing
 from hwnas.space import Codes
 
 _POOL = 4_096
-_ASSUMED_MACS_PER_S = 2.5e10  # one core; only for the estimate
-_LOAD_S = 0.006
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,26 +26,6 @@ class Plan:
     networks: Codes = field(repr=False)
     visits: int
     timing: Timing = TIMING
-
-    def measured_in(self, table: LatencyTable) -> int:
-        """How many of the blocks have a price in a table already."""
-        return len(self.blocks) - len(table.missing(self.blocks))
-
-    @property
-    def n_visits(self) -> int:
-        """Visits in all, at most, where none has to be repeated: what is settled earlier needs fewer."""
-        return self.visits * (len(self.blocks) + len(self.networks))
-
-    @property
-    def estimate_s(self) -> float:
-        """Roughly how long measuring takes, at most."""
-        timing = self.timing
-        run_s = 5e-6 + macs(self.blocks) / _ASSUMED_MACS_PER_S
-        bursts = np.maximum(timing.block_burst_ms / 1e3, timing.block_least_runs * run_s) + timing.block_warmups * run_s
-        anchors = self.n_visits * (timing.anchor_warmups + timing.anchor_runs) * 8e-5
-        network_s = Additive(self.index, macs(self.index.blocks), name="macs", unit="MACs")(self.networks) / _ASSUMED_MACS_PER_S
-        networks = (timing.network_warmups + timing.network_runs) * network_s.sum()
-        return float(2.0 + _LOAD_S * (len(self.blocks) + 8 * len(self.networks)) + anchors + self.visits * (bursts.sum() + networks))
 
 
 def make_plan(index: BlockIndex, *, visits: int, networks: int, seed: int, timing: Timing = TIMING) -> Plan:

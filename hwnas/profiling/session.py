@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import signal
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -25,7 +26,8 @@ from hwnas.graph import Graph, block_text
 from hwnas.index import BlockIndex
 from hwnas.latency_table import TABLE, Entry, Fact, Failure, LatencyTable
 from hwnas.predictors.calibrated import LEAST_NETWORKS, assess
-from hwnas.profiling.agent import ANCHOR_ITEM, Identity, Refused, started_agent
+from hwnas.profiling.agent import ANCHOR_ITEM, PLAN, Identity, Refused, started_agent
+from hwnas.profiling.forecast import Forecast, Pace, forecast, tried_networks
 from hwnas.profiling.plan import Plan, make_plan
 from hwnas.profiling.precision import other_precision
 from hwnas.profiling.protocol import ANCHOR, TIMING, Burst, Timing, Visit, is_slow, speed_states
@@ -44,24 +46,23 @@ logger = logging.getLogger(__name__)
 
 _BATCH_S = 0.5
 
-#: What an agent calls the hash of what it built of a model, where a rebuild may come to something else.
-PLAN = "plan_sha256"
-
 #: (stage, done, total)
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class _Items:
-    """Names of what is measured: `e0`, `e1`, ... are blocks, `n0`, ... networks. chosen: of the blocks, by number; None are all."""
+    """Names of what is measured: `e0`, `e1`, ... are blocks, `n0`, ... networks. chosen, networks: of these, by number; None are all."""
 
     plan: Plan
     chosen: Sequence[int] | None = None
+    networks: Sequence[int] | None = None
     names: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
         blocks = range(len(self.plan.blocks)) if self.chosen is None else self.chosen
-        names = [f"e{i}" for i in blocks] + [f"n{i}" for i in range(len(self.plan.networks))]
+        networks = range(len(self.plan.networks)) if self.networks is None else self.networks
+        names = [f"e{i}" for i in blocks] + [f"n{i}" for i in networks]
         object.__setattr__(self, "names", names)
 
     def graph(self, item: str) -> Graph:
@@ -90,13 +91,15 @@ def profile(
     seed: int = 0,
     timing: Timing = TIMING,
     budget_minutes: float | None = None,
+    planned: Callable[[Forecast], None] | None = None,
     progress: Progress | None = None,
 ) -> LatencyTable:
     """Measure every distinct block of a space, and `networks` whole ones, on a device; the table, which is then in `folder`.
 
     Each is visited until its price is settled, `visits` times at most, and as often again where the machine was slow or busy.
     budget_minutes: at most so long. Where that is too short for all blocks, those that tell most are measured, and all networks; the prices of
-    the other blocks are predicted from them, in rows that say so.
+    the other blocks are predicted from them, in rows that say so. planned: gets what will be measured and about how long that takes, once a
+    few items were tried and before the others are loaded; whatever it raises ends the profile.
 
     The same call again continues where the last one ended and measures nothing twice; where the table is complete it is returned at
     once. runtime: one of the device's, by default its first. Ctrl-C ends after the batch in progress (under a second or so).
@@ -141,12 +144,93 @@ def profile(
                 if budget_minutes is not None and record.chosen is None:
                     record.choose(_choose(agent, made, plan, record, seed, limit, report, check))
                     items = _Items(plan, record.chosen)
+                if planned is not None:
+                    planned(_forecast(agent, made, items, record, device, threads, seed, report, check))
                 _load(agent, made, items, record, seed, report, check)
                 _heat(agent, timing, report, check)
                 _pilot(agent, items, record, check)
                 _measure(agent, items, record, seed, report, check)
             _tabulate(items, record, agent.identity, asked).save(folder)
     return LatencyTable.load(folder)
+
+
+class _Planned(Exception):
+    """Raised where a forecast was all that was wanted."""
+
+
+def plan_profile(
+    index: BlockIndex,
+    device: Device,
+    folder: Path | None = None,
+    *,
+    runtime: str = "",
+    threads: int = 1,
+    visits: int = 16,
+    networks: int = 40,
+    seed: int = 0,
+    timing: Timing = TIMING,
+    budget_minutes: float | None = None,
+    progress: Progress | None = None,
+) -> Forecast:
+    """What `profile` would measure with these arguments and about how long that would take, from trying a few items for some seconds.
+
+    folder: where an unfinished profile may be, of which what is on record counts; without one nothing is written. Raises as `profile` does.
+    """
+    if folder is not None and (folder / TABLE).exists():
+        raise InputError(f"{folder} holds a complete table, to which nothing will be added; name another folder, or none")
+    found: list[Forecast] = []
+
+    def stop(forecast: Forecast) -> None:
+        found.append(forecast)
+        raise _Planned
+
+    with tempfile.TemporaryDirectory(prefix="hwnas-plan-") as scratch:
+        place = folder if folder is not None and (folder / FILE).exists() else Path(scratch)
+        options: dict[str, Any] = {"visits": visits, "networks": networks, "seed": seed, "timing": timing, "budget_minutes": budget_minutes}
+        with suppress(_Planned):
+            profile(index, device, place, runtime=runtime, threads=threads, planned=stop, progress=progress, **options)
+    if not found:
+        raise InputError(f"the {budget_minutes:g} minutes of --budget-minutes are over before a few items are tried; give more")
+    return found[0]
+
+
+def _forecast(
+    agent: SupervisedAgent,
+    runtime: Runtime,
+    items: _Items,
+    record: Record,
+    device: Device,
+    threads: int,
+    seed: int,
+    report: Progress,
+    check: Callable[[], None],
+) -> Forecast:
+    """Load and run a few of the items, which is part of the profile, and tell from them how long it takes."""
+    plan, timing, begin_s = items.plan, items.plan.timing, time.monotonic()
+    chosen = set(items.names)
+    few = _Items(plan, [i for i in first_blocks(plan) if f"e{i}" in chosen], tried_networks(plan))
+    _load(agent, runtime, few, record, seed, lambda stage, done, total: report("try", done, total), check)
+    look = [ANCHOR_ITEM] * 8
+    asked_s = time.monotonic()
+    looks = agent.visit(look, {ANCHOR_ITEM: Burst(timing.anchor_warmups, timing.anchor_runs)})
+    between_s = (time.monotonic() - asked_s - sum(visit.wall_ns / 1e9 for visit in looks if isinstance(visit, Visit))) / len(look)
+    new = [item for item in few.names if item not in record.bursts and item not in record.failures]
+    bursts, failures = _tried(agent, timing, new, check)
+    if not timing.most_heating_s:  # a device that is to be heated first is tried again when it is hot
+        _keep(record, bursts, failures)
+    known = {**record.bursts, **bursts}
+    load_s = [[seconds for item, seconds in agent.load_s.items() if item[0] == kind] or [0.0] for kind in "en"]
+    pace = Pace({item: known[item].run_ns for item in items.names if item in known}, float(np.median(load_s[0])), float(np.mean(load_s[1])), between_s)
+    return forecast(
+        plan,
+        [item for item in items.names if item not in record.failures and item not in failures],
+        pace,
+        conditions=agent.identity.conditions(device.name, threads, timing),
+        loaded=agent.loaded,
+        bursts={item: each.burst for item, each in known.items()},
+        made=Counter(visit.item for visit in record.visits),
+        tried_s=time.monotonic() - begin_s,
+    )
 
 
 def _try_precision(agent: SupervisedAgent, runtime: Runtime, plan: Plan, device: Device) -> None:
@@ -201,7 +285,9 @@ def _load(agent: SupervisedAgent, runtime: Runtime, items: _Items, record: Recor
             if item in record.failures or item in agent.loaded:
                 continue
             try:
+                begin_s = time.monotonic()
                 facts = agent.load(item, items.model(item, runtime, seed))
+                agent.load_s[item] = time.monotonic() - begin_s
                 if (reason := other_precision(items.graph(item), facts)) is not None:
                     failures[item] = reason
                 if plan := facts.get(PLAN):
@@ -235,8 +321,13 @@ def _heat(agent: SupervisedAgent, timing: Timing, report: Progress, check: Calla
 def _pilot(agent: SupervisedAgent, items: _Items, record: Record, check: Callable[[], None]) -> None:
     """Run each item a few times, uncounted, to choose how many runs make its bursts."""
     new = [item for item in items.names if item not in record.bursts and item not in record.failures]
-    timing = items.plan.timing
-    bursts, failures = {}, {}
+    _keep(record, *_tried(agent, items.plan.timing, new, check))
+
+
+def _tried(agent: SupervisedAgent, timing: Timing, new: Sequence[str], check: Callable[[], None]) -> tuple[dict[str, TimedBurst], dict[str, str]]:
+    """(item -> what makes its bursts, item -> why it cannot be run)."""
+    bursts: dict[str, TimedBurst] = {}
+    failures: dict[str, str] = {}
     for start in range(0, len(new), 64):
         check()
         chunk = new[start : start + 64]
@@ -248,6 +339,10 @@ def _pilot(agent: SupervisedAgent, items: _Items, record: Record, check: Callabl
             burst = timing.network_burst if item[0] == "n" else timing.block_burst(min(visit.ns))
             # An agent with a coarse clock runs more often than it is asked to: what a run costs is seen from the whole burst.
             bursts[item] = TimedBurst(burst, max(min(visit.ns), visit.wall_ns // (tries[item].warmups + tries[item].runs)))
+    return bursts, failures
+
+
+def _keep(record: Record, bursts: Mapping[str, TimedBurst], failures: Mapping[str, str]) -> None:
     if failures:
         record.add([], failures)
     if bursts:

@@ -29,6 +29,7 @@ class SupervisedAgent:
     def __init__(self, start: Callable[[], AbstractContextManager[Agent]], model: Callable[[str], bytes]):
         self._start, self._model = start, model
         self._loaded: dict[str, Mapping[str, str | int | bool]] = {}
+        self.load_s: dict[str, float] = {}  # item -> seconds until its model was made and loaded, kept by whoever loads, who makes the model
         self._restarts = 0
         self._stack = ExitStack()
 

@@ -62,7 +62,10 @@ class WindowRow:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What was measured together. All upper bounds hold at once with probability 1 - level: each row's own level is level / models."""
+    """What was measured together. All upper bounds hold at once with probability 1 - level: each row's own level is level / models.
+
+    facts: of each row, how the runtime executes the model, as far as it tells.
+    """
 
     rows: tuple[WindowRow, ...]
     quantile: float
@@ -73,6 +76,7 @@ class Window:
     states: tuple[SpeedState, ...]
     conditions: Conditions
     system: Mapping[str, Fact] = field(hash=False)
+    facts: tuple[Mapping[str, Fact], ...] = field(hash=False)
 
     @property
     def statistic(self) -> str:
@@ -132,7 +136,8 @@ def measure_window(
     columns = list(taken.visits.values())
     rows, stride = summarise(columns, digests, taken.slow, quantile=quantile, level=level, needed=needed, seconds=taken.seconds, rng=rng, timing=timing)
     conditions = taken.identity.conditions(device.name, threads, timing)
-    return Window(rows, quantile, level, taken.seconds, taken.rounds, stride, taken.states, conditions, taken.identity.system)
+    facts = tuple(taken.facts.values())
+    return Window(rows, quantile, level, taken.seconds, taken.rounds, stride, taken.states, conditions, taken.identity.system, facts)
 
 
 def take_window(

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hwnas import __version__
-from hwnas.device import load_device
-from hwnas.errors import InputError
+from hwnas.device import Device, load_device
+from hwnas.errors import InputError, MeasurementFailed, RunHeld
 from hwnas.files import write_json
-from hwnas.profiling.benchmark import Bench, BenchRow, measure_bench
+from hwnas.profiling.benchmark import Bench, BenchRow, check_takes_onnx, measure_bench
+from hwnas.profiling.layers import RUNS, profile_layers
 from hwnas.profiling.model_file import ModelFile, parse_shapes, read_model
 from hwnas.verbs.common import Progress, check_seed, silent
 
@@ -26,6 +27,7 @@ def bench(
     files: Sequence[str | Path],
     *,
     device: str = "localhost",
+    runtime: str = "",
     threads: int | None = None,
     seconds: float = 60.0,
     batch: Sequence[int] = (),
@@ -35,14 +37,16 @@ def bench(
     streams: int = 0,
     regime: str = "warm",
     seed: int = 0,
+    layers: bool = False,
     to: Path | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Measure ONNX files interleaved in one window; each quantile with an interval of that confidence, whose unit is the visit.
 
-    batch: sizes of the free first dimensions, each file with each of them. shape: `NAME=1x3x224x224` of inputs, `NAME=224` of free dimensions.
-    streams: 0 for one run at a time; else so many at once, and samples per second. regime: warm, steady, first-run,
-    cold-start or sustained. to: a JSON file of the result. Raises HwnasError.
+    runtime: one of the device's, by default its first; one that loads ONNX. batch: sizes of the free first dimensions, each file with each of them.
+    shape: `NAME=1x3x224x224` of inputs, `NAME=224` of free dimensions. streams: 0 for one run at a time; else so many at once, and samples per
+    second. regime: warm, steady, first-run, cold-start or sustained. to: a JSON file of the result.
+    layers: also what each operator takes, from a profile after the timing: shares of a run, whose sum is no latency. Raises HwnasError.
     """
     check_seed(seed)
     if not files:
@@ -51,6 +55,7 @@ def bench(
         raise InputError(f"--batch is {bad[0]}, it must be from 1 to {MAX_BATCH:,}")
     chosen = parse_quantiles(quantiles)
     target = load_device(device)
+    check_takes_onnx(target, runtime)
     used = target.threads if threads is None else threads
     shapes = parse_shapes(shape)
     models = [read_model(Path(file), shapes, size) for file in files for size in (dict.fromkeys(batch) or [None])]
@@ -60,6 +65,7 @@ def bench(
     measured = measure_bench(
         [model.data for model in models],
         target,
+        runtime=runtime,
         quantiles=chosen,
         confidence=confidence,
         seconds=seconds,
@@ -69,10 +75,23 @@ def bench(
         seed=seed,
         progress=progress,
     )
-    result = {**header(FORMAT, measured), "models": [_model(model, measured.rows[i], measured) for i, model in enumerate(models)]}
+    rows: list[dict[str, Any]] = [_model(model, measured.rows[i], measured) for i, model in enumerate(models)]
+    if layers:
+        profiles = _profiles([model.data for model in models], target, runtime, used, seed, progress)
+        rows = [{**row, "layers": each} for row, each in zip(rows, profiles, strict=True)]
+    result = {**header(FORMAT, measured), "models": rows}
     if to is not None:
         write_json(Path(to), result)
     return result
+
+
+def _profiles(models: Sequence[bytes], device: Device, runtime: str, threads: int, seed: int, progress: Progress) -> list[dict[str, Any]]:
+    """For JSON: of each model its operators, or an `error`; what was timed before is not lost where there is no profile."""
+    try:
+        found = profile_layers(models, device, runtime=runtime, threads=threads, seed=seed, progress=progress)
+    except (MeasurementFailed, RunHeld) as error:
+        found = [str(error)] * len(models)
+    return [{"error": each} if isinstance(each, str) else {"origin": "profile", "runs": RUNS, "operators": [asdict(layer) for layer in each]} for each in found]
 
 
 def parse_quantiles(texts: Sequence[str]) -> tuple[float, ...]:

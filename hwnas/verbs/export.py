@@ -19,6 +19,7 @@ from hwnas.exporters.onnx import write_model
 from hwnas.files import read_json, write_json, write_whole
 from hwnas.kit import copy_kit
 from hwnas.manifest import FORMAT, NAME, ExpectedLatency, Preprocessing, write_manifest
+from hwnas.profiling.agent import PLAN
 from hwnas.quantization import is_quantized
 from hwnas.verbs.common import Job, Progress, existing, silent
 from hwnas.verbs.deployed import graph_of
@@ -129,6 +130,7 @@ def _export(job: Job, certificate: Mapping[str, Any], folder: Path, kit: str, pr
             certificate["upper_bound_ms"],
             certificate["statistic"],
             f"{conditions['device']}, {conditions['runtime']} {conditions['version']}, {conditions['threads']} thread(s), {conditions['processor']}",
+            certificate.get(PLAN),
         ),
     )
     progress("export", 3, 3)

@@ -1,7 +1,8 @@
-"""`profile`: the latency lookup table of a device for a space."""
+"""`profile`: the latency lookup table of a device for a space; and what it is going to be, before it is measured."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from hwnas import registry
@@ -9,6 +10,7 @@ from hwnas.device import load_device
 from hwnas.index import BlockIndex
 from hwnas.latency_table import LatencyTable
 from hwnas.profiling import session
+from hwnas.profiling.forecast import Forecast
 from hwnas.profiling.protocol import timing_of
 from hwnas.variant import Variant
 from hwnas.verbs.common import Progress, silent
@@ -28,6 +30,7 @@ def profile(
     seed: int = 0,
     regime: str = "warm",
     budget_minutes: float | None = None,
+    planned: Callable[[Forecast], None] | None = None,
     progress: Progress = silent,
 ) -> LatencyTable:
     """Measure every distinct block of `space`, and whole networks that calibrate their sum, on `device`; the table is then in `to`.
@@ -35,12 +38,11 @@ def profile(
     The same call again continues an interrupted one. runtime: one of the device's, by default its first. precision: `fp32`, `fp16`,
     `bf16`, `int8_u8s8` or `int8_s8s8`; batch: images of one run. threads: of the runtime, by default the device's. regime: which latency
     it is, one of `hwnas.profiling.protocol.REGIMES`. budget_minutes: at most so long; what there is no time for is predicted, in rows that
-    say so. Raises HwnasError.
+    say so. planned: gets what will be measured and about how long that takes, before it begins. Raises HwnasError.
     """
-    target, variant = load_device(device), Variant(precision, batch)
-    index = BlockIndex(variant.space(registry.create("spaces", space)))
+    target = load_device(device)
     return session.profile(
-        index,
+        _index(space, precision, batch),
         target,
         Path(to),
         runtime=runtime,
@@ -50,5 +52,44 @@ def profile(
         seed=seed,
         timing=timing_of(regime),
         budget_minutes=budget_minutes,
+        planned=planned,
         progress=progress,
     )
+
+
+def plan_profile(
+    device: str = "localhost",
+    *,
+    space: str,
+    to: Path | None = None,
+    runtime: str = "",
+    precision: str = "fp32",
+    batch: int = 1,
+    threads: int | None = None,
+    visits: int = 16,
+    networks: int = 40,
+    seed: int = 0,
+    regime: str = "warm",
+    budget_minutes: float | None = None,
+    progress: Progress = silent,
+) -> Forecast:
+    """What `profile` would measure with these arguments and about how long it would take, from trying a few blocks and networks on `device`
+    for some seconds. to: where an unfinished profile may be that would go on; else nothing is written. Raises HwnasError."""
+    target = load_device(device)
+    return session.plan_profile(
+        _index(space, precision, batch),
+        target,
+        None if to is None else Path(to),
+        runtime=runtime,
+        threads=target.threads if threads is None else threads,
+        visits=visits,
+        networks=networks,
+        seed=seed,
+        timing=timing_of(regime),
+        budget_minutes=budget_minutes,
+        progress=progress,
+    )
+
+
+def _index(space: str, precision: str, batch: int) -> BlockIndex:
+    return BlockIndex(Variant(precision, batch).space(registry.create("spaces", space)))

@@ -30,6 +30,7 @@ _MEASURED = {
     "model_sha256": str,
     **dict.fromkeys(("measured_ms", "p10_ms", "p90_ms", "visits"), NUMBER),
     "upper_bound_ms": (int, float, type(None)),
+    "plan_sha256?": str,
     "doubt": str,
     "verdict": str,
 }
@@ -38,7 +39,7 @@ _CERTIFICATE = {
     "conditions": _CONDITIONS,
     "architecture": {str: (int, float, str)},
     **dict.fromkeys(("measured_ms", "upper_bound_ms", "budget_ms", "confidence"), NUMBER),
-    **dict.fromkeys(("statistic", "verdict", "model_sha256", "origin"), str),
+    **dict.fromkeys(("statistic", "verdict", "model_sha256", "origin", "plan_sha256?"), str),
 }
 
 _VERIFY = {"top": int, "seconds": NUMBER, "device": str, "seed": int}

@@ -18,6 +18,7 @@ from hwnas.device import Device, load_device
 from hwnas.errors import InputError, UnknownName
 from hwnas.files import write_json
 from hwnas.predictors.calibrated import assess
+from hwnas.profiling.agent import PLAN
 from hwnas.profiling.protocol import timing_of
 from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.window import Window, WindowRow, measure_window, verdict
@@ -126,7 +127,8 @@ def _verify(job: Job, options: Mapping[str, Any], device: Device, runtime: str, 
             graphs=[graph_of(job, model["code"]) for model in models],
             progress=progress,
         )
-        measured += [{**model, **_measured(row, limit_ms)} for model, row in zip(models, window.rows, strict=True)]
+        built = [{PLAN: facts[PLAN]} if PLAN in facts else {} for facts in window.facts]
+        measured += [{**model, **_measured(row, limit_ms), **plan} for model, row, plan in zip(models, window.rows, built, strict=True)]
         fitting = [each for each in measured if each["role"] == "candidate" and each["verdict"] == "within"]
         if fitting:
             chosen = max(fitting, key=lambda each: each["accuracy_pct"])
@@ -217,12 +219,14 @@ def _certificate(job: Job, chosen: Mapping[str, Any], measured: Sequence[Mapping
     """What was measured, of which file, under which conditions; and how far the statement reaches."""
     largest = next(each for each in measured if each["role"] == "largest" and each["round"] == chosen["round"])
     reach = window.conditions.reach
+    of_plan = ", built into the plan of that hash: built again it may be another plan, which is not certified" if PLAN in chosen else ""
     return {
         "format": "hwnas.certificate/1",
         "origin": "measured",
         "budget_ms": limit_ms,
         "statistic": window.statistic,
         **{key: chosen[key] for key in _STATED},
+        **({PLAN: chosen[PLAN]} if PLAN in chosen else {}),
         "candidates_measured": sum(each["role"] == "candidate" for each in measured),
         "window_seconds": window.seconds,
         "predicted_ms": chosen["latency_ms"],
@@ -238,7 +242,7 @@ def _certificate(job: Job, chosen: Mapping[str, Any], measured: Sequence[Mapping
         "architecture": chosen["values"],
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "hwnas": __version__,
-        "scope": "this file on this unit of this device, in the state it was in, on this date" + (f"; {reach}" if reach else ""),
+        "scope": f"this file{of_plan}, on this unit of this device, in the state it was in, on this date" + (f"; {reach}" if reach else ""),
     }
 
 

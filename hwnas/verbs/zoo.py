@@ -19,7 +19,7 @@ from hwnas.errors import DamagedFile, InputError, MeasurementFailed
 from hwnas.files import read_json, write_json
 from hwnas.latency_table import Conditions
 from hwnas.profiling.agent import started_agent
-from hwnas.profiling.benchmark import measure_bench
+from hwnas.profiling.benchmark import check_takes_onnx, measure_bench
 from hwnas.profiling.protocol import REGIMES, Timing, timing_of
 from hwnas.profiling.runtime import Runtime
 from hwnas.registry import create
@@ -39,6 +39,7 @@ def bench_zoo(
     names: Sequence[str] = (),
     budget: str | None = None,
     device: str = "localhost",
+    runtime: str = "",
     threads: int | None = None,
     seconds: float = 20.0,
     quantiles: Sequence[str] = (),
@@ -50,12 +51,14 @@ def bench_zoo(
 ) -> dict[str, Any]:
     """Measure published networks on a device, by default all image classifiers of torchvision, in windows of `seconds` of a few each.
 
-    budget: such as `<= 20ms p50`; what no run of which is within twice the limit is not measured further. quantiles: by default the budget's, else
-    p50. to: a folder for the table instead of the user's cache, where reports look for it. What is in the table is not measured again, so the same
-    call continues an interrupted one; a network that cannot be exported or run is a row with its reason. Raises HwnasError.
+    runtime: one of the device's, by default its first; one that loads ONNX. budget: such as `<= 20ms p50`; what no run of which is within twice the
+    limit is not measured further. quantiles: by default the budget's, else p50. to: a folder for the table instead of the user's cache, where
+    reports look for it. What is in the table is not measured again, so the same call continues an interrupted one; a network that cannot be
+    exported or run is a row with its reason. Raises HwnasError.
     """
     check_seed(seed)
     target = load_device(device)
+    check_takes_onnx(target, runtime)
     used = target.threads if threads is None else threads
     limit = None if budget is None else Budget.parse("latency", budget)
     if limit is not None and limit.limit is None:
@@ -64,7 +67,7 @@ def bench_zoo(
     chosen = tuple(dict.fromkeys((*chosen, *([limit.quantile] if limit else []))))
     asked = list(dict.fromkeys(names)) or zoo.names()
     about = {name: zoo.published(name) for name in asked}  # refuses unknown names before anything is measured
-    conditions = _conditions(target, used, timing_of(regime))
+    conditions = _conditions(target, runtime, used, timing_of(regime))
     path = table_path(conditions, to)
     table = load_table(path) if path.is_file() else None
     rows = {row["name"]: row for row in table["rows"]} if table and table["confidence"] == confidence else {}
@@ -86,6 +89,7 @@ def bench_zoo(
             measured = measure_bench(
                 list(models.values()),
                 target,
+                runtime=runtime,
                 quantiles=chosen,
                 confidence=confidence,
                 seconds=seconds,
@@ -138,7 +142,7 @@ def best_within(rows: Sequence[Mapping[str, Any]], statistic: str, limit_ms: flo
 
 def baseline(conditions: Conditions, statistic: str, limit_ms: float) -> PublishedBaseline:
     """The published networks that were measured under these conditions, for a report. Raises DamagedFile."""
-    asked = {"device": conditions.device, "threads": str(conditions.threads), "budget": f"<= {limit_ms:.4g}ms {statistic}"}
+    asked = {"device": conditions.device, "runtime": conditions.runtime, "threads": str(conditions.threads), "budget": f"<= {limit_ms:.4g}ms {statistic}"}
     regime = next((name for name, timing in REGIMES.items() if timing.regime == conditions.regime), "warm")
     asked |= {} if regime == "warm" else {"regime": regime}
     command = shlex.join(["hwnas", "bench", "--zoo", *(part for key, value in asked.items() for part in (f"--{key}", value))])
@@ -201,9 +205,9 @@ def _latency(row: Mapping[str, Any], statistic: str) -> float:
     return float("inf") if estimate is None else float(estimate["value"])
 
 
-def _conditions(device: Device, threads: int, timing: Timing) -> Conditions:
+def _conditions(device: Device, name: str, threads: int, timing: Timing) -> Conditions:
     """As the device's agent tells them, before anything is measured."""
-    runtime: Runtime = create("profiling.runtimes", device.runtime())
+    runtime: Runtime = create("profiling.runtimes", device.runtime(name))
     with started_agent(device, runtime, threads=threads, seed=0, timing=timing) as agent:
         return agent.identity.conditions(device.name, threads, timing)
 
