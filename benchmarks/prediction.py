@@ -4,8 +4,9 @@
 
 The space is profiled as `hwnas profile` does. Before it and after it `--unseen` uniform random networks, as many at each resolution, are measured
 in the same regime: one visit of each per pass, in random order. Truth is the median run over undisturbed visits. Side by side, of the same networks:
-the calibrated table, its plain sum, and a line through the MACs fitted to the same calibration networks. Sessions (opening models) and
-running (visits and anchors) are timed apart; the bare time of the kernels is what the counted runs and warm-ups took themselves.
+the calibrated table, its plain sum, and a line through the MACs fitted to the same calibration networks. Sessions (opening models),
+waiting (between passes, which are spread over --span) and running (visits and anchors) are timed apart; the bare time of the kernels is what the
+counted runs and warm-ups took themselves.
 With --again the table is made twice, with another seed, and both are compared: row by row, and by what they predict of 40 networks.
 """
 
@@ -16,7 +17,7 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,17 @@ def kernels_s(folder: Path) -> float:
     return sum(float(np.mean(visit.ns)) * (record.bursts[visit.item].burst.warmups + len(visit.ns)) for visit in record.visits) / 1e9
 
 
+def waiting_s(folder: Path) -> float:
+    """Seconds between the passes of a profile, in which nothing ran."""
+    with Store(folder / FILE) as store:
+        gaps = np.diff([visit.at_ns for visit in Record(store).visits]) / 1e9
+    return float(gaps[gaps > 1.0].sum())
+
+
 def _profiled(index: BlockIndex, folder: Path, given: argparse.Namespace, seed: int, progress: Progress | None = None) -> LatencyTable:
     device = load_device(given.device)
     options = {"runtime": given.runtime, "threads": device.threads, "visits": given.visits, "networks": given.networks}
-    return profile(index, device, folder, **options, seed=seed, progress=progress)
+    return profile(index, device, folder, **options, timing=replace(TIMING, least_span_s=given.span), seed=seed, progress=progress)
 
 
 def repeated(index: BlockIndex, first: LatencyTable, given: argparse.Namespace) -> dict[str, float]:
@@ -120,7 +128,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         started = time.monotonic()
         table = _profiled(index, folder, given, given.seed, lambda stage, done, total: stages.setdefault(stage, time.monotonic() - started))
         ended = time.monotonic() - started
-        kernels = kernels_s(folder) if (folder / FILE).exists() else float("nan")
+        kernels, waiting = (kernels_s(folder), waiting_s(folder)) if (folder / FILE).exists() else (float("nan"), 0.0)
     again = repeated(index, table, given) if given.again else None
     after = visits_of(index, codes, given.passes - len(before[0]), given, rng)
     truth = medians_ms([a + b for a, b in zip(before, after, strict=True)])
@@ -136,7 +144,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     prices = Additive(index, lookup(table, index.space.name).prices(index.blocks), name="latency", unit="ms")
     predictions = {"calibrated table": calibrated(table, index)(codes), "plain sum": prices(codes), "line through MACs": slope * work(codes) + constant}
     figures = {name: asdict(quality(truth, predicted, groups)) for name, predicted in predictions.items()}
-    running = ended - stages.get("measure", 0.0)
+    running = ended - stages.get("measure", 0.0) - waiting
     return {
         "space": given.space,
         "conditions": str(table.conditions),
@@ -147,6 +155,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "moved_meanwhile": float(moved),
         "steadiness": table.anchor.get("visits", {}),
         "sessions_s": stages.get("measure", 0.0),
+        "waiting_s": waiting,
         "running_s": running,
         "kernels_s": kernels,
         "running_to_kernels": running / kernels,
@@ -166,6 +175,7 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=32, help="visits of each unseen network, half of them before the profile")
     parser.add_argument("--networks", type=int, default=60)
     parser.add_argument("--visits", type=int, default=16)
+    parser.add_argument("--span", type=float, default=120.0, help="seconds over which the profile's visits are spread at least")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true", help="make the table twice and compare")
     parser.add_argument("--table", type=Path, help="keep the table in this folder, or use the one that is there")
@@ -182,7 +192,8 @@ def main() -> None:
         return
     print(f"{report['space']} on {report['processor']} ({report['conditions']})")
     print(f"{report['blocks']} blocks and {report['calibration_networks']} calibration networks; {report['unseen_networks']} unseen networks")
-    print(f"sessions {report['sessions_s']:.1f} s, running {report['running_s']:.1f} s, {report['running_to_kernels']:.2f} times the bare kernels")
+    print(f"sessions {report['sessions_s']:.1f} s, waiting {report['waiting_s']:.1f} s, running {report['running_s']:.1f} s", end=", ")
+    print(f"{report['running_to_kernels']:.2f} times the bare kernels")
     print(f"between the visits before the profile and those after it the networks' latency changed by {report['moved_meanwhile']:+.2%}")
     print("steadiness: " + str({key: value for key, value in report["steadiness"].items() if key != "most_uneven"}))
     print("prediction            bias   mean error  within 5 %  within 10 %  rho within a resolution")

@@ -250,6 +250,7 @@ def profile(
     visits: Annotated[int, typer.Option(help="Visits of each block and network, at most: what is settled earlier needs fewer.", min=1)] = 16,
     networks: Annotated[int, typer.Option(help="Whole networks that calibrate the sum.", min=0)] = 60,
     regime: Annotated[str, typer.Option(help="Which latency: warm, steady, first-run, cold-start or sustained.")] = "warm",
+    span: Annotated[float | None, typer.Option(help="Seconds over which the visits are spread at least, waiting where they take less; 30 by default.")] = None,
     seed: Seed = 0,
     budget_minutes: Annotated[float | None, typer.Option(help="At most so long: the blocks that tell most are measured, the others predicted.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would be measured and about how long it takes.")] = False,
@@ -263,7 +264,7 @@ def profile(
     from hwnas.verbs.profile import profile as act
 
     asked: dict[str, Any] = {"space": space, "runtime": runtime, "precision": precision, "batch": batch, "threads": threads, "visits": visits}
-    asked |= {"networks": networks, "regime": regime, "seed": seed, "budget_minutes": budget_minutes}
+    asked |= {"networks": networks, "regime": regime, "span_s": span, "seed": seed, "budget_minutes": budget_minutes}
     if plan:
         with show.progress_bar() as progress:
             forecast = plan_profile(device, to=to, progress=progress, **asked)

@@ -114,9 +114,9 @@ def forecast(
         for side, visits in enumerate((least, most)):
             counts[side] += max(0, visits - made.get(item, 0))
             seconds[side] += max(0, visits - made.get(item, 0)) * visit_s
-    span_s = timing.least_span_s if most > least else 0.0  # no item is settled before
+    span_s = timing.least_span_s if most >= timing.least_visits else 0.0
     n_networks = sum(item[0] == "n" for item in names)
-    most_s = load_s + timing.most_heating_s + seconds[1]
+    most_s = load_s + timing.most_heating_s + max(seconds[1], span_s)
     return Forecast(
         conditions=conditions,
         blocks=len(names) - n_networks,
@@ -125,7 +125,7 @@ def forecast(
         made=sum(made.get(item, 0) for item in names),
         least_visits=counts[0],
         most_visits=counts[1],
-        least_s=load_s + max(seconds[0], min(span_s, seconds[1])),
+        least_s=load_s + max(seconds[0], span_s),
         most_s=most_s,
         disturbed_s=most_s + (timing.most_overrun - 1) * seconds[1] + timing.anchor_wait_s,
         tried_blocks=sum(item[0] == "e" for item in pace.run_ns),

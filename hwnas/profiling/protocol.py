@@ -64,7 +64,7 @@ class Timing:
     most_crowding_pct: int = 25  # of the cores left free, in use by other programs
     most_overrun: float = 2.5  # times the planned time, after which disturbed blocks are left as they are
     least_visits: int = 8  # before an item may be settled: the fewest that bound the 25th percentile on both sides
-    least_span_s: float = 10.0  # that visits are spread over before any item may be settled: a device keeps its mood for seconds
+    least_span_s: float = 30.0  # that the visits are spread over at least, and before any item is settled: a shared machine keeps a mood for seconds to minutes
     settled_confidence: float = 0.75
     settled_block: float = 0.01  # half the width of the price's confidence interval, relative
     settled_network: float = 0.05  # of the median of a network: a fit to all of them halves it several times

@@ -111,8 +111,10 @@ def profile(
     folder = Path(folder)
     asked: dict[str, Fact] = {"device": device.name, "space": index.fingerprint, "threads": threads, "visits": visits, "networks": networks, "seed": seed}
     asked["regime"] = timing.regime
-    if budget_minutes is not None:
+    if budget_minutes is not None:  # the time is filled: nothing is left to wait in
         asked["budget_minutes"] = float(budget_minutes)
+        timing = replace(timing, least_span_s=0.0)
+    asked["least_span_s"] = timing.least_span_s
     made: Runtime = registry.create("profiling.runtimes", device.runtime(runtime))
     if (folder / TABLE).exists():
         table = LatencyTable.load(folder)
@@ -166,7 +168,7 @@ def plan_profile(
     runtime: str = "",
     threads: int = 1,
     visits: int = 16,
-    networks: int = 40,
+    networks: int = 60,
     seed: int = 0,
     timing: Timing = TIMING,
     budget_minutes: float | None = None,
@@ -351,14 +353,19 @@ def _keep(record: Record, bursts: Mapping[str, TimedBurst], failures: Mapping[st
 
 def _measure(agent: SupervisedAgent, items: _Items, record: Record, seed: int, report: Progress, check: Callable[[], None]) -> None:
     """`visits` passes over the items that are not settled; then as many more at most, over the blocks not yet measured often enough at the
-    best speed and alone, until the time that was planned is overrun."""
+    best speed and alone, until the time that was planned is overrun. The first passes are spread over the least span, waiting in between."""
     timing = items.plan.timing
     patience_s, begin, planned_s = timing.anchor_wait_s, time.monotonic(), _planned_s(items, record)
     visits = items.plan.visits
+    pause_s = timing.least_span_s / max(timing.least_visits - 1, 1) if visits >= timing.least_visits else 0.0
+    made, spread_from, waited_s = 0, begin, 0.0
     for number in range(2 * visits):
-        if number >= visits and time.monotonic() - begin > timing.most_overrun * planned_s:
+        if number >= visits and time.monotonic() - begin - waited_s > timing.most_overrun * planned_s:
             break
         queue = _due(items, record, number)
+        if queue and made < timing.least_visits:
+            waited_s += _wait_until(spread_from + made * pause_s, check) if made else 0.0
+            made += 1
         np.random.default_rng([seed, 2, number]).shuffle(queue)
         while queue:
             check()
@@ -370,7 +377,18 @@ def _measure(agent: SupervisedAgent, items: _Items, record: Record, seed: int, r
             failures = {item: visit for item, visit in zip(batch, taken, strict=True) if isinstance(visit, str)}
             record.add([visit for visit in taken if not isinstance(visit, str)], failures)
             queue = [item for item in queue if item not in record.failures]
+        if made == 1:
+            spread_from = time.monotonic()  # so that the last of these passes lies the whole span behind the first one
     report("measure", len(record.visits), len(record.visits))
+
+
+def _wait_until(moment_s: float, check: Callable[[], None]) -> float:
+    """Seconds waited until a moment of the monotonic clock."""
+    begin = time.monotonic()
+    while (left_s := moment_s - time.monotonic()) > 0:
+        check()
+        time.sleep(min(left_s, 0.1))
+    return time.monotonic() - begin
 
 
 def _due(items: _Items, record: Record, number: int) -> list[str]:
