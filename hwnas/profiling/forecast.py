@@ -114,7 +114,7 @@ def forecast(
         for side, visits in enumerate((least, most)):
             counts[side] += max(0, visits - made.get(item, 0))
             seconds[side] += max(0, visits - made.get(item, 0)) * visit_s
-    span_s = timing.least_span_s if most >= timing.least_visits else 0.0
+    span_s = timing.least_span_s if most > timing.least_visits else 0.0
     n_networks = sum(item[0] == "n" for item in names)
     most_s = load_s + timing.most_heating_s + max(seconds[1], span_s)
     return Forecast(

@@ -357,7 +357,7 @@ def _measure(agent: SupervisedAgent, items: _Items, record: Record, seed: int, r
     timing = items.plan.timing
     patience_s, begin, planned_s = timing.anchor_wait_s, time.monotonic(), _planned_s(items, record)
     visits = items.plan.visits
-    pause_s = timing.least_span_s / max(timing.least_visits - 1, 1) if visits >= timing.least_visits else 0.0
+    pause_s = timing.least_span_s / max(timing.least_visits - 1, 1) if visits > timing.least_visits else 0.0
     made, spread_from, waited_s = 0, begin, 0.0
     for number in range(2 * visits):
         if number >= visits and time.monotonic() - begin - waited_s > timing.most_overrun * planned_s:
