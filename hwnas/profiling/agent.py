@@ -98,6 +98,7 @@ class Agent:
             )
         in_force |= {"cores": cores} if cores else {}
         in_force |= {"emulated": str(system["emulated"])} if system.get("emulated") else {}
+        in_force |= {"governor": str(system["governor"])} if system.get("governor", "unknown") != "unknown" else {}
         self.identity = Identity(runtime, version, in_force, system, sha256)
 
     def load(self, item: str, model: bytes) -> Mapping[str, str | int | bool]:
