@@ -46,7 +46,7 @@ def run(item):
     """Wait for as long as a run takes; nanoseconds."""
     factor = STATES.factor() if LIE == "two_speeds" else 1.0
     if LIE == "growing" and item == "e1":  # no lie: it takes longer each time
-        factor += 0.2 * VISITED.get(item, 0)
+        factor *= 1.2 ** VISITED.get(item, 0)
     start = clock()
     while (took := clock() - start) < factor * truth_ns(item):
         pass
@@ -86,7 +86,7 @@ ABOUT_ONE = {
     "negative": lambda ns, k: [-5, *ns[1:]],
     "not_a_number": lambda ns, k: [math.nan, *ns[1:]],
     "inflated": lambda ns, k: [int(each * 1.2**k) for each in ns],
-    "shrinking": lambda ns, k: [max(1_000, int(each * 0.9**k)) for each in ns],
+    "shrinking": lambda ns, k: [max(1_000, int(each * 0.8**k)) for each in ns],
     "below_the_clock": lambda ns, k: [random.randrange(300, 900) for _ in ns],
     "next_to_nothing": lambda ns, k: [random.randrange(1, 40) for _ in ns],
     "hidden_speeds": lambda ns, k: [int(each * STATES.factor() / SLOW) for each in ns],  # the anchor does not show them

@@ -16,7 +16,7 @@ PRICE_QUANTILE = 0.25
 _STRANGE = 0.03  # relative change of a block that is worth a word
 _SHOWN = 10
 LEAST_RUN_NS = 100  # a run is a call of a function that reads its inputs and writes its outputs
-_MOST_DRIFT = 0.5  # of honest devices 0.05 is much
+_MOST_DRIFT = 1.0  # honest blocks were seen to change by 0.6 for seconds, on a shared machine and while the anchor did not
 _RUNS_THAT_DIFFER = 16  # of two visits or more: not even a clock of 0.1 ms steps shows so many equal times of a working model
 
 
