@@ -135,8 +135,8 @@ def test_with_little_time_the_plan_says_what_is_predicted(index):
     wide = BlockIndex(ofa_mini())
     with pytest.raises(MeasurementFailed, match="minutes of --budget-minutes were over before"):
         plan_profile(wide, DEVICE, networks=8, budget_minutes=1e-5)
-    slowly = replace(TIMING, least_visits=200)  # so that no machine has time for all
-    found = plan_profile(wide, DEVICE, networks=8, visits=200, budget_minutes=0.15, timing=slowly)
+    often = replace(TIMING, least_visits=1000)  # no machine has time for so many
+    found = plan_profile(wide, DEVICE, networks=8, visits=1000, budget_minutes=1, timing=often)
     assert found.blocks + found.predicted == len(make_plan(wide, visits=1, networks=0, seed=0).blocks) and found.predicted > 0
 
 
