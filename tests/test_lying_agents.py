@@ -121,7 +121,7 @@ def test_a_clock_that_stands_still_makes_a_table_without_a_latency(index, tmp_pa
 @pytest.mark.parametrize(
     ("lie", "words"),
     [
-        ("fast_clock", "it says that its (bursts took|visits were spread over) .* s, and their answer was here after"),
+        ("fast_clock", "(it says that its (bursts took|visits were spread over)|by it) .* s"),
         ("slow_clock", "by it .* s passed between two visits, and here"),
         ("slowing_clock", "by it .* s passed between two visits, and here"),
         ("inflated", "it says that the runs of 'e1' took .* s, and their burst took"),
@@ -173,7 +173,7 @@ def test_what_is_no_latency_in_a_table_is_none_in_a_window_or_a_check(model, tmp
     assert "each of its" in measure_bench([model], device, quantiles=[0.5], seconds=0.2, tolerant=True).left_out[0]
     with pytest.raises(MeasurementFailed, match="the anchor has no latency on localhost: each of its"):
         check_device(device, threads=1, seconds=0.1)
-    with pytest.raises(WrongClock, match=r"its (bursts|visits) "):
+    with pytest.raises(WrongClock, match="clock cannot be believed"):
         measure_window([model], device_that("fast_clock", tmp_path), seconds=0.2)
 
 
