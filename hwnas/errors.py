@@ -10,7 +10,8 @@ HwnasError
 ├── Infeasible            no architecture of the space meets the budget (exit code 1)
 ├── CheckFailed           a space, backend, searcher ... breaks its contract (exit code 1)
 └── MeasurementFailed     the target did not deliver a usable measurement (exit code 1)
-    └── ConnectionLost    the way to the target broke
+    ├── ConnectionLost    the way to the target broke
+    └── WrongClock        the target's clock contradicts ours
 """
 
 from __future__ import annotations
@@ -77,6 +78,10 @@ class MeasurementFailed(HwnasError):
 
 class ConnectionLost(MeasurementFailed):
     """The way to the target broke; that says nothing about what it was running."""
+
+
+class WrongClock(MeasurementFailed):
+    """The target's clock contradicts ours: nothing that it timed may be called a latency."""
 
 
 class RunHeld(InputError):

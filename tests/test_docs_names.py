@@ -51,6 +51,14 @@ def test_files_in_backquotes_are_there(path):
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_tests_in_backquotes_exist(path):
+    tests = "".join(each.read_text() for each in (ROOT / "tests").glob("test_*.py"))
+    for text in inline(path):
+        if re.fullmatch(r"test_[a-z0-9_]{12,}", text):
+            assert f"def {text}(" in tests, f"{path.name}: there is no {text}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
 def test_names_of_the_package_in_backquotes_exist(path):
     for text in inline(path):
         dotted = re.match(r"hwnas(\.[A-Za-z_]+)+", text)

@@ -442,6 +442,16 @@ def test_the_contract_is_all_that_an_agent_must_keep(tmp_path):
     assert (visit.ns, visit.anchor_before_ns, visit.anchor_after_ns, visit.involuntary) == ((10, 20), 5, 6, None)
 
 
+@pytest.mark.parametrize(("system", "options"), [({"governor": "powersave"}, {"governor": "powersave"}), ({"governor": "unknown"}, {}), ({}, {})])
+def test_the_governor_is_among_the_conditions_where_the_system_tells_it(tmp_path, system, options):
+    """It decides on the clock rate: a table is not continued, merged or compared under another one."""
+    hello = {"ok": True, "contract": 2, "runtime": "r", "version": "1", "options": {}, "system": system}
+    connection = foreign(tmp_path, f"sys.stdin.readline(); print({json.dumps(hello)!r}, flush=True)")
+    identity = Agent(connection, "ab" * 32, threads=1, seed=0, timing=TIMING, options={}).identity
+    connection.close()
+    assert identity.options == identity.conditions("d", 1).options == options
+
+
 def test_a_visit_that_failed_is_its_reason(tmp_path):
     connection, agent = lying_agent(tmp_path, [{"item": "a", "error": "out of memory"}])
     assert agent.visit(["a"], {"a": Burst(0, 2)}) == ["out of memory"]

@@ -18,7 +18,7 @@ from hwnas.predictor import Additive
 from hwnas.profiling.agent import Agent
 from hwnas.profiling.forecast import Pace, forecast, predicted_run_s, tried_networks
 from hwnas.profiling.plan import make_plan
-from hwnas.profiling.protocol import REGIMES, Burst
+from hwnas.profiling.protocol import REGIMES, TIMING, Burst
 from hwnas.profiling.record import FILE, Record
 from hwnas.profiling.selection import first_blocks
 from hwnas.profiling.session import plan_profile, profile
@@ -45,20 +45,22 @@ def told(plan, pace, names=None, **more):
 
 def test_where_all_was_tried_the_time_is_a_sum(index):
     """Blocks run for 1 ms: 3 warm-ups and 8 runs, the fewest; networks for 10 ms: 4 warm-ups and 3 runs; 2 ms lie between visits."""
-    plan = make_plan(index, visits=16, networks=8, seed=0)
+    plan = make_plan(index, visits=16, networks=8, seed=0, timing=replace(TIMING, least_span_s=1000.0))
     n = len(plan.blocks)
     pace = Pace({name: 1e6 if name[0] == "e" else 1e7 for name in names_of(plan)}, load_block_s=0.01, load_network_s=0.1, between_s=0.002)
     found = told(plan, pace)
     once = n * (0.002 + 11 * 0.001) + 8 * (0.002 + 7 * 0.01)
     assert (found.blocks, found.predicted, found.networks, found.least_visits, found.most_visits) == (n, 0, 8, 8 * (n + 8), 16 * (n + 8))
     load = 0.01 * n + 0.1 * 8
-    assert found.least_s == pytest.approx(load + max(8 * once, 30.0)) and found.most_s == pytest.approx(load + max(16 * once, 30.0))
-    assert found.disturbed_s == pytest.approx(found.most_s + 1.5 * 16 * once + 20.0)
+    assert found.least_s == found.most_s == pytest.approx(load + 1000.0), "the visits are spread over so long"
+    found = told(replace(plan, timing=replace(TIMING, least_span_s=0.0)), pace)
+    assert found.least_s == pytest.approx(load + 8 * once) and found.most_s == pytest.approx(load + 16 * once)
+    assert found.disturbed_s == pytest.approx(load + 2.5 * 16 * once + 20.0)
     assert (found.tried_blocks, found.tried_networks) == (n, 8)
 
 
 def test_what_is_loaded_on_record_or_not_chosen_costs_nothing_more(index):
-    plan = make_plan(index, visits=8, networks=0, seed=0)
+    plan = make_plan(index, visits=8, networks=0, seed=0, timing=replace(TIMING, least_span_s=0.0))
     pace = Pace({f"e{i}": 1e6 for i in range(len(plan.blocks))}, 0.5, 0.0, 0.0)
     some = ["e0", "e1", "e2"]
     assert told(plan, pace, some).least_s == pytest.approx(3 * (0.5 + 8 * 0.011))
@@ -135,7 +137,8 @@ def test_with_little_time_the_plan_says_what_is_predicted(index):
     wide = BlockIndex(ofa_mini())
     with pytest.raises(MeasurementFailed, match="minutes of --budget-minutes were over before"):
         plan_profile(wide, DEVICE, networks=8, budget_minutes=1e-5)
-    found = plan_profile(wide, DEVICE, networks=8, visits=2000, budget_minutes=0.15)
+    often = replace(TIMING, least_visits=1000)  # no machine has time for so many
+    found = plan_profile(wide, DEVICE, networks=8, visits=1000, budget_minutes=1, timing=often)
     assert found.blocks + found.predicted == len(make_plan(wide, visits=1, networks=0, seed=0).blocks) and found.predicted > 0
 
 

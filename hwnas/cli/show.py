@@ -168,13 +168,18 @@ def _elsewhere(facts: Mapping[str, Any]) -> str:
 
 def plan_lines(plan: Forecast, budget_minutes: float | None) -> list[str]:
     """What a profile is going to measure, and how long that may take."""
-    what = f"to measure: {plan.blocks:,} blocks and {plan.networks} networks in {plan.least_visits:,} to {plan.most_visits:,} visits"
+    visits = _span(f"{plan.least_visits:,}", f"{plan.most_visits:,}")
+    what = f"to measure: {plan.blocks:,} blocks and {plan.networks} networks in {visits} visits"
     what += f" ({plan.made:,} more are on record)" if plan.made else ""
     what += f"; {plan.predicted:,} blocks are predicted, there being no time for them" if plan.predicted else ""
-    span = f"{duration(plan.least_s)} to {duration(plan.most_s)}, up to {duration(plan.disturbed_s)} where other programs disturb it"
+    span = f"{_span(duration(plan.least_s), duration(plan.most_s))}, up to {duration(plan.disturbed_s)} where other programs disturb it"
     limit = f"; ended by --budget-minutes after {duration(60 * budget_minutes)} in all" if budget_minutes is not None else ""
     tried = f"{plan.tried_blocks:,} blocks and {plan.tried_networks} networks that were tried for {duration(plan.tried_s)}"
     return [f"{what}, on {plan.conditions.processor} ({plan.conditions})", f"time: {span}{limit}; estimated from {tried}"]
+
+
+def _span(least: str, most: str) -> str:
+    return least if least == most else f"{least} to {most}"
 
 
 def duration(seconds: float) -> str:

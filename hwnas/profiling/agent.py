@@ -21,6 +21,7 @@ from hwnas.errors import InputError, MeasurementFailed, RunHeld
 from hwnas.graph import Graph
 from hwnas.latency_table import Conditions
 from hwnas.profiling.agent_files import agent_sha256
+from hwnas.profiling.clock import ClockCheck, moment
 from hwnas.profiling.protocol import ANCHOR, TIMING, Burst, Timing, Visit
 from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.transport import Connection, Transport
@@ -82,7 +83,7 @@ class Agent:
     def __init__(
         self, connection: Connection, sha256: str, *, threads: int, seed: int, timing: Timing, options: Mapping[str, str | int | bool], cores: str = ""
     ):
-        self._connection, self._timing, self._heated = connection, timing, False
+        self._connection, self._timing, self._heated, self._clock = connection, timing, False, ClockCheck()
         hello = {"op": "hello", "contract": CONTRACT, "threads": threads, "seed": seed, "options": dict(options), "by": _whoami()}
         answer = self._ask(hello, seconds=_START_S)
         texts = [answer.get("runtime"), answer.get("version")]
@@ -97,6 +98,7 @@ class Agent:
             )
         in_force |= {"cores": cores} if cores else {}
         in_force |= {"emulated": str(system["emulated"])} if system.get("emulated") else {}
+        in_force |= {"governor": str(system["governor"])} if system.get("governor", "unknown") != "unknown" else {}
         self.identity = Identity(runtime, version, in_force, system, sha256)
 
     def load(self, item: str, model: bytes) -> Mapping[str, str | int | bool]:
@@ -121,7 +123,9 @@ class Agent:
         return layers
 
     def visit(self, order: Sequence[str], bursts: Mapping[str, Burst], *, expected_s: float = 0.0) -> list[Visit | str]:
-        """Visits items in that order; for each its visit, or the reason why it failed. `expected_s` lengthens the deadline."""
+        """Visits items in that order; for each its visit, or the reason why it failed. `expected_s` lengthens the deadline.
+
+        Raises MeasurementFailed where the agent breaks its contract, WrongClock where its times cannot be."""
         timing = self._timing
         request = {
             "op": "run",
@@ -129,17 +133,21 @@ class Agent:
             "order": list(order),
             "anchor": {"item": ANCHOR_ITEM, "warmups": timing.anchor_warmups, "runs": timing.anchor_runs},
         }
+        sent = moment()
         try:
             answer = self._ask(request, seconds=120 + 20 * expected_s)
         except Refused as error:
             raise MeasurementFailed(f"the agent refused to run: {error}") from None
+        received = moment()
         reports = answer.get("visits")
         if not isinstance(reports, list) or len(reports) != len(order):
             raise MeasurementFailed(f"the agent was asked for {len(order)} visits and answered {len(reports) if isinstance(reports, list) else 'none'}")
         crowding = answer.get("crowding_pct")
         if crowding is not None and (type(crowding) is not int or crowding < 0):
             raise MeasurementFailed(f"the agent's crowding is a whole number of percent or null, it said {str(crowding)[:80]}")
-        return [_visit(report, item, bursts[item], crowding) for report, item in zip(reports, order, strict=True)]
+        visits = [_visit(report, item, bursts[item], crowding) for report, item in zip(reports, order, strict=True)]
+        self._clock.check([visit for visit in visits if isinstance(visit, Visit)], sent, received)
+        return visits
 
     def heat(self, told: Callable[[float], None] = lambda seconds: None) -> None:
         """Where the regime is a sustained one, keep the device under load until its speed has settled, or patience ends; once.

@@ -15,6 +15,7 @@ from hwnas.profiling.agent import ANCHOR_ITEM, Identity, Refused, started_agent
 from hwnas.profiling.protocol import TIMING, Burst, SpeedState, Visit, is_disturbed, is_slow, speed_states
 from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.statistics import quantile
+from hwnas.profiling.tabulate import doubt
 from hwnas.space import FloatArray
 
 #: A value of the device's state: of which unit its name's end says.
@@ -73,6 +74,8 @@ def check_device(device: Device, *, threads: int, seconds: float, runtime: str =
             after = agent.look()
         except Refused as error:
             raise MeasurementFailed(f"the agent of {device.name} cannot tell its state: {error}") from None
+    if (reason := doubt(visits)) is not None:
+        raise MeasurementFailed(f"the anchor has no latency on {device.name}: {reason}")
     return assess(agent.identity, before, after, visits, threads=threads, seconds=seconds)
 
 

@@ -59,6 +59,8 @@ class Record:
             self.lost.add(str(body["item"]))
         elif kind == "plans":
             self._take_plans({str(item): str(plan) for item, plan in body.items()})
+        elif kind == "disbelieved":
+            self.visits = []
         elif kind == "time":
             self.spent_s += float(body["spent_s"])
         elif kind == "chosen":
@@ -94,6 +96,11 @@ class Record:
         self.visits = [visit for visit in self.visits if visit.item not in changed]
         self.plans |= new
         return before - len(self.visits)
+
+    def disbelieve(self) -> None:
+        """All visits up to now stay on record and no longer count: the clock that timed them was wrong."""
+        self._store.append("disbelieved", {"visits": len(self.visits)})
+        self.visits = []
 
     def add_time(self, spent_s: float) -> None:
         self._store.append("time", {"spent_s": round(spent_s, 3)})

@@ -21,7 +21,7 @@ import numpy as np
 from hwnas import __version__, registry
 from hwnas.architecture import Architecture
 from hwnas.device import Device
-from hwnas.errors import ConnectionLost, InputError, MeasurementFailed
+from hwnas.errors import ConnectionLost, InputError, MeasurementFailed, WrongClock
 from hwnas.graph import Graph, block_text
 from hwnas.index import BlockIndex
 from hwnas.latency_table import TABLE, Entry, Fact, Failure, LatencyTable
@@ -142,18 +142,38 @@ def profile(
             check = limit.checking(interrupted)
             record.bind(asked | agent.identity.facts)
             items = _Items(plan, record.chosen)
-            with suppress(OutOfTime):
+            step_ns, began_s = _clock_step_ns(agent), time.monotonic()
+            with suppress(OutOfTime), _believed(record):
                 if budget_minutes is not None and record.chosen is None:
                     record.choose(_choose(agent, made, plan, record, seed, limit, report, check))
                     items = _Items(plan, record.chosen)
                 if planned is not None:
-                    planned(_forecast(agent, made, items, record, device, threads, seed, report, check))
+                    planned(_forecast(agent, made, items, record, device, threads, seed, began_s, report, check))
                 _load(agent, made, items, record, seed, report, check)
                 _heat(agent, timing, report, check)
                 _pilot(agent, items, record, check)
                 _measure(agent, items, record, seed, report, check)
-            _tabulate(items, record, agent.identity, asked).save(folder)
+            _tabulate(items, record, agent.identity, asked, step_ns).save(folder)
     return LatencyTable.load(folder)
+
+
+@contextmanager
+def _believed(record: Record) -> Iterator[None]:
+    """What a clock timed that turns out to be wrong does not count, in this call or a later one."""
+    try:
+        yield
+    except WrongClock as error:
+        record.disbelieve()
+        raise WrongClock(f"{error}; no visit that is on record counts: mend the device's clock, then run the same command again") from None
+
+
+def _clock_step_ns(agent: SupervisedAgent) -> int:
+    """Of the device's clock, 0 where it does not tell, or where groups of runs are timed."""
+    try:
+        step = agent.look().get("clock_step_ns")
+    except Refused:
+        return 0
+    return step if type(step) is int and "group_us" not in agent.identity.options else 0
 
 
 class _Planned(Exception):
@@ -204,11 +224,12 @@ def _forecast(
     device: Device,
     threads: int,
     seed: int,
+    began_s: float,
     report: Progress,
     check: Callable[[], None],
 ) -> Forecast:
-    """Load and run a few of the items, which is part of the profile, and tell from them how long it takes."""
-    plan, timing, begin_s = items.plan, items.plan.timing, time.monotonic()
+    """Load and run a few of the items, which is part of the profile, and tell from them how long it takes. began_s: when that began."""
+    plan, timing = items.plan, items.plan.timing
     chosen = set(items.names)
     few = _Items(plan, [i for i in first_blocks(plan) if f"e{i}" in chosen], tried_networks(plan))
     _load(agent, runtime, few, record, seed, lambda stage, done, total: report("try", done, total), check)
@@ -231,7 +252,7 @@ def _forecast(
         loaded=agent.loaded,
         bursts={item: each.burst for item, each in known.items()},
         made=Counter(visit.item for visit in record.visits),
-        tried_s=time.monotonic() - begin_s,
+        tried_s=time.monotonic() - began_s,
     )
 
 
@@ -465,7 +486,7 @@ def best_anchor_ns(visits: Sequence[Visit]) -> int:
     return min(min(visit.anchor_before_ns, visit.anchor_after_ns) for visit in visits)
 
 
-def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[str, Fact]) -> LatencyTable:
+def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[str, Fact], step_ns: int) -> LatencyTable:
     plan = items.plan
     index, space = plan.index, plan.index.space
     fingerprint = index.fingerprint
@@ -479,7 +500,7 @@ def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[
     for number, block in enumerate(plan.blocks):
         item = f"e{number}"
         own = by_item.get(item, [])
-        failure = record.failures.get(item) or (doubt(own) if own else None)
+        failure = record.failures.get(item) or (doubt(own, step_ns) if own else None)
         if failure is not None:
             entries[block_text(block)] = Failure(failure)
         elif own:
@@ -487,7 +508,7 @@ def _tabulate(items: _Items, record: Record, identity: Identity, asked: Mapping[
     networks = []
     for number, code in enumerate(plan.networks):
         item = f"n{number}"
-        if item not in record.failures and doubt(by_item[item]) is None:
+        if item not in record.failures and doubt(by_item.get(item, []), step_ns) is None:
             networks.append(network_measurement(Architecture.of(space, code), fingerprint, by_item.get(item, []), timing))
     regime_facts = {key: value for key, value in asked.items() if key not in ("device", "threads", "regime")}
     table = LatencyTable(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 
-from hwnas.errors import ConnectionLost, MeasurementFailed
+from hwnas.errors import ConnectionLost, MeasurementFailed, WrongClock
 from hwnas.profiling.agent import Agent, Identity, Refused
 from hwnas.profiling.protocol import Burst, Visit
 
@@ -23,7 +23,7 @@ MAX_RESTARTS = 32
 class SupervisedAgent:
     """Has the methods of an Agent. `start` begins one, `model` makes again what an item was loaded from.
 
-    A broken connection is not answered by a restart: it says nothing about the model. After MAX_RESTARTS the error is raised.
+    A broken connection and a wrong clock are not answered by a restart: they say nothing about the model. After MAX_RESTARTS the error is raised.
     """
 
     def __init__(self, start: Callable[[], AbstractContextManager[Agent]], model: Callable[[str], bytes]):
@@ -59,7 +59,7 @@ class SupervisedAgent:
         MeasurementFailed where it is not to be started again."""
         try:
             facts = self._agent.load(item, model)
-        except ConnectionLost:
+        except (ConnectionLost, WrongClock):
             raise
         except MeasurementFailed as error:
             self._restart(error)
@@ -72,7 +72,7 @@ class SupervisedAgent:
         """Where the agent does not survive it, the items are visited one by one: who brings it down then has failed, the others are measured."""
         try:
             return self._agent.visit(order, bursts, expected_s=expected_s)
-        except ConnectionLost:
+        except (ConnectionLost, WrongClock):
             raise
         except MeasurementFailed as error:
             self._restart(error)
@@ -84,7 +84,7 @@ class SupervisedAgent:
                 continue
             try:
                 visits += self._agent.visit([item], bursts, expected_s=expected_s)
-            except ConnectionLost:
+            except (ConnectionLost, WrongClock):
                 raise
             except MeasurementFailed as error:
                 failed[item] = str(error)

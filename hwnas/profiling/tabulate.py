@@ -15,6 +15,8 @@ from hwnas.profiling.statistics import confidence_interval, drift, quantile, sec
 PRICE_QUANTILE = 0.25
 _STRANGE = 0.03  # relative change of a block that is worth a word
 _SHOWN = 10
+LEAST_RUN_NS = 100  # a run is a call of a function that reads its inputs and writes its outputs
+_MOST_DRIFT = 1.0  # honest blocks were seen to change by 0.6 for seconds, on a shared machine and while the anchor did not
 _RUNS_THAT_DIFFER = 16  # of two visits or more: not even a clock of 0.1 ms steps shows so many equal times of a working model
 
 
@@ -40,12 +42,23 @@ def is_settled(visits: Sequence[Visit], best_anchor_ns: int, *, network: bool, t
     return interval is not None and (interval[1] - interval[0]) / 2 <= width * quantile(np.array(values), q)
 
 
-def doubt(visits: Sequence[Visit]) -> str | None:
-    """Why the times of an item cannot be those of runs; None where they can."""
+def doubt(visits: Sequence[Visit], clock_step_ns: int = 0) -> str | None:
+    """Why the times of an item cannot be those of runs; None where they can. visits: in the order of time.
+
+    clock_step_ns: of the device's clock, where single runs are timed by it. Times that keep rising or falling are compared with the anchor's, over visits
+    that nothing disturbed: a device that slows down slows its anchor down, too.
+    """
     times = {ns for visit in visits for ns in visit.ns}
     runs = sum(len(visit.ns) for visit in visits)
-    if len(times) == 1 and runs >= _RUNS_THAT_DIFFER and len(visits) > 1:
+    if len(times) == 1 and (len(visits) >= TIMING.least_visits or (runs >= _RUNS_THAT_DIFFER and len(visits) > 1)):
         return f"each of its {runs} runs took exactly {times.pop():,} ns: the clock stands still, or nothing ran"
+    if times and min(times) < max(clock_step_ns, LEAST_RUN_NS):
+        step = f"a step of the clock, {clock_step_ns:,} ns" if clock_step_ns > LEAST_RUN_NS else "it takes to call a runtime"
+        return f"a run took {min(times):,} ns, less than {step}: that is no time of a run"
+    calm = [visit for visit in visits if not is_disturbed(visit) and not is_crowded(visit)]
+    change = drift(np.array([min(visit.ns) / visit.anchor_ns for visit in calm], np.float64)) if calm else 0.0
+    if not -_MOST_DRIFT / (1 + _MOST_DRIFT) <= change <= _MOST_DRIFT:
+        return f"its times kept {'rising' if change > 0 else 'falling'}, by {abs(change):.0%} between the halves of its visits, while the anchor's did not"
     return None
 
 

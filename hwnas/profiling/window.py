@@ -30,6 +30,7 @@ from hwnas.profiling.protocol import TIMING, Burst, SpeedState, Timing, Visit, d
 from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.statistics import quantile as quantile_of
 from hwnas.profiling.statistics import stride_of_independence, upper_bound, values_needed
+from hwnas.profiling.tabulate import doubt
 
 MAX_MODEL_BYTES = 1 << 30
 _FILLER = Burst(warmups=0, runs=100)
@@ -204,6 +205,11 @@ def take_window(
         identity = agent.identity
     slow = is_slow([np.median([visit.anchor_ns for visit in visits]) for visits in taken]) if taken else np.zeros(0, bool)
     visits = {int(name[1:]): column for name, column in zip(names, zip(*taken, strict=True), strict=False)}
+    for i, reason in [(i, reason) for i, column in visits.items() if (reason := doubt(column)) is not None]:
+        if not tolerant:
+            raise MeasurementFailed(f"model {i} of {len(models)} has no latency: {reason}")
+        left_out[i] = reason
+        del visits[i]
     return Taken(visits, {i: facts[i] for i in visits}, left_out, slow, speed_states(anchors) if anchors else (), rounds, length, identity)
 
 
