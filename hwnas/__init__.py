@@ -1,9 +1,9 @@
 """Hardware-aware neural architecture search: profile a device, search under a latency budget, export what is measured to fit.
 
-Each command of the shell is a function here: `profile`, `plan_profile`, `train`, `search`, `verify`, `export`, `report`, `show_space`, `doctor`,
-`list_devices`, `add_device`, `check_device`, `check_tensorrt`, `bench` and `bench_zoo`, and for `hwnas table` `list_tables`,
-`show_table`, `check_table`, `import_table`, `export_table`, `fill_table`, `merge_tables` and `diff_tables`. They, and with them PyTorch
-and the rest, are imported when they are first asked for; `import hwnas` alone needs numpy.
+Each command of the shell is a function here: `profile`, `plan_profile`, `train`, `search`, `verify`, `export`, `report`, `show_space`,
+`doctor`, `list_devices`, `add_device`, `check_device`, `check_tensorrt`, `bench` and `bench_zoo`; for `hwnas accuracy` `build_accuracy`;
+for `hwnas table` `list_tables`, `show_table`, `check_table`, `import_table`, `export_table`, `fill_table`, `merge_tables` and `diff_tables`.
+They, and with them PyTorch and the rest, are imported when they are first asked for; `import hwnas` alone needs numpy.
 """
 
 import importlib
@@ -16,6 +16,7 @@ from hwnas.index import BlockIndex
 from hwnas.space import Choice, Layer, SearchSpace
 
 if TYPE_CHECKING:
+    from hwnas.verbs.accuracy import build_accuracy as build_accuracy
     from hwnas.verbs.bench import bench as bench
     from hwnas.verbs.device import add_device as add_device
     from hwnas.verbs.device import check_device as check_device
@@ -64,6 +65,7 @@ _VERBS = {
     "add_device": "hwnas.verbs.device",
     "bench": "hwnas.verbs.bench",
     "bench_zoo": "hwnas.verbs.zoo",
+    "build_accuracy": "hwnas.verbs.accuracy",
     "check_device": "hwnas.verbs.device",
     "check_table": "hwnas.verbs.table",
     "check_tensorrt": "hwnas.verbs.parser_check",

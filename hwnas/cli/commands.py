@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwnas import __version__
+from hwnas.cli.accuracy import accuracy_app
+from hwnas.cli.interruptible import interruptible, resumable
 from hwnas.cli.table import table_app
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ device_app = typer.Typer(no_args_is_help=True, help="Devices that can be profile
 app.add_typer(space_app, name="space")
 app.add_typer(device_app, name="device")
 app.add_typer(table_app, name="table")
+app.add_typer(accuracy_app, name="accuracy")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Macs = Annotated[str | None, typer.Option(help="Budget on multiply-accumulates: '<= 300M', or '<= 60%' of the largest subnet.")]
@@ -34,26 +36,6 @@ Batch = Annotated[int | None, typer.Option(help="Images of one run: which, where
 Run = Annotated[Path, typer.Argument(help="Folder of the run; the same command again continues it.")]
 Seed = Annotated[int, typer.Option(help="Of everything that is random.", min=0, max=2**32 - 1)]
 Threads = Annotated[int | None, typer.Option(help="Threads of PyTorch; all cores by default.")]
-
-
-def interruptible(said: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Ctrl-C ends the command with `interrupted; ` and what is said, and exit code 130."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(command)
-        def run(*args: Any, **kwargs: Any) -> None:
-            try:
-                command(*args, **kwargs)
-            except KeyboardInterrupt:
-                typer.echo(f"\ninterrupted; {said}", err=True)
-                raise typer.Exit(130) from None
-
-        return run
-
-    return decorate
-
-
-resumable = interruptible("all that was recorded is kept: the same command again continues")
 
 
 def _version(wanted: bool) -> None:

@@ -53,11 +53,14 @@ OPTIONS: Mapping[str, Any] = {
         "baselines": bool,
         "options": {str: (int, float, str, bool)},
     },
+    "accuracy": {"seed": int},
     "verify": _VERIFY,
 }
 #: What `search` records of its latency table, and `train` of a checkpoint.
 TABLE = {"name": str, "files": {str: str}}
 CHECKPOINT = {"files": {str: str}, "seconds": NUMBER, "curve": [{"phase": str, "step": int, "loss": NUMBER}]}
+#: What the driver records of an evaluated candidate: the value of each expensive metric, null where it failed.
+EVALUATED = {"code": [int], "values": [(*NUMBER, type(None))]}
 #: Stage -> shape of its result.
 RESULTS: Mapping[str, Any] = {
     "train": {"files": {str: str}, "steps": int, "seconds": NUMBER, "validation_accuracy_pct": {"largest": NUMBER, "smallest": NUMBER}},
