@@ -34,6 +34,7 @@ from hwnas.latency_table import ENTRIES, NETWORKS, TABLE, Conditions, LatencyTab
 from hwnas.manifest import Preprocessing, read_manifest, write_manifest
 from hwnas.predictors.accuracy_mlp import AccuracyMlp, accuracy_mlp
 from hwnas.predictors.calibrated import calibrated
+from hwnas.predictors.ofa_accuracy import ofa_accuracy
 from hwnas.report_words import quality_rows
 from hwnas.run import RunDirectory
 from hwnas.table_dialects import DIALECTS, read_dialect, write_dialect
@@ -240,6 +241,18 @@ def load_accuracy(folder: Path) -> None:
     accuracy_mlp(index(), file=str(folder / "accuracy.safetensors"))(index().space.largest())
 
 
+def make_ofa_accuracy(folder: Path) -> None:
+    import torch
+
+    inputs = 1 + sum(len(choice.values) for choice in index().space.choices if choice.name.endswith((".kernel", ".expand")))
+    shapes = {"layers.0.0.weight": (8, inputs), "layers.0.0.bias": (8,), "layers.1.weight": (1, 8), "base_acc": (1,)}
+    torch.save({name: torch.linspace(0, 1, int(np.prod(shape))).reshape(shape) for name, shape in shapes.items()}, folder / "acc.pth")
+
+
+def load_ofa_accuracy(folder: Path) -> None:
+    ofa_accuracy(index(), file=str(folder / "acc.pth"))(index().space.largest())
+
+
 def load_foreign(folder: Path) -> None:
     from hwnas.profiling.model_file import read_model
 
@@ -271,6 +284,7 @@ FORMATS = (
     Format("architecture", ("architecture.json",), make_architecture, load_architecture),
     Format("device", ("bench.toml",), make_device, lambda folder: load_device(folder / "bench.toml")),
     Format("weights", ("supernet.safetensors",), make_checkpoint, load_checkpoint),
+    Format("accuracy predictor of OFA", ("acc.pth",), make_ofa_accuracy, load_ofa_accuracy),
     Format("accuracy predictor", ("accuracy.safetensors",), make_accuracy, load_accuracy),
     Format("ONNX model", ("model.onnx",), make_model, load_model),
     Format("foreign ONNX model", ("model.onnx",), make_model, load_foreign),
