@@ -24,6 +24,7 @@ CATALOGUES = {
     "searchers": "searcher",
     "backends": "backend",
     "predictors": "predictor",
+    "accuracy_predictors": "predictor of accuracy",
     "exporters": "exporter",
     "profiling.runtimes": "runtime",
     "profiling.transports": "transport",

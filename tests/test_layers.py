@@ -19,6 +19,7 @@ LAYERS = (
     (
         *("zoo", "images", "datasets", "profiling", "supernet", "training", "problem"),
         *("feasible_set", "rewards", "pareto", "exact", "expectation", "milp", "surrogate"),
+        *("accuracy_predictor", "accuracy_predictors", "accuracy_quality"),
     ),
     ("searcher", "searchers", "optuna_search"),
     ("run", "driver", "executor", "exporter", "exporters", "manifest", "kit", "testing", "tensorrt_parser"),
