@@ -1,7 +1,7 @@
 """Hardware-aware neural architecture search: profile a device, search under a latency budget, export what is measured to fit.
 
 Each command of the shell is a function here: `profile`, `plan_profile`, `train`, `search`, `verify`, `export`, `report`, `show_space`,
-`doctor`, `list_devices`, `add_device`, `check_device`, `check_tensorrt`, `bench` and `bench_zoo`; for `hwnas accuracy` `build_accuracy`;
+`doctor`, `list_devices`, `add_device`, `check_device`, `check_tensorrt`, `bench` and `bench_zoo`; for `hwnas accuracy` `build_accuracy` and `report_accuracy`;
 for `hwnas table` `list_tables`, `show_table`, `check_table`, `import_table`, `export_table`, `fill_table`, `merge_tables` and `diff_tables`.
 They, and with them PyTorch and the rest, are imported when they are first asked for; `import hwnas` alone needs numpy.
 """
@@ -17,6 +17,7 @@ from hwnas.space import Choice, Layer, SearchSpace
 
 if TYPE_CHECKING:
     from hwnas.verbs.accuracy import build_accuracy as build_accuracy
+    from hwnas.verbs.accuracy import report_accuracy as report_accuracy
     from hwnas.verbs.bench import bench as bench
     from hwnas.verbs.device import add_device as add_device
     from hwnas.verbs.device import check_device as check_device
@@ -81,6 +82,7 @@ _VERBS = {
     "plan_profile": "hwnas.verbs.profile",
     "profile": "hwnas.verbs.profile",
     "report": "hwnas.verbs.report",
+    "report_accuracy": "hwnas.verbs.accuracy",
     "search": "hwnas.verbs.search",
     "show_space": "hwnas.verbs.space",
     "show_table": "hwnas.verbs.table",

@@ -81,6 +81,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def built(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with accuracies of 20 subnets; copy it before it is written."""
+    run = copied(trained, tmp_path_factory.mktemp("built") / "run")
+    done = python(SHORTENED, "accuracy", "build", run, "--threads", 1, cwd=run.parent)
+    assert done.returncode == 0 and "20 subnets measured" in done.stdout, done.stderr
+    return run
+
+
+@pytest.fixture(scope="session")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the example of a plug-in was installed, for real."""
     pytest.importorskip("setuptools", minversion="77", reason="building needs setuptools >= 77 in this environment; it is no dependency of hwnas")

@@ -62,11 +62,17 @@ class Reader:
             return TEXTS[word]
         if head in PATHS:
             path = self._new()
-            self._make("trained" if head == "RUN" and words[1] == "search" else PATHS[head], path)
+            self._make(self._run(words) if head == "RUN" else PATHS[head], path)
             return f"{path}{slash}{rest}"
         if before[-1:] != ["--to"]:
             self.provide(word)
         return word
+
+    def _run(self, words: list[str]) -> str:
+        """What a command needs of a run."""
+        if "--accuracy-predictor" in words or words[1:3] == ["accuracy", "report"]:
+            return "built"
+        return "trained" if words[1] in ("accuracy", "search") else PATHS["RUN"]
 
     def _new(self) -> Path:
         self._made += 1
@@ -87,7 +93,7 @@ class Reader:
             shutil.copytree(self._fixture("demo").folder / "export", path.parent, dirs_exist_ok=True)
         elif what == "model":
             shutil.copy(self._fixture("demo").folder / "export" / "model.onnx", path)
-        elif what == "trained":
-            copied(self._fixture("trained"), path)
+        elif what in ("built", "trained"):
+            copied(self._fixture(what), path)
         else:
             copied(self._fixture("demo").folder / {"demo": ""}.get(what, what), path)

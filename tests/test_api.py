@@ -12,7 +12,7 @@ import hwnas
 from hwnas.cli.commands import app
 
 TABLE_VERBS = ("check_table", "diff_tables", "export_table", "fill_table", "import_table", "list_tables", "merge_tables", "show_table")
-ACCURACY_VERBS = ("build_accuracy",)
+ACCURACY_VERBS = ("build_accuracy", "report_accuracy")
 DEVICE_VERBS = ("add_device", "check_device", "list_devices")
 VERBS = (
     *("bench", "bench_zoo", "check_tensorrt", "doctor", "export", "plan_profile", "profile", "report", "search", "show_space", "train", "verify"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -34,4 +35,47 @@ def build(
         show.as_json(found)
         return
     typer.echo(f"{found['subnets']} subnets {found['origin']}: validation accuracy {found['least_pct']:.1f} ... {found['greatest_pct']:.1f} %")
-    typer.echo(f"all of them in {found['file']}")
+    typer.echo(f"all of them in {found['file']}\nnext: hwnas accuracy report {run}")
+
+
+@accuracy_app.command("report")
+def report(
+    run: Run,
+    predictor: Annotated[list[str] | None, typer.Option(help="Predictors to compare, a name each; all there are by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the folds.", min=0, max=2**32 - 1)] = 0,
+    as_json: Json = False,
+) -> None:
+    """How well predictors of accuracy meet subnets they were not fitted to, beside MACs and parameters."""
+    from hwnas.cli import show
+    from hwnas.verbs.accuracy import report_accuracy as act
+
+    with show.progress_bar() as progress:
+        found = act(run, predictors=predictor or (), seed=seed, progress=progress)
+    if as_json:
+        show.as_json(found)
+        return
+    typer.echo(f"{found['subnets']} measured subnets, each predicted by a model of {found['folds'] - 1} of {found['folds']} parts, without its own")
+    typer.echo(f"in brackets {100 * found['confidence']:.0f} % intervals, by bootstrap over subnets")
+    columns = {"left-out subnets predicted by": "left", "Kendall": "right", "at one resolution": "right", "Spearman": "right", "mean error": "right"}
+    columns |= {f"{100 * found['level']:.0f} % intervals hold": "right"}
+    rows = [
+        [
+            each["predictor"] + (" (baseline)" if each["baseline"] else ""),
+            *(_figure(each[key], "{:.3f}") for key in ("kendall", "kendall_within", "spearman")),
+            _figure(each["mae"], "{:.3f}"),
+            _figure(each["coverage"], "{:.0%}"),
+        ]
+        for each in found["predictors"]
+    ]
+    show.table("", columns, rows)
+    for each in found["absent"]:
+        typer.echo(each)
+    if found["best"]:
+        typer.echo(f"next: hwnas search {run} --table TABLE --latency '<= 60% p50' --accuracy-predictor {found['best']}")
+
+
+def _figure(figure: Mapping[str, float] | None, text: str) -> str:
+    """A figure with its interval."""
+    if figure is None:
+        return "-"
+    return f"{text.format(figure['value'])} [{text.format(figure['low'])}, {text.format(figure['high'])}]"

@@ -367,6 +367,9 @@ def search(
     batch: Batch = None,
     space: Annotated[str | None, typer.Option(help="Search this space without a supernet, with --accuracy.")] = None,
     accuracy: Annotated[str | None, typer.Option(help="Predictor of accuracy: a name with arguments, or path.py:function.")] = None,
+    accuracy_predictor: Annotated[
+        str | None, typer.Option(help="Search by this predictor of what 'hwnas accuracy build' measured, and measure its best; or best, the best one.")
+    ] = None,
     searcher: Annotated[str, typer.Option(help="Search algorithm.")] = "regularized_evolution",
     evaluations: Annotated[int, typer.Option(help="Subnets to evaluate.")] = 150,
     options: Annotated[list[str] | None, typer.Option("--set", help="Option of the searcher, name=value.")] = None,
@@ -392,6 +395,7 @@ def search(
             batch=batch,
             space=space,
             accuracy=accuracy,
+            accuracy_predictor=accuracy_predictor,
             searcher=searcher,
             evaluations=evaluations,
             options=options or (),
@@ -422,6 +426,11 @@ def search(
     columns = {"by": "left", "evaluations": "right", what: "right", "latency (predicted)": "right", "MACs": "right"}
     columns |= {cost_name(each): "right" for each, _ in shown}
     show.table("best within the budget", columns, rows)
+    if by := result.get("predictor"):
+        typer.echo(
+            f"searched by {by['name']}, fitted to {by['samples']} measured subnets; "
+            f"the {by['measured']} it proposed were measured, and are {by['error_points']:.2f} points from its predictions on average"
+        )
     if gap := result.get("surrogate"):
         typer.echo(surrogate_gap(gap))
     after = f"hwnas train RUN --space '{space}' --data DATA" if accuracy else f"hwnas verify {run}"

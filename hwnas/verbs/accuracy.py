@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hwnas import registry
+from hwnas.accuracy_predictor import FOLDS, LEVEL, check_enough, inside, left_out
+from hwnas.accuracy_quality import CONFIDENCE, accuracy_quality
 from hwnas.driver import drive
-from hwnas.errors import DamagedFile, InputError
+from hwnas.errors import DamagedFile, InputError, MissingExtra
 from hwnas.files import write_whole
+from hwnas.index import BlockIndex
 from hwnas.problem import Objective, Problem
 from hwnas.searcher import Ask, Search
 from hwnas.space import Codes, FloatArray
@@ -22,6 +28,9 @@ from hwnas.verbs.records import EVALUATED, checked
 STAGE = "accuracy"
 CSV = "accuracies.csv"
 MAX_SAMPLES = 100_000
+
+#: What every other predictor has to beat; never chosen as the best.
+BASELINES = ("macs", "params")
 
 _BATCH = 16
 
@@ -59,6 +68,60 @@ def build_accuracy(run: Path, *, samples: int = 500, seed: int = 0, threads: int
         return {"subnets": len(values), "origin": "measured", "file": str(directory.folder / CSV), **ends}
 
 
+def report_accuracy(run: Path, *, predictors: Sequence[str] = (), seed: int = 0, progress: Progress = silent) -> Mapping[str, Any]:
+    """How well each predictor of accuracy (by default all there are) meets subnets of `run` that it was not fitted to.
+
+    The subnets that `build_accuracy` measured are predicted in five folds, each by a model of the others. Rows, the best rank correlation
+    first: Kendall's tau, over all and within a resolution, Spearman's, mean absolute error in points, and the share of subnets inside
+    their 90 % intervals, each with a 95 % bootstrap interval over subnets. MACs and parameters are always among them. Raises HwnasError.
+    """
+    check_seed(seed)
+    with existing(run) as directory:
+        job = Job(directory)
+        codes, values = needed(job)
+    names = list(dict.fromkeys([*(predictors or registry.names("accuracy_predictors")), *BASELINES]))
+    rows, absent = compared(job.index, codes, values, names, seed=seed, progress=progress)
+    if missing := [error for name, error in absent.items() if name in predictors]:
+        raise missing[0]
+    best = next((row["predictor"] for row in rows if not row["baseline"]), None)
+    facts = {"subnets": len(values), "folds": FOLDS, "confidence": CONFIDENCE, "level": LEVEL}
+    return {**facts, "predictors": rows, "best": best, "absent": [str(error) for error in absent.values()]}
+
+
+def compared(
+    index: BlockIndex, codes: Codes, values: FloatArray, names: Sequence[str], *, seed: int, progress: Progress
+) -> tuple[list[dict[str, Any]], dict[str, MissingExtra]]:
+    """(the rows of `report_accuracy`, what keeps a predictor from being one of them by its name)."""
+    rows, absent = [], dict[str, MissingExtra]()
+    for i, name in enumerate(names):
+        started = time.monotonic()
+        try:
+            found = left_out(name, index, codes, values, seed=seed)
+        except MissingExtra as error:
+            absent[name] = error
+        else:
+            quality = accuracy_quality(values, found.predicted, inside=inside(values, found), groups=index.resolutions(codes), seed=seed)
+            rows.append({"predictor": name, "baseline": name in BASELINES, **asdict(quality), "seconds": time.monotonic() - started})
+        progress("accuracy predictors", i + 1, len(names))
+    return sorted(rows, key=lambda row: -row["kendall"]["value"]), absent
+
+
+def best_predictor(index: BlockIndex, codes: Codes, values: FloatArray, *, progress: Progress = silent) -> str:
+    """The one that ranks subnets best that it was not fitted to."""
+    names = [name for name in registry.names("accuracy_predictors") if name not in BASELINES]
+    return str(compared(index, codes, values, names, seed=0, progress=progress)[0][0]["predictor"])
+
+
+def needed(job: Job) -> tuple[Codes, FloatArray]:
+    """What `measured` gives. Raises InputError, naming the command that measures more, where it is too little to fit anything to."""
+    codes, values = measured(job)
+    try:
+        check_enough(len(codes))
+    except InputError as error:
+        raise InputError(f"{error}; measure some with: hwnas accuracy build {job.run.folder}") from None
+    return codes, values
+
+
 def uniform_subnets(problem: Problem, *, rng: np.random.Generator) -> Search:
     """The smallest and the largest architecture, then uniform ones without end: where a predictor has to interpolate between."""
     space = problem.space
@@ -72,11 +135,16 @@ def measured(job: Job) -> tuple[Codes, FloatArray]:
     where = f"the accuracies of {job.run.folder}"
     bodies = [checked(event.body, EVALUATED, where) for event in job.run.events(STAGE, "evaluated")]
     kept = [(body["code"], body["values"][0]) for body in bodies if body["values"] and body["values"][0] is not None]
+    codes = recorded_codes(job, [code for code, _ in kept], where)
+    return codes, np.array([value for _, value in kept], np.float64)
+
+
+def recorded_codes(job: Job, rows: Sequence[Sequence[int]], where: str) -> Codes:
+    """Codes (n, choices) of the run's space from what `where` recorded. Raises DamagedFile where they are none."""
     try:
-        codes = job.index.space.check(np.array([code for code, _ in kept], np.int64).reshape(len(kept), len(job.index.space.choices)))
+        return job.index.space.check(np.array(rows, np.int64).reshape(len(rows), len(job.index.space.choices)))
     except (InputError, ValueError, OverflowError) as error:
         raise DamagedFile(f"{where} are not of {job.index.space.name}: {error}") from None
-    return codes, np.array([value for _, value in kept], np.float64)
 
 
 def _csv(job: Job, codes: Codes, values: FloatArray) -> str:

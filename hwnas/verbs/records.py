@@ -48,7 +48,7 @@ _VERIFY = {"top": int, "seconds": NUMBER, "device": str, "seed": int}
 OPTIONS: Mapping[str, Any] = {
     "train": {"space": str, "data": str, "schedule": str, "length": NUMBER, "batch": int, "seed": int, "fingerprint": str},
     "search": {
-        **dict.fromkeys(("table", "latency", "macs?", "params?", "memory?", "precision?", "searcher", "accuracy?"), str),
+        **dict.fromkeys(("table", "latency", "macs?", "params?", "memory?", "precision?", "searcher", "accuracy?", "accuracy_predictor?"), str),
         **dict.fromkeys(("batch?", "evaluations", "seed"), int),
         "baselines": bool,
         "options": {str: (int, float, str, bool)},
@@ -59,6 +59,8 @@ OPTIONS: Mapping[str, Any] = {
 #: What `search` records of its latency table, and `train` of a checkpoint.
 TABLE = {"name": str, "files": {str: str}}
 CHECKPOINT = {"files": {str: str}, "seconds": NUMBER, "curve": [{"phase": str, "step": int, "loss": NUMBER}]}
+#: What a search by a predictor means to measure.
+PROPOSED = {"predictor": str, "samples": int, "codes": [[int]], "predicted_pct": [NUMBER]}
 #: What the driver records of an evaluated candidate: the value of each expensive metric, null where it failed.
 EVALUATED = {"code": [int], "values": [(*NUMBER, type(None))]}
 #: Stage -> shape of its result.
@@ -72,6 +74,7 @@ RESULTS: Mapping[str, Any] = {
         "points": [_POINT],
         "accuracy_origin?": str,
         "surrogate?": {**dict.fromkeys(("samples", "error_points", "spearman", "optimum_pct", "best_found_pct", "gap_points"), NUMBER), "proof": str},
+        "predictor?": {"name": str, **dict.fromkeys(("samples", "measured", "error_points"), NUMBER)},
         "baselines?": {str: {"evaluations": NUMBER, "points": [_POINT]}},
     },
     "verify": {"budget_ms": NUMBER, "options": _VERIFY, "measured": [_MEASURED], "certificate": (type(None), _CERTIFICATE)},

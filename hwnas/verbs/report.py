@@ -178,9 +178,13 @@ def _commands(job: Job) -> tuple[str, ...]:
     chosen = [name for name in ("precision", "batch") if search.get(name) is not None]
     searched = {"table": folder, **{key: search[key] for key in (*budgets, *chosen, "searcher", "evaluations", "seed")}}
     given = [f"--set={name}={value}" for name, value in search["options"].items()] + ([] if search["baselines"] else ["--no-baselines"])
+    predictor = job.result("search").get("predictor")
+    build = [["accuracy", "build", run, *_flags({"samples": predictor["samples"], "seed": job.options("accuracy")["seed"]})]] if predictor else []
+    given += ["--accuracy-predictor", search["accuracy_predictor"]] if predictor else []
     lines = (
         ["profile", job.table.conditions.device, *_flags({**profiled, "threads": job.table.conditions.threads})],
         ["train", run, *_flags(trained)],
+        *build,
         ["search", run, *_flags(searched), *given],
         ["verify", run, *_flags(verify)],
         ["export", run, "--to", "export"],

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from hwnas import registry
+from hwnas.accuracy_predictor import fit
 from hwnas.driver import SearchResult, drive
-from hwnas.errors import Infeasible, InputError
+from hwnas.errors import DamagedFile, Infeasible, InputError
 from hwnas.exact import optimum
 from hwnas.files import sha256, write_whole
 from hwnas.index import BlockIndex
@@ -21,9 +23,10 @@ from hwnas.latency_table import TABLE, LatencyTable
 from hwnas.predictor import Metric
 from hwnas.problem import Objective, Problem
 from hwnas.run import RunDirectory
-from hwnas.searcher import Option, parse_options
+from hwnas.searcher import Ask, Option, Search, parse_options
 from hwnas.space import Codes, FloatArray
 from hwnas.surrogate import fit_surrogate
+from hwnas.verbs.accuracy import best_predictor, needed, recorded_codes
 from hwnas.verbs.common import (
     COSTS,
     Job,
@@ -38,8 +41,11 @@ from hwnas.verbs.common import (
     table_folder,
     use_threads,
 )
+from hwnas.verbs.records import PROPOSED, checked
 
 MAX_POINTS = 1_000  # recorded of a search, beside the front
+PREDICTIONS = 10_000  # of a search by predictor
+BEST = "best"
 MAX_SAMPLES = 2_000  # that a surrogate is fitted to
 
 #: Stage of the run -> searcher: what every search is compared with.
@@ -58,6 +64,7 @@ def search(
     batch: int | None = None,
     space: str | None = None,
     accuracy: str | Metric | None = None,
+    accuracy_predictor: str | None = None,
     searcher: str = "regularized_evolution",
     evaluations: int = 150,
     options: Sequence[str] = (),
@@ -76,9 +83,17 @@ def search(
 
     space, accuracy: search `space` without a supernet, by a predictor: the name of one, such as `accuracy_mlp(file='mlp.safetensors')`,
     `path.py:name` of a function that takes the BlockIndex and returns a metric, or a metric. What is found has no weights yet.
+
+    accuracy_predictor: search a predictor of that name, fitted to what `build_accuracy` measured in this run; `best` is the best by
+    cross-validation. Then `evaluations` subnets of its proposal are measured, and random search gets as many as both measured.
     """
     if (space is None) != (accuracy is None):
         raise InputError("--space and --accuracy go together: they name what is searched without a supernet; leave both out to search the trained one")
+    if accuracy_predictor is not None:
+        if accuracy is not None:
+            raise InputError("--accuracy-predictor is fitted to subnets of the run's supernet, and --accuracy is for searches without one; name one of them")
+        if accuracy_predictor != BEST:
+            registry.load("accuracy_predictors", registry.split_call(accuracy_predictor)[0])
     if evaluations < 1:
         raise InputError(f"--evaluations is {evaluations}, it must be at least 1")
     check_seed(seed)
@@ -99,7 +114,7 @@ def search(
         "seed": seed,
     }
     recorded |= {name: text for name, text in zip(COSTS, (macs, params, memory), strict=True) if text is not None}  # as older runs, without null
-    recorded |= {name: value for name, value in (("precision", precision), ("batch", batch)) if value is not None}
+    recorded |= {name: value for name, value in (("precision", precision), ("batch", batch), ("accuracy_predictor", accuracy_predictor)) if value is not None}
     if predicted is not None:
         recorded |= {"space": space, "fingerprint": predicted.index.fingerprint, "accuracy": _named(accuracy, predicted.accuracy)}
     job = Job(None, {"search": recorded}, prices, predicted)
@@ -111,6 +126,8 @@ def search(
             job.result("train")
         if directory.recorded_options("search") is None:
             job.problem.within(job.index.space.smallest())  # raises before anything is recorded
+            if accuracy_predictor is not None:
+                needed(job)
             copy = {"name": table.resolve().name, "files": directory.keep_files(prices.save)}
             if [event.body for event in directory.events("search", "table")][-1:] != [copy]:  # else it was killed just before its options were recorded
                 directory.append("search", "table", copy)
@@ -138,7 +155,12 @@ def _search(job: Job, factory: Any, chosen: Mapping[str, Option], threads: int |
     if job.is_trained:
         use_threads(threads)
     problem, options = job.problem, job.options("search")
-    found = _drive(job, "search", factory, chosen, progress)
+    predictor: dict[str, Any] | None = None
+    if options.get("accuracy_predictor") is None:
+        found = _drive(job, "search", factory, chosen, progress)
+    else:
+        found, predictor = _by_predictor(job, factory, chosen, progress)
+    samples = predictor["samples"] if predictor else 0
     gap = _gap(found)
     seconds = time.monotonic() - started
     least, greatest = job.latency.bounds()
@@ -153,24 +175,76 @@ def _search(job: Job, factory: Any, chosen: Mapping[str, Option], threads: int |
         "feasible_share": feasible.share.value,
         "share": share_facts(feasible.share),
         "budgets": budget_facts(feasible),
-        "evaluations": found.evaluations,
+        "evaluations": samples + found.evaluations,
         "seconds": seconds,
         "points": _points(job, found),
         "surrogate": gap,
     }
+    if predictor:
+        result["predictor"] = predictor
     if options["baselines"]:
         result["baselines"] = {}
         for name, searcher in BASELINES.items():
-            other = _drive(job, name, registry.load("searchers", searcher), {}, progress)
+            other = _drive(job, name, registry.load("searchers", searcher), {}, progress, samples)
             result["baselines"][name] = {"evaluations": other.evaluations, "points": _points(job, other)}
     _write_front(job.run.folder / "front.csv", result["points"])
     job.run.finish("search", result)
     return result
 
 
-def _drive(job: Job, stage: str, factory: Any, chosen: Mapping[str, Option], progress: Progress) -> SearchResult:
+def _by_predictor(job: Job, factory: Any, chosen: Mapping[str, Option], progress: Progress) -> tuple[SearchResult, dict[str, Any]]:
+    """What a searcher proposes by a fitted predictor, measured with the supernet, and how far off the predictions were.
+
+    Fitting and searching take seconds and are recorded as the one proposal they come to: it need not be made again to the last bit.
+    """
     options = job.options("search")
-    total = options["evaluations"]
+    proposals = job.run.events("search", "proposed")
+    if not proposals:
+        codes, values = needed(job)
+        name = options["accuracy_predictor"]
+        name = best_predictor(job.index, codes, values, progress=progress) if name == BEST else name
+        metric = fit(name, job.index, codes, values)
+        problem = Problem(job.index, [Objective(metric, maximize=True)], job.problem.budgets)
+        predicted = drive(
+            factory,
+            problem,
+            seed=options["seed"],
+            evaluations=PREDICTIONS,
+            options=chosen,
+            progress=lambda spent, best: progress(f"search by {name}", round(spent), PREDICTIONS),
+        )
+        rows = _proposal(predicted, job.latency, options["evaluations"])
+        if len(rows) == 0:
+            raise Infeasible(f"the search by {name} met no architecture within the budgets; give it another searcher or seed in another run")
+        body = {"predictor": name, "samples": len(codes), "codes": predicted.codes[rows], "predicted_pct": predicted.scores.values[rows, 0]}
+        job.run.append("search", "proposed", body)
+        proposals = job.run.events("search", "proposed")
+    where = f"the subnets proposed in {job.run.folder}"
+    body = checked(proposals[-1].body, PROPOSED, where)
+    proposed = recorded_codes(job, body["codes"], where)
+    if not 0 < len(proposed) == len(body["predicted_pct"]):
+        raise DamagedFile(f"{where} are {len(proposed)}, with {len(body['predicted_pct'])} predictions: the record was altered; make a new run")
+
+    def proposal(problem: Problem, *, rng: np.random.Generator) -> Search:
+        yield Ask(proposed)
+
+    found = _drive(job, "search", proposal, {}, progress)
+    by_subnet = dict(zip(job.index.keys(proposed), body["predicted_pct"], strict=True))
+    error = np.abs(found.scores.values[:, 0] - [by_subnet[key] for key in job.index.keys(found.codes)])
+    facts = {"name": body["predictor"], "samples": body["samples"], "measured": len(found.codes), "error_points": float(np.nanmean(error))}
+    return found, facts
+
+
+def _proposal(found: SearchResult, latency: Metric, n: int) -> npt.NDArray[np.intp]:
+    """Rows to be measured: half of them the best of the front, since a faster network may be needed, and the best of all."""
+    front, ranked = found.front(latency).tolist(), found.ranked().tolist()
+    return np.array(list(dict.fromkeys([*front[: n // 2], *ranked]))[:n], np.intp)
+
+
+def _drive(job: Job, stage: str, factory: Any, chosen: Mapping[str, Option], progress: Progress, more: int = 0) -> SearchResult:
+    """more: evaluations beside those of the search's options."""
+    options = job.options("search")
+    total = options["evaluations"] + more
     result = drive(
         factory,
         job.problem,
