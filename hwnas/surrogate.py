@@ -52,7 +52,7 @@ def fit_surrogate(index: BlockIndex, codes: Codes, values: FloatArray, *, name: 
         scale[column] = _TREND / (raw[:, column].std() or 1.0)
     features = (raw - center) * scale
     target = values - values.mean()
-    u, s, vt = np.linalg.svd(features, full_matrices=False)
+    u, s, vt = _singular_values(features)
     projected = u.T @ target
     best: tuple[float, FloatArray, FloatArray] | None = None
     for ridge in _RIDGES:
@@ -96,3 +96,13 @@ def best_by_surrogate(problem: Problem, codes: Codes, scores: Scores, n: int) ->
 def _spearman(first: FloatArray, second: FloatArray) -> float:
     a, b = (np.unique(each, return_inverse=True)[1].astype(np.float64) for each in (first, second))
     return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else 0.0
+
+
+def _singular_values(features: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """As np.linalg.svd. LAPACK's divide and conquer was seen to fail on an ordinary matrix; the QR iteration is slower and does not."""
+    try:
+        return np.linalg.svd(features, full_matrices=False)
+    except np.linalg.LinAlgError:
+        from scipy.linalg import svd
+
+        return svd(features, full_matrices=False, lapack_driver="gesvd")  # type: ignore[no-any-return]
