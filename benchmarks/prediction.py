@@ -3,7 +3,9 @@
     python benchmarks/prediction.py [--device NAME] [--runtime NAME] [--space "ofa_mobilenet_v3(resolutions=(128,160,192,224))"] [--again]
 
 The space is profiled as `hwnas profile` does. Before it and after it `--unseen` uniform random networks, as many at each resolution, are measured
-in the same regime: one visit of each per pass, in random order. Truth is the median run over undisturbed visits. Side by side, of the same networks:
+in the same regime: one visit of each per pass, in random order. Truth is the median run over undisturbed visits; "quiet" is what a table's price is, the
+25th percentile over accepted visits of the burst's best run, predicted from the same of the table's networks: the difference is what other guests of a
+shared machine do to medians. Side by side, of the same networks:
 the calibrated table, its plain sum, and a line through the MACs fitted to the same calibration networks. Sessions (opening models),
 waiting (between passes, which are spread over --span) and running (visits and anchors) are timed apart; the bare time of the kernels is what the
 counted runs and warm-ups took themselves.
@@ -35,7 +37,8 @@ from hwnas.predictors.lookup import lookup
 from hwnas.profiling.agent import started_agent
 from hwnas.profiling.protocol import TIMING, Visit, is_disturbed
 from hwnas.profiling.record import FILE, Record
-from hwnas.profiling.session import Progress, profile
+from hwnas.profiling.session import Progress, best_anchor_ns, profile
+from hwnas.profiling.tabulate import measurement
 from hwnas.quality import quality
 from hwnas.space import Codes, FloatArray
 from hwnas.store import Store
@@ -79,6 +82,23 @@ def medians_ms(visits: list[list[Visit]]) -> FloatArray:
     """(n,): of each network the median over all runs of undisturbed visits; NaN where every visit was disturbed."""
     kept = [[ns for visit in own if not is_disturbed(visit) for ns in visit.ns] for own in visits]
     return np.array([np.median(each) / 1e6 if each else np.nan for each in kept])
+
+
+def quiet_ms(visits: list[list[Visit]]) -> FloatArray:
+    """(n,): of each network the 25th percentile, over visits at the machine's best speed, of the best run."""
+    best = best_anchor_ns([visit for own in visits for visit in own])
+    return np.array([measurement(own, best).price_ms for own in visits])
+
+
+def quiet_table(table: LatencyTable, folder: Path) -> LatencyTable:
+    """The same with the quiet latency of its networks in the place of their medians."""
+    with Store(folder / FILE) as store:
+        record = Record(store)
+    by_item: dict[str, list[Visit]] = {f"n{i}": [] for i in range(len(table.networks))}
+    for visit in record.visits:
+        by_item.setdefault(visit.item, []).append(visit)
+    prices = quiet_ms([by_item[f"n{i}"] for i in range(len(table.networks))])
+    return replace(table, networks=tuple(replace(each, p50_ms=float(price)) for each, price in zip(table.networks, prices, strict=True)))
 
 
 def kernels_s(folder: Path) -> float:
@@ -128,13 +148,15 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         started = time.monotonic()
         table = _profiled(index, folder, given, given.seed, lambda stage, done, total: stages.setdefault(stage, time.monotonic() - started))
         ended = time.monotonic() - started
+        quiet = quiet_table(table, folder) if (folder / FILE).exists() else None
         kernels, waiting = (kernels_s(folder), waiting_s(folder)) if (folder / FILE).exists() else (float("nan"), 0.0)
     again = repeated(index, table, given) if given.again else None
     after = visits_of(index, codes, given.passes - len(before[0]), given, rng)
-    truth = medians_ms([a + b for a, b in zip(before, after, strict=True)])
+    visits = [a + b for a, b in zip(before, after, strict=True)]
+    truth, at_best = medians_ms(visits), quiet_ms(visits)
     moved = np.nanmedian(medians_ms(after) / medians_ms(before)) - 1
     known = ~np.isnan(truth)
-    codes, truth = np.asfortranarray(codes[known]), truth[known]
+    codes, truth, at_best = np.asfortranarray(codes[known]), truth[known], at_best[known]
     groups = codes[:, index.space.column["resolution"]].tolist()
     work = Additive(index, macs(index.blocks), name="macs", unit="MACs")
     own = [each for each in table.networks if each.fingerprint == index.fingerprint]
@@ -144,6 +166,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     prices = Additive(index, lookup(table, index.space.name).prices(index.blocks), name="latency", unit="ms")
     predictions = {"calibrated table": calibrated(table, index)(codes), "plain sum": prices(codes), "line through MACs": slope * work(codes) + constant}
     figures = {name: asdict(quality(truth, predicted, groups)) for name, predicted in predictions.items()}
+    if quiet is not None:
+        figures["quiet, calibrated"] = asdict(quality(at_best, calibrated(quiet, index)(codes), groups))
     running = ended - stages.get("measure", 0.0) - waiting
     return {
         "space": given.space,
