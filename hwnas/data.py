@@ -38,3 +38,14 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "hwnas"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hwnas"
+
+
+def kept_folder() -> Path:
+    """Where the weights and data sets that the user added are kept: `$HWNAS_KEPT`, else the user's folder for data of programs."""
+    if given := os.environ.get("HWNAS_KEPT"):
+        return Path(given)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "hwnas" / "kept"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "hwnas" / "kept"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "hwnas"

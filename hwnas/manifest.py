@@ -27,11 +27,13 @@ EXAMPLE = "example_input.npy"
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
     """How an image becomes the network's input: pixels scaled to `range`, resized to the input's side by bilinear interpolation
-    with antialiasing, then (x - mean) / std; mean and std have one number per channel."""
+    with antialiasing, then (x - mean) / std; mean and std have one number per channel. `crop`: only the central square is resized, whose
+    side is that share of the shorter side, rounded; None: the whole image."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     range: tuple[float, float] = (0.0, 1.0)
+    crop: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,30 @@ def test_the_kit_feeds_what_the_manifest_says(exported_folder):
     np.testing.assert_allclose(seen[0], np.full((1, 1, 32, 32), (0.2 - 0.13) / 0.24), rtol=1e-6)
 
 
+def test_the_kit_takes_the_central_square_where_the_manifest_says_so(exported_folder):
+    infer = infer_module()
+    rewritten(exported_folder, lambda manifest: manifest["preprocessing"].update(crop=0.5))
+    manifest = infer.read_manifest(exported_folder)
+    pixels = np.zeros((64, 90), np.uint8)
+    pixels[16:48, 29:61] = 51  # half of 64 pixels, in the middle
+    np.save(exported_folder.parent / "x.npy", pixels)
+    seen = []
+    infer.classify(exported_folder.parent / "x.npy", manifest, lambda x: seen.append(x) or np.arange(10.0)[None], 1)
+    np.testing.assert_allclose(seen[0], np.full((1, 1, 32, 32), (0.2 - 0.13) / 0.24), rtol=1e-6)
+    for wrong in (0, -1, 1.5, "half", True):
+        rewritten(exported_folder, lambda manifest, wrong=wrong: manifest["preprocessing"].update(crop=wrong))
+        assert "preprocessing" in refused(exported_folder)
+
+
+def test_the_kit_cuts_the_square_that_training_cuts():
+    torch, infer, rng = pytest.importorskip("torch"), infer_module(), np.random.default_rng(0)
+    from hwnas.images import centre
+
+    for h, w, share in ((7, 12, 0.875), (33, 21, 0.5), (1, 5, 0.1), (30, 30, 1.0), (10, 3, None)):
+        image = rng.integers(0, 256, (h, w, 3), np.uint8)
+        np.testing.assert_array_equal(infer.centre(image, share), centre(torch.from_numpy(image).permute(2, 0, 1), share).permute(1, 2, 0).numpy())
+
+
 def test_wrong_logits_are_a_failure_not_a_refusal(exported_folder):
     rewritten(exported_folder, lambda manifest: manifest["example"]["logits"][0].__setitem__(0, 9.0))
     code, out, err = run(exported_folder)

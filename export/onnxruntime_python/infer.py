@@ -70,6 +70,7 @@ def read_manifest(folder):
         preprocessing, labels = manifest["preprocessing"], manifest["labels"]
         mean, std = (np.array(preprocessing[key], np.float64) for key in ("mean", "std"))
         low, high = map(float, preprocessing["range"])
+        crop = preprocessing.get("crop")
         logits, tolerance = np.array(manifest["example"]["logits"], np.float64), float(manifest["example"]["tolerance_std"])
         fits = (
             isinstance(shape, list)
@@ -80,6 +81,7 @@ def read_manifest(folder):
             and np.isfinite([*mean, *std, low, high, tolerance]).all()
             and std.min() > MIN_STD
             and low < high
+            and (crop is None or (type(crop) in (int, float) and 0 < crop <= 1))
             and 0 < tolerance < 1
             and logits.shape == (shape[0], classes)
             and np.isfinite(logits).all()
@@ -156,8 +158,8 @@ def read_array(path):
 
 def classify(path, manifest, run, top):
     batch, channels, height, width = manifest["input"]["shape"]
-    pixels = read_pixels(path, channels)
     preprocessing = manifest["preprocessing"]
+    pixels = centre(read_pixels(path, channels), preprocessing.get("crop"))
     low, high = preprocessing["range"]
     image = resized(pixels.transpose(2, 0, 1) / 255 * (high - low) + low, height, width)
     mean, std = (np.array(preprocessing[key])[:, None, None] for key in ("mean", "std"))
@@ -192,6 +194,16 @@ def read_pixels(path, channels):
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise Refused(f"{path} is no readable image") from None
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def centre(pixels, share):
+    """The central square of (h, w, c) whose side is that share of the shorter side; None: the whole image."""
+    if share is None:
+        return pixels
+    h, w = pixels.shape[:2]
+    side = max(1, round(share * min(h, w)))
+    top, left = (h - side) // 2, (w - side) // 2
+    return pixels[top : top + side, left : left + side]
 
 
 def resized(image, height, width):

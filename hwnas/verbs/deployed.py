@@ -36,7 +36,7 @@ def model_of(job: Job, code: Sequence[int], runtime: Runtime | None = None) -> b
     ranges = None
     if is_quantized(graph):
         images = job.images("train")
-        ranges = value_ranges(graph, weights, images.inputs(images.pixels[:CALIBRATION_IMAGES], graph.input[2]).numpy())
+        ranges = value_ranges(graph, weights, images.at(slice(CALIBRATION_IMAGES), graph.input[2]).numpy())
     raw: bytes = to_onnx(graph, weights, ranges=ranges).SerializeToString(deterministic=True)
     return raw
 
@@ -47,7 +47,7 @@ def classified(model: bytes, graph: Graph, images: Images) -> npt.NDArray[np.boo
     right = np.empty(len(images), np.bool_)
     for start in range(0, len(images), batch):
         rows = slice(start, start + batch)
-        x: Array = images.inputs(images.pixels[rows], graph.input[2]).numpy()
+        x: Array = images.at(rows, graph.input[2]).numpy()
         padded = np.concatenate([x, np.zeros((batch - len(x), *x.shape[1:]), np.float32)])
         right[rows] = run(np.ascontiguousarray(padded))[: len(x)].argmax(axis=1) == labels[rows]
     return right
