@@ -2,15 +2,17 @@
 
 import gzip
 import os
+import random
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hostile_files import mutated
 from PIL import Image
 
-from hwnas.datasets.folder import folder
+from hwnas.datasets.folder import decoded, folder
 from hwnas.errors import InputError, UnknownName
 from hwnas.images import contents, load_images
 
@@ -97,9 +99,28 @@ def test_images_that_cannot_be_decoded_are_left_out_and_listed_and_remembered(ph
     assert sum(len(folder(split, path=str(photos))) for split in found) == 30
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp", "tif", "ppm"])
+def test_any_damage_to_an_image_makes_another_image_or_a_reason(tmp_path, suffix):
+    path = tmp_path / f"x.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)).save(path)
+    whole, rng, left_out = path.read_bytes(), random.Random(suffix), 0
+    for _ in range(60):
+        path.write_bytes(mutated(whole, rng, b"something else"))
+        found = decoded(path, 3)
+        left_out += isinstance(found, str)
+        assert found if isinstance(found, str) else found.dtype == torch.uint8 and found.shape[0] == 3
+    assert left_out > 5
+
+
 def test_an_image_that_claims_too_many_pixels_is_not_decoded(photos):
     Image.new("1", (10_000, 9_000)).save(photos / "cat" / "bomb.png")  # 90 million pixels in a few kilobytes
     assert "more than 50,000,000" in dict(folder("train", path=str(photos)).skipped)["cat/bomb.png"]
+
+
+def test_a_file_that_is_of_another_format_than_it_says_is_no_image(photos):
+    """Pillow would start Ghostscript for this one."""
+    (photos / "cat" / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
+    assert dict(folder("train", path=str(photos)).skipped) == {"cat/x.png": "it is no image of a known format"}
 
 
 def test_an_image_that_vanishes_is_one_sentence(photos):

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+#: What a file may be, whatever its name says: other readers of Pillow run other programs, or bring their own.
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 #: Names that the parts of a data set have.
 PARTS: Mapping[Split, tuple[str, ...]] = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing")}
 HELD_OUT = 0.1  # of each class, for each part that has no folder of its own
@@ -54,7 +56,7 @@ def folder(split: Split, *, path: str, channels: int = 3) -> Images:
     mean, std = NORMALISATION[channels]
     return Images(
         root.resolve().name,
-        DecodedImages(len(files), channels, partial(_decoded, root, tuple(files), channels), tuple(files)),
+        DecodedImages(len(files), channels, partial(_listed, root, tuple(files), channels), tuple(files)),
         torch.tensor(labels, dtype=torch.int64),
         torch.arange(len(files)),
         tuple(found),
@@ -155,25 +157,25 @@ def _inside(root: Path, path: Path) -> bool:
 # -- decoding ---------------------------------------------------------------------------------------------------------------------
 
 
-def _decoded(root: Path, files: tuple[str, ...], channels: int, row: int) -> Tensor:
-    reason_or_image = _read(root / files[row], channels)
-    if isinstance(reason_or_image, str):  # it could be read when it was checked
-        raise InputError(f"cannot read {root / files[row]} any more: {reason_or_image}; restore it, or begin a new run without it")
-    return reason_or_image
+def _listed(root: Path, files: tuple[str, ...], channels: int, row: int) -> Tensor:
+    image = decoded(root / files[row], channels)
+    if isinstance(image, str):  # it could be read when it was checked
+        raise InputError(f"cannot read {root / files[row]} any more: {image}; restore it, or begin a new run without it")
+    return image
 
 
-def _read(path: Path, channels: int) -> Tensor | str:
+def decoded(path: Path, channels: int) -> Tensor | str:
     """The image as uint8 (channels, h, w), or why it is none."""
     import numpy as np
     import torch
     from PIL import Image, UnidentifiedImageError
 
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the limit below is lower
+    _prepare()
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                return f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}"
-            array = np.array(image.convert("L" if channels == 1 else "RGB"))
+        with Image.open(path, formats=FORMATS) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                return f"it has {opened.width} x {opened.height} pixels, more than {MAX_PIXELS:,}"
+            array = np.array(opened.convert("L" if channels == 1 else "RGB"))
     except UnidentifiedImageError:
         return "it is no image of a known format"
     except Image.DecompressionBombError:
@@ -181,6 +183,15 @@ def _read(path: Path, channels: int) -> Tensor | str:
     except Exception as error:  # decoders of damaged files raise anything
         return " ".join(str(error).replace(repr(str(path)), "it").replace(str(path), "it").split())[:200] or type(error).__name__
     return torch.from_numpy(array.reshape(*array.shape[:2], channels)).permute(2, 0, 1)
+
+
+@cache
+def _prepare() -> None:
+    """Pillow loads its readers, and is not to warn of large images, for which the limit here is lower, nor of what it mends."""
+    from PIL import Image
+
+    Image.init()
+    warnings.filterwarnings("ignore", module="PIL")
 
 
 def _unreadable(root: Path, files: list[str]) -> dict[str, str]:
@@ -206,7 +217,7 @@ def _unreadable(root: Path, files: list[str]) -> dict[str, str]:
 
 
 def _reason(path: Path) -> str:
-    found = _read(path, 1)
+    found = decoded(path, 1)
     return found if isinstance(found, str) else ""
 
 
