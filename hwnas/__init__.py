@@ -2,7 +2,8 @@
 
 Each command of the shell is a function here: `profile`, `plan_profile`, `train`, `search`, `verify`, `export`, `report`, `show_space`,
 `doctor`, `list_devices`, `add_device`, `check_device`, `check_tensorrt`, `bench` and `bench_zoo`; for `hwnas accuracy` `build_accuracy` and `report_accuracy`;
-for `hwnas table` `list_tables`, `show_table`, `check_table`, `import_table`, `export_table`, `fill_table`, `merge_tables` and `diff_tables`.
+for `hwnas table` `list_tables`, `show_table`, `check_table`, `import_table`, `export_table`, `fill_table`, `merge_tables` and `diff_tables`;
+for `hwnas weights` `add_weights`, `check_weights` and `list_weights`.
 They, and with them PyTorch and the rest, are imported when they are first asked for; `import hwnas` alone needs numpy.
 """
 
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from hwnas.verbs.table import show_table as show_table
     from hwnas.verbs.train import train as train
     from hwnas.verbs.verify import verify as verify
+    from hwnas.verbs.weights import add_weights as add_weights
+    from hwnas.verbs.weights import check_weights as check_weights
+    from hwnas.verbs.weights import list_weights as list_weights
     from hwnas.verbs.zoo import bench_zoo as bench_zoo
 
 __version__ = "0.1.0"
@@ -64,12 +68,14 @@ __all__ = [
 #: Verb -> module that defines a function of that name. No module of this package may be named like a verb.
 _VERBS = {
     "add_device": "hwnas.verbs.device",
+    "add_weights": "hwnas.verbs.weights",
     "bench": "hwnas.verbs.bench",
     "bench_zoo": "hwnas.verbs.zoo",
     "build_accuracy": "hwnas.verbs.accuracy",
     "check_device": "hwnas.verbs.device",
     "check_table": "hwnas.verbs.table",
     "check_tensorrt": "hwnas.verbs.parser_check",
+    "check_weights": "hwnas.verbs.weights",
     "diff_tables": "hwnas.verbs.table",
     "doctor": "hwnas.verbs.doctor",
     "export": "hwnas.verbs.export",
@@ -78,6 +84,7 @@ _VERBS = {
     "import_table": "hwnas.verbs.table",
     "list_devices": "hwnas.verbs.device",
     "list_tables": "hwnas.verbs.table",
+    "list_weights": "hwnas.verbs.weights",
     "merge_tables": "hwnas.verbs.table",
     "plan_profile": "hwnas.verbs.profile",
     "profile": "hwnas.verbs.profile",

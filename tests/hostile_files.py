@@ -28,8 +28,9 @@ from hwnas.device import load_device
 from hwnas.errors import HwnasError
 from hwnas.exporter import Parity
 from hwnas.features import OneHot
-from hwnas.files import sha256
+from hwnas.files import sha256, write_toml
 from hwnas.index import BlockIndex
+from hwnas.kept_weights import read_entry, tensors_of
 from hwnas.latency_table import ENTRIES, NETWORKS, TABLE, Conditions, LatencyTable
 from hwnas.manifest import Preprocessing, read_manifest, write_manifest
 from hwnas.predictors.accuracy_mlp import AccuracyMlp, accuracy_mlp
@@ -274,6 +275,23 @@ def load_zoo(folder: Path) -> None:
     front(rows, "p50")
 
 
+def make_pytorch(folder: Path) -> None:
+    import torch
+
+    torch.save({"state_dict": {"a.weight": torch.ones(3, 4), "a.bias": torch.zeros(3)}, "epoch": 3}, folder / "net.pth")
+
+
+def load_pytorch(folder: Path) -> None:
+    tensors_of(folder / "net.pth", "net.pth")
+
+
+def make_kept(folder: Path) -> None:
+    facts = {"format": "hwnas.weights/1", "name": "net", "source": "https://example.org/net", "date": "2026-11-25T00:00:00Z", "bytes": 12, "tensors": 3}
+    write_toml(folder / f"{KEPT}.toml", {**facts, "sha256": KEPT})
+
+
+KEPT = "ab" * 32
+
 FORMATS = (
     Format("latency table", (TABLE, ENTRIES, NETWORKS), make_table, load_table, reseal_table),
     Format("filled table", (TABLE, ENTRIES), make_filled, load_filled, reseal_table),
@@ -285,6 +303,8 @@ FORMATS = (
     Format("device", ("bench.toml",), make_device, lambda folder: load_device(folder / "bench.toml")),
     Format("weights", ("supernet.safetensors",), make_checkpoint, load_checkpoint),
     Format("accuracy predictor of OFA", ("acc.pth",), make_ofa_accuracy, load_ofa_accuracy),
+    Format("PyTorch weights", ("net.pth",), make_pytorch, load_pytorch),
+    Format("kept weights", (f"{KEPT}.toml",), make_kept, lambda folder: read_entry(folder / f"{KEPT}.toml")),
     Format("accuracy predictor", ("accuracy.safetensors",), make_accuracy, load_accuracy),
     Format("ONNX model", ("model.onnx",), make_model, load_model),
     Format("foreign ONNX model", ("model.onnx",), make_model, load_foreign),

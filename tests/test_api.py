@@ -11,6 +11,7 @@ import pytest
 import hwnas
 from hwnas.cli.commands import app
 
+WEIGHTS_VERBS = ("add_weights", "check_weights", "list_weights")
 TABLE_VERBS = ("check_table", "diff_tables", "export_table", "fill_table", "import_table", "list_tables", "merge_tables", "show_table")
 ACCURACY_VERBS = ("build_accuracy", "report_accuracy")
 DEVICE_VERBS = ("add_device", "check_device", "list_devices")
@@ -19,6 +20,7 @@ VERBS = (
     *ACCURACY_VERBS,
     *DEVICE_VERBS,
     *TABLE_VERBS,
+    *WEIGHTS_VERBS,
 )
 
 

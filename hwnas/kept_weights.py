@@ -1,0 +1,205 @@
+"""Files of weights that the user keeps: by their SHA-256, with where they came from. Every published link of this field has died at least once.
+
+`weights/<sha256>` in the user's folder is a file, `weights/<sha256>.toml` says its name and source. Files are data: tensors are read, never code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from http.client import HTTPException, HTTPMessage
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+
+from hwnas.data import kept_folder
+from hwnas.errors import DamagedFile, InputError, UnknownName
+from hwnas.files import read_toml, sha256, write_toml
+
+MAX_BYTES = 16 << 30
+TIMEOUT_S = 60.0
+_PIECE = 1 << 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_FORMAT = "hwnas.weights/1"
+
+#: (bytes so far, of so many; 0 where the sender does not say)
+Received = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFile:
+    """`source`: the path or URL that it was added from; `date`: when (UTC); `tensors`: how many it holds."""
+
+    name: str
+    source: str
+    date: str
+    bytes: int
+    tensors: int
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        return _folder() / self.sha256
+
+
+def keep(source: str, *, name: str | None = None, digest: str | None = None, received: Received = lambda done, total: None) -> KeptFile:
+    """Keep a copy of a local file, or of what an https URL gives; a URL needs the `digest` (SHA-256) that its content must have.
+
+    Adding what is kept already under that name changes nothing. Raises InputError, DamagedFile where the file is another one or holds
+    anything but tensors.
+    """
+    remote = "://" in source
+    if digest is not None and not _DIGEST.fullmatch(digest):
+        raise InputError(f"--sha256 is '{digest}', it must be 64 hexadecimal digits in lower case")
+    if remote and urlsplit(source).scheme != "https":
+        raise InputError(f"weights are fetched over https only, not from {source}; fetch the file yourself and add it from its path")
+    if remote and digest is None:
+        raise InputError(f"give the SHA-256 that {source} must have with --sha256: what a link gives may change")
+    given = (unquote(urlsplit(source).path) if remote else source).replace("\\", "/").rpartition("/")[2]
+    name = name or given
+    if not _NAME.fullmatch(name):
+        raise InputError(f"'{name}' cannot be the name of kept weights: letters, digits, '.', '_' and '-'; give another with --name")
+    temporary = _folder() / f".{uuid4().hex}.part"
+    try:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        found = _fetched(source, temporary, received) if remote else _copied(Path(source), temporary)
+        if digest is not None and found != digest:
+            raise DamagedFile(f"{source} is not the file that was meant: its SHA-256 is {found[:12]}..., not {digest[:12]}...; nothing was kept")
+        for each in kept():
+            if each.name == name and each.sha256 != found:
+                raise InputError(f"other weights are kept under the name '{name}' (SHA-256 {each.sha256[:12]}...); give another with --name")
+            if each.name == name:
+                return each
+        tensors = len(tensors_of(temporary, source))
+        place = source if remote else str(Path(source).resolve())
+        entry = KeptFile(name, place, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), temporary.stat().st_size, tensors, found)
+        temporary.replace(_folder() / found)
+        write_toml(_folder() / f"{found}.toml", {"format": _FORMAT, **asdict(entry)})
+        return entry
+    except OSError as error:
+        raise InputError(f"cannot keep {source}: {error.strerror or error}; free space, or name another folder with HWNAS_KEPT") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def kept() -> list[KeptFile]:
+    """What is kept, by name. Raises DamagedFile where an entry is not as it was written."""
+    return sorted((read_entry(path) for path in _folder().glob("*.toml")), key=lambda each: each.name)
+
+
+def read_entry(path: Path) -> KeptFile:
+    """What a file `<sha256>.toml` says. Raises DamagedFile."""
+    facts = read_toml(path)
+    kinds: dict[str, type] = {"name": str, "source": str, "date": str, "bytes": int, "tensors": int, "sha256": str}
+    is_ours = facts.get("format") == _FORMAT and all(type(facts.get(key)) is kind for key, kind in kinds.items())
+    if not is_ours or facts["sha256"] != path.stem or not _DIGEST.fullmatch(path.stem) or not _NAME.fullmatch(facts["name"]):
+        raise DamagedFile(f"{path} does not describe kept weights; remove it, and add the file again")
+    return KeptFile(**{key: facts[key] for key in kinds})
+
+
+def find(name: str) -> KeptFile:
+    """The kept file of that name, its content checked. Raises UnknownName, DamagedFile."""
+    entries = {each.name: each for each in kept()}
+    if name not in entries:
+        raise UnknownName("kept weights", name, entries)
+    if fault := fault_of(entries[name]):
+        raise DamagedFile(f"the kept weights '{name}' {fault}; add them again from {entries[name].source}")
+    return entries[name]
+
+
+def fault_of(entry: KeptFile) -> str:
+    """What is wrong with a kept file, in words; empty where nothing is."""
+    if not entry.path.is_file():
+        return "are gone"
+    return "" if sha256(entry.path) == entry.sha256 else "were changed: their SHA-256 is another"
+
+
+def tensors_of(path: Path, where: str) -> dict[str, Any]:
+    """The tensors of a file of safetensors or of PyTorch (`weights_only`), nested state dictionaries flattened. Raises DamagedFile."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+        if start[8:9] == b"{":  # the header of safetensors is JSON behind eight bytes of length
+            return dict(load_file(path))
+        found = dict(_tensors(torch.load(path, map_location="cpu", weights_only=True)))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, RuntimeError, RecursionError, MemoryError) as error:
+        raise DamagedFile(f"{where} holds no weights that can be read: {_first_line(error)}") from None
+    except Exception as error:  # UnpicklingError: PyTorch refuses whatever is more than tensors
+        raise DamagedFile(f"{where} holds more than tensors, or no tensors, and is not read: {_first_line(error)}") from None
+    if not found:
+        raise DamagedFile(f"{where} holds no tensor")
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+
+
+def _tensors(found: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    import torch
+
+    if isinstance(found, torch.Tensor):
+        yield prefix.rstrip("."), found
+    elif isinstance(found, dict):
+        for key, value in found.items():
+            yield from _tensors(value, f"{prefix}{key}.")
+
+
+def _folder() -> Path:
+    return kept_folder() / "weights"
+
+
+def _copied(source: Path, target: Path) -> str:
+    if not source.is_file():
+        raise InputError(f"there is no file {source}; name a file of weights, or an https URL with --sha256")
+    if source.stat().st_size > MAX_BYTES:
+        raise InputError(f"{source} has {source.stat().st_size:,} bytes, over the limit of {MAX_BYTES:,}")
+    shutil.copyfile(source, target)
+    return sha256(target)
+
+
+class _OnlyHttps(urllib.request.HTTPRedirectHandler):
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        if urlsplit(newurl).scheme != "https":
+            raise InputError(f"{req.full_url} leads to {newurl}, which is not https; fetch the file yourself and add it from its path")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _fetched(url: str, target: Path, received: Received) -> str:
+    """Write what a URL gives; its SHA-256. Raises InputError."""
+    digest, done = hashlib.sha256(), 0
+    try:
+        with urllib.request.build_opener(_OnlyHttps).open(url, timeout=TIMEOUT_S) as answer, target.open("xb") as file:
+            length = answer.headers.get("Content-Length", "")
+            total = int(length) if length.isdecimal() else 0
+            while piece := answer.read(_PIECE):
+                done += len(piece)
+                if max(done, total) > MAX_BYTES:
+                    raise InputError(f"{url} gives more than {MAX_BYTES:,} bytes")
+                digest.update(piece)
+                file.write(piece)
+                received(done, total)
+            if done < total:
+                raise InputError(f"{url} broke off after {done:,} of {total:,} bytes; try again")
+    except (urllib.error.URLError, HTTPException, TimeoutError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", None) or error
+        raise InputError(f"cannot fetch {url}: {reason}; fetch the file yourself and add it from its path") from None
+    return digest.hexdigest()
