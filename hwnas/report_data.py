@@ -153,6 +153,8 @@ class Report:
     """Those beside the budget on latency."""
     surrogate: Mapping[str, Any] | None = field(default=None, hash=False)
     """How far the best found is from the optimum of an additive surrogate, as `search` records it."""
+    curve: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    """Learning curve of the supernet: phase, step, mean loss since the point before, and what else `train` recorded."""
     published: PublishedBaseline | None = None
     seconds: Mapping[str, float] = field(default_factory=dict, hash=False)
     """Wall time of each stage."""

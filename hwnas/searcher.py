@@ -16,7 +16,7 @@ and when a `Train` is yielded, `state` must be such that a generator started fro
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, get_args, get_origin, get_type_hints
@@ -166,13 +166,18 @@ def options_of(searcher: Callable[..., Any]) -> dict[str, OptionSpec]:
 
 def parse_options(searcher: Callable[..., Any], texts: Sequence[str]) -> dict[str, Option]:
     """`["population=50"]` -> {"population": 50}: only what is given, typed by the signature. Raises InputError, UnknownName."""
-    specs, parsed = options_of(searcher), dict[str, Option]()
+    return parse_given(options_of(searcher), f"option of {searcher.__name__}", texts)
+
+
+def parse_given(specs: Mapping[str, OptionSpec], what: str, texts: Sequence[str]) -> dict[str, Option]:
+    """`["name=value"]` -> {name: value}, as `specs` have it. Raises InputError, UnknownName."""
+    parsed = dict[str, Option]()
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not name:
             raise InputError(f"'{text}' is not of the form option=value")
         if name not in specs:
-            raise UnknownName(f"option of {searcher.__name__}", name, specs)
+            raise UnknownName(what, name, specs)
         if name in parsed:
             raise InputError(f"{name} is given twice")
         parsed[name] = specs[name].parse(value)

@@ -25,7 +25,7 @@ TEXTS = {
     "SPACE": "ofa_mini",
 }
 #: Words that stand for a file or folder, made anew for each command, and what it is; to be searched, RUN is one that was not searched yet.
-PATHS = {"FILE": "yaml", "FOLDER": "export", "MODEL": "model", "RUN": "run", "TABLE": "table", "TABLE_A": "table", "TABLE_B": "table"}
+PATHS = {"FILE": "yaml", "FOLDER": "export", "MODEL": "model", "PHOTOS": "photos", "RUN": "run", "TABLE": "table", "TABLE_A": "table", "TABLE_B": "table", "WEIGHTS": "weights"}
 #: Files and folders that documents name, and what they are; one that a command writes needs no entry.
 NAMES = {
     "224_lookup_table.yaml": "yaml",
@@ -95,5 +95,16 @@ class Reader:
             shutil.copy(self._fixture("demo").folder / "export" / "model.onnx", path)
         elif what in ("built", "trained"):
             copied(self._fixture(what), path)
+        elif what == "photos":  # two classes
+            from PIL import Image
+
+            for name, value in (("dark", 40), ("light", 200)):
+                for i in range(12):
+                    (path / name).mkdir(parents=True, exist_ok=True)
+                    Image.new("RGB", (40, 32 + i), (value, value + i, value)).save(path / name / f"{i}.png")
+        elif what == "weights":
+            from safetensors.numpy import save_file
+
+            save_file({"weight": np.ones((2, 3), np.float32)}, path)
         else:
             copied(self._fixture("demo").folder / {"demo": ""}.get(what, what), path)

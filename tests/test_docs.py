@@ -54,6 +54,7 @@ NOT_RUN = {
     "pip install *": "installs from the network; the fixture `plugin` installs examples/plugin into a folder of its own",
     "pre-commit install": "writes into the repository's hooks",
     "python benchmarks/*": "takes minutes to hours",
+    "torchrun *": "needs several GPUs and ImageNet; tests/test_train.py starts two processes",
 }
 
 #: Documents whose Python blocks another test runs.
@@ -71,6 +72,7 @@ def reader(request, tmp_path, monkeypatch):
     """A reader in an empty folder, with a folder for own devices."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HWNAS_DEVICES", str(tmp_path / "devices"))
+    monkeypatch.setenv("HWNAS_KEPT", str(tmp_path / "kept"))
     return Reader(tmp_path, request.getfixturevalue, monkeypatch.syspath_prepend)
 
 

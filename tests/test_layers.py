@@ -13,11 +13,11 @@ PACKAGE = Path(registry.__file__).resolve().parent
 #: Each layer may import itself and those above it in this list. A new file or folder of hwnas/ goes into one of them.
 LAYERS = (
     ("errors", "files", "flat_yaml", "registry", "data", "store", "ops", "graph"),
-    ("hwnas", "blocks", "space", "index", "architecture", "variant"),
+    ("hwnas", "blocks", "space", "index", "architecture", "variant", "pinned"),
     ("spaces", "costs", "weights", "budget", "device", "latency_table", "table_dialects", "table_merge"),
     ("backends", "quantization", "predictor", "predictors", "features", "quality", "memory", "growing", "table_fill"),
     (
-        *("zoo", "images", "datasets", "profiling", "supernet", "training", "problem"),
+        *("zoo", "images", "kept_weights", "datasets", "profiling", "supernet", "training", "problem"),
         *("feasible_set", "rewards", "pareto", "exact", "expectation", "milp", "surrogate"),
         *("accuracy_predictor", "accuracy_predictors", "accuracy_quality"),
     ),

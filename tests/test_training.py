@@ -5,14 +5,17 @@ import pytest
 import torch
 
 from hwnas.backends.torch import static
-from hwnas.errors import DamagedFile, UnknownName
+from hwnas.errors import DamagedFile, InputError, UnknownName
 from hwnas.images import Images, load_images
 from hwnas.index import BlockIndex
 from hwnas.spaces.ofa_mini import ofa_mini
 from hwnas.spaces.ofa_mobilenet_v3 import ofa_mobilenet_v3
 from hwnas.supernet.supernet import Supernet
+from hwnas.training.augment import AUGMENTATIONS
+from hwnas.training.batches import Batches
 from hwnas.training.evaluate import SupernetAccuracy, correct
-from hwnas.training.schedule import OFA, SMALL, Phase, schedule
+from hwnas.training.recipe import RECIPES, Recipe
+from hwnas.training.schedule import OFA, SMALL, Phase, Plan, alone, schedule
 from hwnas.training.trainer import SupernetTrainer, TrainingFailed, batch_rows, rate_at, steps_per_epoch, train_alone
 
 
@@ -142,3 +145,155 @@ def test_images_become_normalised_inputs_of_the_wanted_size(bars):
     assert x.shape == (96, 1, 16, 16) and x.dtype == torch.float32
     same = bars.inputs(bars.pixels, 24)
     torch.testing.assert_close(same, (bars.pixels.float() / 255 - 0.3) / 0.2)
+
+
+# -- recipes ------------------------------------------------------------------------------------------------------------------------
+
+
+def one_step(index, bars, code, **recipe):
+    """A trainer after one step on one subnet, the weights before, and the loss."""
+    trainer = SupernetTrainer(Supernet(index), bars, batch=16, recipe=Recipe(**recipe))
+    before = {name: tensor.detach().clone() for name, tensor in trainer.supernet.tensors.items()}
+    return trainer, before, trainer.step(code, 0.01, sandwich=False)
+
+
+def test_smoothed_labels_give_every_class_a_share_of_the_loss(index, bars):
+    code = index.space.largest()
+    trainer, _, loss = one_step(index, bars, code, label_smoothing=0.2)
+    network = Supernet(index).subnet(code[0]).train()
+    rows = batch_rows(bars, 16, 0, 0)
+    logarithms = torch.log_softmax(network(bars.at(rows, index.resolutions(code)[0])), 1)
+    right = logarithms[torch.arange(16), bars.labels[rows]]
+    assert loss == pytest.approx(float((-0.8 * right - 0.2 * logarithms.mean(1)).mean()), rel=1e-5)
+    assert trainer.steps == 1
+
+
+def test_the_average_of_the_weights_is_what_is_kept(index, bars):
+    code = index.space.largest()
+    trainer, first, _ = one_step(index, bars, code, ema=0.5)
+    name = "head/classifier.weight"
+    second = trainer.supernet.tensors[name].detach().clone()
+    expected = 0.1 * first[name] + 0.9 * second  # after the first step a tenth of the first weights: (1 + 0) / (10 + 0)
+    torch.testing.assert_close(trainer.result()[name], expected)
+    trainer.step(code, 0.01, sandwich=False)
+    third = trainer.supernet.tensors[name].detach()
+    torch.testing.assert_close(trainer.result()[name], expected + (1 - 2 / 11) * (third - expected))
+
+
+def test_sgd_of_the_published_recipe_shrinks_no_biases_and_batch_norms(index, bars):
+    trainer = SupernetTrainer(Supernet(index), bars, recipe=RECIPES["ofa"])
+    decayed, plain = trainer.optimizer.param_groups
+    assert decayed["nesterov"] and decayed["weight_decay"] == 3e-5 and plain["weight_decay"] == 0
+    names = {id(tensor): name for name, tensor in trainer.supernet.tensors.items()}
+    assert all(names[id(each)].endswith((".norm.weight", ".bias")) for each in plain["params"])
+    left = [names[id(each)] for each in decayed["params"]]
+    assert all(name.endswith((".weight", "to3")) and not name.endswith(".norm.weight") for name in left)
+    assert len(left) + len(plain["params"]) == len(trainer.supernet.trained)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_learns_the_same_and_keeps_its_weights_in_float32(index, bars, precision):
+    losses = {}
+    for each in ("fp32", precision):
+        trainer = SupernetTrainer(Supernet(index), bars, batch=32, recipe=Recipe(precision=each))
+        losses[each] = [trainer.step(index.space.largest(), 0.01, sandwich=False) for _ in range(8)]
+        assert all(tensor.dtype == torch.float32 for tensor in trainer.supernet.tensors.values())
+    assert losses[precision][0] == pytest.approx(losses["fp32"][0], rel=0.02) and losses[precision] != losses["fp32"]
+    assert losses[precision][-1] < losses[precision][0] / 2
+
+
+def test_a_step_whose_scaled_gradients_overflow_is_left_out_and_the_scale_lowered(index, bars, tmp_path):
+    trainer = SupernetTrainer(Supernet(index), bars, batch=16, recipe=Recipe(precision="fp16"))
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    name = "head/classifier.weight"
+    before = trainer.supernet.tensors[name].detach().clone()
+    trainer.step(index.space.largest(), 0.01, sandwich=False)
+    assert torch.equal(trainer.supernet.tensors[name], before) and trainer.scaler.get_scale() == 2.0**39
+    trainer.save(tmp_path)
+    other = SupernetTrainer(Supernet(index), bars, batch=16, recipe=Recipe(precision="fp16"))
+    other.load(tmp_path)
+    assert other.scaler.get_scale() == 2.0**39
+
+
+def test_without_distillation_every_subnet_learns_from_labels(index, bars):
+    codes = SMALL[-1].sample(index.space, np.random.default_rng(0))
+    alike = np.repeat(codes[:1], 2, axis=0)  # the same network twice: what the second learns from is all that may differ
+    losses = [SupernetTrainer(Supernet(index), bars, batch=16, recipe=Recipe(distillation=d)).step(alike, 0.01, sandwich=True) for d in (0.0, 1.0)]
+    alone = SupernetTrainer(Supernet(index), bars, batch=16).step(codes[:1], 0.01, sandwich=False)
+    assert losses[0] == pytest.approx(alone, rel=1e-5) and losses[1] != pytest.approx(alone, rel=1e-3)
+
+
+def test_parts_of_a_step_add_up_to_the_mean_of_their_gradients(index, bars):
+    code = index.space.largest()
+    whole = SupernetTrainer(Supernet(index), bars, batch=8, shards=3)
+    whole.batches.rows(0, 0)
+    rows = [whole.batches.rows(0, shard) for shard in range(3)]
+    assert torch.equal(torch.cat(rows), batch_rows(bars, 24, 0, 0)) and [len(each) for each in rows] == [8, 8, 8]
+    losses = []
+    for each in rows:
+        network = Supernet(index).subnet(code[0]).train()
+        losses.append(float(torch.nn.functional.cross_entropy(network(bars.at(each, index.resolutions(code)[0])), bars.labels[each])))
+    assert whole.step(code, 0.01, sandwich=False) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+# -- batches ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_images_are_changed_alike_by_any_number_of_workers_and_anew_each_epoch(bars):
+    def first(workers, steps, **more):
+        batches = Batches(bars, batch=32, augment="shift_flip", workers=workers, resolution_of=lambda step: 16 if step < 6 else None, **more)
+        return [batches(step, 0, 16) for step in steps]
+
+    direct, loaded, later = first(0, range(6)), first(2, range(6)), first(1, [4, 5, 2])
+    for (x, labels), (y, same) in zip(direct, loaded, strict=True):
+        assert torch.equal(x, y) and torch.equal(labels, same) and x.shape == (32, 1, 16, 16)
+    assert torch.equal(later[0][0], direct[4][0]) and torch.equal(later[2][0], direct[2][0])  # from any step on, and back
+    plain = {int(row): bars.at(row[None], 16) for row in torch.arange(96)}
+    rows = [batch_rows(bars, 32, 0, step) for step in range(6)]
+    changed = [{int(row): x[i] for step in epoch for i, (row, x) in enumerate(zip(rows[step], [direct[step][0]] * 32, strict=True))} for epoch in ((0, 1, 2), (3, 4, 5))]
+    assert sum(torch.equal(changed[0][row], changed[1][row]) for row in plain) < 10
+    assert sum(torch.equal(changed[0][row], plain[row][0]) for row in plain) < 10
+
+
+def test_one_resolution_more_than_was_announced_is_made_at_once(bars):
+    batches = Batches(bars, batch=32, augment="shift", workers=1, resolution_of=lambda step: 16)
+    assert batches(0, 0, 24)[0].shape[-1] == 24 and batches(0, 0, 16)[0].shape[-1] == 16
+
+
+def test_an_augmentation_of_ones_own_must_keep_the_shape(bars, tmp_path):
+    (tmp_path / "mine.py").write_text("from torchvision.transforms import v2\n\ndef mine(resolution):\n    return v2.Resize((resolution, resolution))\n")
+    assert Batches(bars, batch=4, augment=f"{tmp_path}/mine.py:mine", workers=0)(0, 0, 16)[0].shape == (4, 1, 16, 16)
+    (tmp_path / "wrong.py").write_text("def wrong(resolution):\n    return lambda pixels: pixels\n")
+    for workers in (0, 1):
+        batches = Batches(bars, batch=4, augment=f"{tmp_path}/wrong.py:wrong", workers=workers, resolution_of=lambda step: 16)
+        with pytest.raises(InputError, match=r"must return uint8 pixels of shape \(1, 16, 16\), it returned torch.uint8 \(1, 24, 24\)"):
+            batches(0, 0, 16)
+
+
+@pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_augmentation_takes_images_of_any_size(name, channels):
+    for h, w in ((20, 33), (64, 48)):
+        x = AUGMENTATIONS[name](24)(torch.randint(0, 256, (channels, h, w), dtype=torch.uint8))
+        assert x.shape == (channels, 24, 24) and x.dtype == torch.uint8
+
+
+# -- plans --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_knows_every_step_from_its_number():
+    space = ofa_mini()
+    plan = Plan(space, SMALL, 10, length=0.5)
+    assert plan.lengths == [5, 2, 32] and plan.steps == 39
+    assert [plan.phase(step) for step in (0, 4, 5, 6, 7, 38)] == [0, 0, 1, 1, 2, 2]
+    assert [step for step in range(39) if plan.begins(step)] == [5, 7]
+    assert plan.progress(5) == 0 and plan.progress(6) == 0.5 and plan.progress(38) == 31 / 32
+    for step in (0, 6, 20):
+        assert {space.decode(code)["resolution"] for code in plan.codes(step)} == {plan.resolution(step)}
+        assert (plan.codes(step) == plan.codes(step)).all()
+    assert plan.resolution(39) is None
+
+
+def test_a_network_alone_has_the_epochs_of_all_phases():
+    (phase,) = alone(SMALL)
+    assert phase.epochs == 8 and phase.rate == 8e-3 and not phase.sandwich

@@ -68,8 +68,8 @@ class Network(nn.Module):
     def weights(self) -> dict[str, Array]:
         """Copies of all tensors, computed ones included, by the names of hwnas.weights."""
         with th.no_grad():
-            values = {name: tensor.detach().numpy().copy() for name, tensor in self.tensors.items()}
-            return values | {name: source().numpy().copy() for name, source in self.sources.items()}
+            values = {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.tensors.items()}
+            return values | {name: source().cpu().numpy().copy() for name, source in self.sources.items()}
 
     def parameters_by_name(self) -> dict[str, Tensor]:
         """Tensors that take gradients."""
@@ -131,11 +131,11 @@ def _channels_last(x: Tensor) -> Tensor:
     return x.as_strided(x.shape, (h * w, 1, w, 1)) if c == 1 else x  # with one channel the layout is ambiguous: say which
 
 
-def static(graph: Graph, weights: Weights) -> Network:
-    """A stand-alone network with its own copies of the weights, trainable. Raises InputError on missing or misshapen weights."""
+def static(graph: Graph, weights: Weights, *, device: th.device | None = None) -> Network:
+    """A stand-alone network with its own copies of the weights, trainable, on the device. Raises InputError on missing or misshapen weights."""
     weights_by_name.check(graph, weights)
     trained = {f"{each.name}.{name}" for each in graph.nodes for name in each.node.parameters}
-    tensors = {name: th.tensor(weights[name], requires_grad=name in trained) for name in weights_by_name.shapes(graph)}
+    tensors = {name: th.tensor(weights[name], device=device, requires_grad=name in trained) for name in weights_by_name.shapes(graph)}
     return Network(graph, tensors)
 
 

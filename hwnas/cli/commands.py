@@ -15,6 +15,7 @@ from hwnas import __version__
 from hwnas.cli.accuracy import accuracy_app
 from hwnas.cli.interruptible import interruptible, resumable
 from hwnas.cli.table import table_app
+from hwnas.cli.weights import weights_app
 
 if TYPE_CHECKING:
     from hwnas.profiling.forecast import Forecast
@@ -26,6 +27,7 @@ app.add_typer(space_app, name="space")
 app.add_typer(device_app, name="device")
 app.add_typer(table_app, name="table")
 app.add_typer(accuracy_app, name="accuracy")
+app.add_typer(weights_app, name="weights")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Macs = Annotated[str | None, typer.Option(help="Budget on multiply-accumulates: '<= 300M', or '<= 60%' of the largest subnet.")]
@@ -330,26 +332,60 @@ def _quality(quality: Mapping[str, Any]) -> None:
 @resumable
 def train(
     run: Run,
-    space: Annotated[str, typer.Option(help="Search space.")] = ...,  # type: ignore[assignment]
-    data: Annotated[str, typer.Option(help="Data set.")] = ...,  # type: ignore[assignment]
-    schedule: Annotated[str, typer.Option(help="Phases of progressive shrinking: small, ofa.")] = "small",
+    data: Annotated[str, typer.Option(help="Data set: a name, one of torchvision's, or a folder with a folder of images for each class.")] = ...,  # type: ignore[assignment]
+    space: Annotated[str | None, typer.Option(help="Search space; with --init that of the run by default.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Phases of progressive shrinking: small, ofa, fine_tune (the default with --init).")] = None,
     length: Annotated[float, typer.Option(help="Multiplies the epochs of every phase.")] = 1.0,
     batch: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
+    shards: Annotated[int | None, typer.Option(help="Batches that make a step together; one for each process of torchrun by default.")] = None,
+    options: Annotated[list[str] | None, typer.Option("--set", help="How to train, name=value: rate, ema, label_smoothing, precision, augment ...")] = None,
+    init: Annotated[Path | None, typer.Option(help="Run or file of weights to begin with; its classifier is replaced where the classes differ.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="Train this one alone: its file, a reference of the space, largest or smallest.")] = None,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, or cuda (one GPU for each process).")] = "cpu",
+    workers: Annotated[int | None, typer.Option(help="Processes that load images from disk.", min=0)] = None,
+    download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch a data set that is not there.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard's logs into the run.")] = False,
     seed: Seed = 0,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Train the weight-sharing supernet of a space by progressive shrinking."""
+    """Train the weight-sharing supernet of a space by progressive shrinking, or one network of it alone."""
     from hwnas.cli import show
     from hwnas.verbs.train import train as act
 
     with show.progress_bar() as progress:
-        result = act(run, space=space, data=data, schedule=schedule, length=length, batch=batch, seed=seed, threads=threads, progress=progress)
+        result = act(
+            run,
+            space=space,
+            data=data,
+            schedule=schedule,
+            length=length,
+            batch=batch,
+            shards=shards,
+            options=options or (),
+            init=init,
+            architecture=architecture,
+            device=device,
+            workers=workers,
+            download=download,
+            tensorboard=tensorboard,
+            seed=seed,
+            threads=threads,
+            progress=progress,
+        )
+    if not result:
+        return  # one of several processes, and not the first
     if as_json:
         show.as_json(result)
         return
     ends = result["validation_accuracy_pct"]
-    typer.echo(f"supernet trained for {result['steps']} steps in {result['seconds']:.0f} s on {result['threads']} thread(s)")
+    for line in show.training_notes(result):
+        typer.echo(line)
+    what = "supernet" if architecture is None else "network"
+    typer.echo(f"{what} trained for {result['steps']} steps in {result['seconds']:.0f} s on {result['threads']} thread(s)")
+    if architecture is not None:
+        typer.echo(f"validation accuracy, measured: {ends['largest']:.1f} %\nnext: hwnas export {run} --to DIR")
+        return
     typer.echo(f"validation accuracy, measured: smallest subnet {ends['smallest']:.1f} %, largest {ends['largest']:.1f} %")
     typer.echo(f"next: hwnas search {run} --table TABLE --latency '<= 60% p50'")
 

@@ -197,6 +197,19 @@ class Shown(Protocol):
     def note(self, line: str) -> None: ...
 
 
+def training_notes(result: Mapping[str, Any]) -> list[str]:
+    """What was skipped and taken over by a training, one line each."""
+    lines = []
+    if skipped := result.get("skipped"):
+        names = ", ".join(f"{file} ({reason})" for file, reason in skipped[:3])
+        lines.append(f"{len(skipped)} image(s) cannot be read and were skipped: {names}{', ...' if len(skipped) > 3 else ''}; all are in skipped.csv")
+    if init := result.get("init"):
+        parts = [f"{init['taken']} tensors taken over", *(["the classifier is new"] if init["new_head"] else [])]
+        parts += [f"{len(init[key])} {words}: {', '.join(init[key][:3])}" for key, words in (("missing", "not in the file"), ("unknown", "unknown")) if init[key]]
+        lines.append("; ".join(parts))
+    return lines
+
+
 @contextmanager
 def progress_bar() -> Iterator[Shown]:
     """A progress callback that draws a bar with rate and remaining time on stderr; without a terminal, a line per stage, and in long ones now and

@@ -18,15 +18,20 @@ from hwnas.training.trainer import calibration_batches
 BoolArray = npt.NDArray[np.bool_]
 
 
+#: Images that several subnets are evaluated on are kept normalised in memory up to so many bytes, else decoded anew for each.
+KEPT_BYTES = 2 << 30
+
+
 def correct(network: Network, images: Images, *, batch: int = 500, inputs: Tensor | None = None) -> BoolArray:
     """Whether each image is classified right, (n,); inputs: the images normalised at the network's resolution, if they are at hand."""
     resolution = network.graph.input[2]
+    device = next(iter(network.tensors.values())).device
     network.eval()
     hits = []
     with torch.inference_mode():
         for rows in torch.arange(len(images)).split(batch):
-            x = images.inputs(images.pixels[rows], resolution) if inputs is None else inputs[rows]
-            hits.append(network(x).argmax(1) == images.labels[rows])
+            x = images.at(rows, resolution) if inputs is None else inputs[rows]
+            hits.append(network(x.to(device)).argmax(1).cpu() == images.labels[rows])
     return torch.cat(hits).numpy()
 
 
@@ -41,7 +46,7 @@ class SupernetAccuracy:
     def __init__(self, supernet: Supernet, training: Images, validation: Images, *, calibration: int = 1_000, seed: int = 0):
         self.supernet, self.training, self.validation = supernet, training, validation
         self.calibration, self.seed = calibration, seed
-        self._inputs: dict[int, tuple[list[Tensor], Tensor]] = {}  # resolution -> calibration batches, validation inputs
+        self._inputs: dict[int, tuple[list[Tensor], Tensor | None]] = {}  # resolution -> calibration batches, validation inputs
 
     def __call__(self, codes: Codes) -> FloatArray:
         """codes (n, choices) -> accuracy in %, (n,)."""
@@ -57,8 +62,10 @@ class SupernetAccuracy:
         network = self.network(code)
         return correct(network, self.validation, inputs=self._prepared(network.graph.input[2])[1])
 
-    def _prepared(self, resolution: int) -> tuple[list[Tensor], Tensor]:
+    def _prepared(self, resolution: int) -> tuple[list[Tensor], Tensor | None]:
         if resolution not in self._inputs:
-            batches = list(calibration_batches(self.training, resolution, n=self.calibration, seed=self.seed))
-            self._inputs[resolution] = batches, self.validation.inputs(self.validation.pixels, resolution)
+            device = next(iter(self.supernet.tensors.values())).device
+            batches = [each.to(device) for each in calibration_batches(self.training, resolution, n=self.calibration, seed=self.seed)]
+            fits = 4 * len(self.validation) * self.validation.channels * resolution**2 <= KEPT_BYTES
+            self._inputs[resolution] = batches, self.validation.at(slice(None), resolution) if fits else None
         return self._inputs[resolution]

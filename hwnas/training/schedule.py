@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 
@@ -66,7 +68,10 @@ SMALL = (
     Phase("expand", 6.5, 8e-3, {"kernel": _ALL, "depth": _ALL, "expand": _ALL}, sandwich=True),
 )
 
-SCHEDULES = {"ofa": OFA, "small": SMALL}
+#: For a supernet that starts from weights that were trained on other images: the whole space at once, at a low rate.
+FINE_TUNE = (Phase("fine-tune", 6, 2e-3, {"kernel": _ALL, "depth": _ALL, "expand": _ALL}, sandwich=True),)
+
+SCHEDULES = {"ofa": OFA, "small": SMALL, "fine_tune": FINE_TUNE}
 
 
 def schedule(name: str) -> tuple[Phase, ...]:
@@ -74,3 +79,48 @@ def schedule(name: str) -> tuple[Phase, ...]:
     if name not in SCHEDULES:
         raise UnknownName("training schedule", name, SCHEDULES)
     return SCHEDULES[name]
+
+
+def alone(phases: Sequence[Phase]) -> tuple[Phase, ...]:
+    """The schedule of a single network: as many epochs in one phase, at the rate that the last phase begins with."""
+    return (Phase("alone", sum(phase.epochs for phase in phases), phases[-1].rate),)
+
+
+class Plan:
+    """What every step of a training does, from its number alone: so a training goes on anywhere, and in every process alike."""
+
+    def __init__(self, space: SearchSpace, phases: Sequence[Phase], per_epoch: int, *, length: float = 1.0, seed: int = 0):
+        self.space, self.phases, self.seed = space, tuple(phases), seed
+        self.lengths = [max(1, round(phase.epochs * length * per_epoch)) for phase in phases]
+        self.ends = list(accumulate(self.lengths))
+        self._only = space.lower(space.largest()).input[2]  # the resolution where it is no choice
+
+    @property
+    def steps(self) -> int:
+        return self.ends[-1]
+
+    def phase(self, step: int) -> int:
+        """Number of the phase that a step belongs to."""
+        return min(bisect_right(self.ends, step), len(self.phases) - 1)
+
+    def progress(self, step: int) -> float:
+        """Share of its phase that lies before a step."""
+        i = self.phase(step)
+        return (step - (self.ends[i] - self.lengths[i])) / self.lengths[i]
+
+    def begins(self, step: int) -> bool:
+        """Whether a step is the first of a later phase."""
+        return step in self.ends[:-1]
+
+    def codes(self, step: int) -> Codes:
+        """The subnets of a step."""
+        return self.phases[self.phase(step)].sample(self.space, np.random.default_rng([self.seed, 3, step]))
+
+    def resolution(self, step: int) -> int | None:
+        """The resolution that the subnets of a step share, None where there is no such step."""
+        column = self.space.column.get("resolution")
+        if not 0 <= step < self.steps:
+            return None
+        if column is None:
+            return self._only
+        return int(self.space.choices[column].values[self.codes(step)[0, column]])

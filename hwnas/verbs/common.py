@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+import numpy as np
+
 from hwnas import latency_table, registry
 from hwnas.budget import Budget
 from hwnas.costs import macs, params
@@ -17,6 +19,7 @@ from hwnas.feasible_set import Feasibility, Share
 from hwnas.index import BlockIndex
 from hwnas.latency_table import LatencyTable
 from hwnas.memory import peak_memory
+from hwnas.pinned import pinned
 from hwnas.predictor import Additive, Metric
 from hwnas.predictors.calibrated import calibrated, variant_for
 from hwnas.problem import Objective, Problem
@@ -119,15 +122,22 @@ class Job:
         if self._predicted is not None:
             return self._predicted.index
         options = self.options("train")
-        index = BlockIndex(registry.create("spaces", options["space"]))
+        space = registry.create("spaces", options["space"])
+        if (code := options.get("architecture")) is not None:
+            space = pinned(space, space.check(np.array([code], np.int64)))
+        index = BlockIndex(space)
         if index.fingerprint != options["fingerprint"]:
             raise InputError(f"{options['space']} is not the space it was when {self.run.folder} was begun: restore it, or begin a new run")
         return index
 
     def images(self, split: Split) -> Images:
-        from hwnas.images import load_images
+        from hwnas.images import contents, load_images
 
-        return load_images(self.options("train")["data"], split)
+        options = self.options("train")
+        images = load_images(options["data"], split)
+        if split == "train" and options.get("images") not in (None, contents(images)):
+            raise InputError(f"the images of {options['data']} are not those that {self.run.folder} was trained on: restore them, or begin a new run")
+        return images
 
     @cached_property
     def supernet(self) -> Supernet:

@@ -84,6 +84,7 @@ found = [f"offers {', '.join(sorted(offered)) or 'none of these processors'}"]
         purpose="the device openvino",
     ),
     Package("scikit-learn", "sklearn", extra="demo", purpose="the images of the demo"),
+    Package("tensorboard", "tensorboard", extra="tensorboard", purpose="hwnas train --tensorboard"),
     Package("optuna", "optuna", extra="optuna", purpose="the searcher nsga2"),
     Package("timm", "timm", extra="timm", purpose="networks of timm in hwnas bench --zoo"),
     Package("tensorrt", "tensorrt", extra="tensorrt", purpose="the runtime tensorrt"),

@@ -15,7 +15,7 @@ from hwnas.architecture import Architecture
 from hwnas.backends.torch import torch as torch_backend
 from hwnas.errors import DamagedFile, HwnasError, InputError
 from hwnas.exporter import Parity, parity
-from hwnas.exporters.onnx import write_model
+from hwnas.exporters.onnx import onnx, write_model
 from hwnas.files import read_json, write_json, write_whole
 from hwnas.kit import copy_kit
 from hwnas.manifest import FORMAT, NAME, ExpectedLatency, Preprocessing, write_manifest
@@ -32,14 +32,17 @@ KIT = "onnxruntime_python"
 def export(run: Path, *, to: Path, kit: str = KIT, progress: Progress = silent) -> Mapping[str, Any]:
     """Write the certified network of `run` into the new folder `to`: ONNX file, weights, certificate, manifest, and a kit to run it.
 
-    The file is the one that was measured, byte for byte. Its logits are compared with the PyTorch subnet's on random inputs and on
+    A network that was trained alone has no certificate, and its manifest no latency. The file is the one that was measured, byte for byte. Its logits are compared with the PyTorch subnet's on random inputs and on
     validation images first. The folder appears complete or not at all, and takes the place of an earlier export if nobody has put
     anything else there. Returns the stage's result. Raises HwnasError.
     """
     with existing(run) as directory:
         job, target = Job(directory), Path(to).resolve()
-        certificate = job.result("verify")["certificate"]
-        if certificate is None:
+        is_alone = job.options("train").get("architecture") is not None
+        certificate = None if is_alone else job.result("verify")["certificate"]
+        if is_alone:
+            job.result("train")
+        elif certificate is None:
             raise InputError(f"{directory.folder} has no certified network to export; allow more with a new search, or see: hwnas report {directory.folder}")
         check_target(target)
         staged = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
@@ -83,26 +86,29 @@ def _replace(staged: Path, target: Path) -> None:
     shutil.rmtree(before, ignore_errors=True)
 
 
-def _export(job: Job, certificate: Mapping[str, Any], folder: Path, kit: str, progress: Progress) -> dict[str, Any]:
+def _export(job: Job, certificate: Mapping[str, Any] | None, folder: Path, kit: str, progress: Progress) -> dict[str, Any]:
     from safetensors.numpy import save
 
     progress("export", 0, 3)
     space, images = job.index.space, job.images("validation")
-    code = space.encode(certificate["architecture"])[0]
+    code = space.encode(certificate["architecture"])[0] if certificate is not None else space.largest()[0]
     network = job.accuracy.network(code)
-    weights, graph = network.weights(), graph_of(job, code)
+    weights, graph = network.weights(), space.lower(code) if certificate is None else graph_of(job, code)
     write_whole(folder / "weights.safetensors", save({name: np.ascontiguousarray(array) for name, array in weights.items()}))
-    architecture = Architecture(space.name, certificate["architecture"])
+    architecture = Architecture.of(space, code[None])
     write_whole(folder / "architecture.json", architecture.to_json())
-    write_json(folder / "certificate.json", certificate)
-    # The bytes that were measured: made again they could differ in the last bits, for batch-norm sums depend on the number of threads.
-    exported = write_model(job.run.store.blob(certificate["model_sha256"]), folder / "model.onnx")
+    if certificate is None:
+        exported = onnx(graph, weights, folder / "model.onnx")
+    else:
+        write_json(folder / "certificate.json", certificate)
+        # The bytes that were measured: made again they could differ in the last bits, for batch-norm sums depend on the number of threads.
+        exported = write_model(job.run.store.blob(certificate["model_sha256"]), folder / "model.onnx")
     progress("export", 1, 3)
     batch = graph.input[0]
-    n = max(PARITY_INPUTS // batch, 1) * batch
-    if len(images) < n:
+    n = min(max(PARITY_INPUTS // batch, 1), len(images) // batch) * batch
+    if n == 0:
         raise InputError(f"the validation images are {len(images)}, fewer than a batch of {batch}: a file of that batch cannot be checked")
-    real = images.inputs(images.pixels[:n], graph.input[2]).numpy()
+    real = images.at(slice(n), graph.input[2]).numpy()
     noise: Array = np.random.default_rng(0).standard_normal(real.shape).astype(np.float32)
     inputs = {"real": real} if is_quantized(graph) else {"real": real, "random": noise}  # noise is outside of the ranges of real images
     checks = {name: parity(graph, weights, exported.path, x, reference=torch_backend(graph, weights)) for name, x in inputs.items()}
@@ -113,25 +119,18 @@ def _export(job: Job, certificate: Mapping[str, Any], folder: Path, kit: str, pr
     progress("export", 2, 3)
     if kit:
         copy_kit(kit, folder)
-    conditions = certificate["conditions"]
     manifest = write_manifest(
         folder,
         exported=exported,
         graph=graph,
         architecture=architecture,
         fingerprint=job.index.fingerprint,
-        preprocessing=Preprocessing(mean=images.mean, std=images.std),
+        preprocessing=Preprocessing(mean=images.mean, std=images.std, crop=images.crop),
         labels=images.classes,
         example=real[:batch],
         expected=torch_backend(graph, weights)(real[:batch]),
         parity=checks["real"],
-        latency=ExpectedLatency(
-            certificate["measured_ms"],
-            certificate["upper_bound_ms"],
-            certificate["statistic"],
-            f"{conditions['device']}, {conditions['runtime']} {conditions['version']}, {conditions['threads']} thread(s), {conditions['processor']}",
-            certificate.get(PLAN),
-        ),
+        latency=None if certificate is None else _latency(certificate),
     )
     progress("export", 3, 3)
     return {
@@ -141,6 +140,12 @@ def _export(job: Job, certificate: Mapping[str, Any], folder: Path, kit: str, pr
         "manifest": manifest.name,
         "kit": kit,
     }
+
+
+def _latency(certificate: Mapping[str, Any]) -> ExpectedLatency:
+    conditions = certificate["conditions"]
+    where = f"{conditions['device']}, {conditions['runtime']} {conditions['version']}, {conditions['threads']} thread(s), {conditions['processor']}"
+    return ExpectedLatency(certificate["measured_ms"], certificate["upper_bound_ms"], certificate["statistic"], where, certificate.get(PLAN))
 
 
 def _facts(check: Parity) -> dict[str, Any]:

@@ -42,11 +42,16 @@ _CERTIFICATE = {
     **dict.fromkeys(("statistic", "verdict", "model_sha256", "origin", "plan_sha256?"), str),
 }
 
+_CURVE = [{"phase": str, "step": int, "loss": NUMBER}]
 _VERIFY = {"top": int, "seconds": NUMBER, "device": str, "seed": int}
 
 #: Stage -> shape of its options.
 OPTIONS: Mapping[str, Any] = {
-    "train": {"space": str, "data": str, "schedule": str, "length": NUMBER, "batch": int, "seed": int, "fingerprint": str},
+    "train": {
+        **dict.fromkeys(("space", "data", "schedule", "fingerprint", "init?", "images?"), str),
+        **{"length": NUMBER, "batch": int, "seed": int, "shards?": int, "architecture?": [int]},
+        "recipe?": {str: (int, float, str, bool)},
+    },
     "search": {
         **dict.fromkeys(("table", "latency", "macs?", "params?", "memory?", "precision?", "searcher", "accuracy?", "accuracy_predictor?"), str),
         **dict.fromkeys(("batch?", "evaluations", "seed"), int),
@@ -58,14 +63,14 @@ OPTIONS: Mapping[str, Any] = {
 }
 #: What `search` records of its latency table, and `train` of a checkpoint.
 TABLE = {"name": str, "files": {str: str}}
-CHECKPOINT = {"files": {str: str}, "seconds": NUMBER, "curve": [{"phase": str, "step": int, "loss": NUMBER}]}
+CHECKPOINT = {"files": {str: str}, "seconds": NUMBER, "curve": _CURVE, "losses?": [NUMBER]}
 #: What a search by a predictor means to measure.
 PROPOSED = {"predictor": str, "samples": int, "codes": [[int]], "predicted_pct": [NUMBER]}
 #: What the driver records of an evaluated candidate: the value of each expensive metric, null where it failed.
 EVALUATED = {"code": [int], "values": [(*NUMBER, type(None))]}
 #: Stage -> shape of its result.
 RESULTS: Mapping[str, Any] = {
-    "train": {"files": {str: str}, "steps": int, "seconds": NUMBER, "validation_accuracy_pct": {"largest": NUMBER, "smallest": NUMBER}},
+    "train": {"files": {str: str}, "steps": int, "seconds": NUMBER, "validation_accuracy_pct": {"largest": NUMBER, "smallest": NUMBER}, "curve?": _CURVE},
     "search": {
         **dict.fromkeys(("budget_ms", "space_min_ms", "space_max_ms", "evaluations", "seconds"), NUMBER),
         "statistic": str,

@@ -109,6 +109,7 @@ def _report(job: Job, tested: Mapping[str, Any]) -> Report:
         commands=_commands(job),
         budgets=_budgets(search, networks[chosen] if chosen is not None else {}),
         surrogate=search.get("surrogate"),
+        curve=tuple(trained.get("curve") or ()),
         published=baseline(conditions, search["statistic"], search["budget_ms"]) if job.table.origin == "measured" else None,
         seconds={"train": trained["seconds"], "search": search["seconds"]},
         versions={"hwnas": __version__, "python": sys.version.split()[0]} | {name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")},
@@ -173,7 +174,8 @@ def _commands(job: Job) -> tuple[str, ...]:
     run, folder = job.run.folder.resolve().name, job.table_name
     variant = {name: value for name, value, usual in zip(("precision", "batch"), astuple(job.variant), astuple(Variant()), strict=True) if value != usual}
     profiled = {"space": train["space"], "to": folder, **variant, **{key: table[key] for key in ("visits", "networks", "seed") if key in table}}
-    trained = {key: train[key] for key in ("space", "data", "schedule", "length", "batch", "seed")}
+    trained = {key: train[key] for key in ("space", "data", "schedule", "length", "batch", "shards", "init", "seed") if train.get(key) is not None}
+    recipe = [f"--set={name}={value}" for name, value in (train.get("recipe") or {}).items()]
     budgets = ["latency", *(name for name in COSTS if search.get(name) is not None)]
     chosen = [name for name in ("precision", "batch") if search.get(name) is not None]
     searched = {"table": folder, **{key: search[key] for key in (*budgets, *chosen, "searcher", "evaluations", "seed")}}
@@ -183,7 +185,7 @@ def _commands(job: Job) -> tuple[str, ...]:
     given += ["--accuracy-predictor", search["accuracy_predictor"]] if predictor else []
     lines = (
         ["profile", job.table.conditions.device, *_flags({**profiled, "threads": job.table.conditions.threads})],
-        ["train", run, *_flags(trained)],
+        ["train", run, *_flags(trained), *recipe],
         *build,
         ["search", run, *_flags(searched), *given],
         ["verify", run, *_flags(verify)],

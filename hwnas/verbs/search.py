@@ -124,6 +124,8 @@ def search(
         job.run = directory
         if predicted is None:
             job.result("train")
+            if job.options("train").get("architecture") is not None:
+                raise InputError(f"{run} holds one network that was trained alone, there is nothing to search; next: hwnas export {run} --to DIR")
         if directory.recorded_options("search") is None:
             job.problem.within(job.index.space.smallest())  # raises before anything is recorded
             if accuracy_predictor is not None:

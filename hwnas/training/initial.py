@@ -1,0 +1,75 @@
+"""A supernet that starts from weights of elsewhere: which tensors are taken, and that its classifier is that of the new classes."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hwnas.errors import DamagedFile, InputError
+from hwnas.index import BlockIndex
+from hwnas.kept_weights import tensors_of
+from hwnas.supernet.supernet import Supernet
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """How many tensors were taken; whether the classifier was made anew; names that only the supernet or only the file has."""
+
+    taken: int
+    new_head: bool
+    missing: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+def load_weights(path: Path, index: BlockIndex) -> dict[str, Tensor]:
+    """Tensors of a file by our names: a run's own weights, or a published checkpoint of the space. Raises DamagedFile, InputError."""
+    if importlib.util.find_spec("hwnas.supernet.checkpoints") is not None:
+        tensors: dict[str, Tensor] = importlib.import_module("hwnas.supernet.checkpoints").load_checkpoint(path, index)[0]
+        return tensors
+    return tensors_of(path, str(path))
+
+
+def head(index: BlockIndex) -> str:
+    """Name of the node that makes the logits: the last one with weights."""
+    nodes = [each.name for each in index.space.lower(index.space.largest()).nodes if each.node.parameters]
+    if not nodes:
+        raise InputError(f"the networks of {index.space.name} have no weights")
+    return nodes[-1]
+
+
+def adopt(supernet: Supernet, tensors: Mapping[str, Tensor], *, new_head: bool = False) -> Adopted:
+    """Copy tensors into the supernet by name. The classifier's are left as they are where their shape differs, or with `new_head`.
+
+    Raises InputError where any other tensor has another shape, or less than half of the supernet is there; DamagedFile where values
+    are not finite. Nothing is copied then.
+    """
+    classifier = head(supernet.index)
+    taken: dict[str, Tensor] = {}
+    left_out = []
+    for name, own in supernet.tensors.items():
+        if name not in tensors:
+            continue
+        if (new_head or tensors[name].shape != own.shape) and name.rpartition(".")[0] == classifier:
+            left_out.append(name)
+        elif tensors[name].shape != own.shape:
+            raise InputError(
+                f"these weights are of another space than {supernet.index.space.name}: '{name}' has shape {tuple(tensors[name].shape)}, not {tuple(own.shape)}"
+            )
+        elif not tensors[name].is_floating_point() or not bool(torch.isfinite(tensors[name]).all()):
+            raise DamagedFile(f"these weights are damaged: '{name}' holds values that are not finite numbers")
+        else:
+            taken[name] = tensors[name]
+    if 2 * len(taken) < len(supernet.tensors):
+        raise InputError(f"these weights are of another space than {supernet.index.space.name}: they have {len(taken)} of its {len(supernet.tensors)} tensors")
+    with torch.no_grad():
+        for name, tensor in taken.items():
+            supernet.tensors[name].copy_(tensor)
+    missing = tuple(name for name in supernet.tensors if name not in tensors)
+    is_new = bool(left_out) or f"{classifier}.weight" in missing
+    missing = tuple(name for name in missing if name.rpartition(".")[0] != classifier)
+    return Adopted(len(taken), is_new, missing, tuple(sorted(set(tensors) - set(supernet.tensors))))
