@@ -141,8 +141,12 @@ def summarise(results: dict[str, Any]) -> dict[str, str]:
                     f"{found['steps']}, {found['macs'] / 1e9:.2f}, {each[0]:.1f} / {each.mean():.1f} / {each[1]:.1f} %"
                 )
                 if n >= 5:
-                    rows[f"{name}, seed {seed}: Kendall, Spearman against {n} trained alone"] = f"{ranks(each[:n], lone, 'kendall')}, {ranks(each[:n], lone, 'spearman')}"
-                    rows[f"{name}, seed {seed}: inherited - alone, mean over {n} subnets"] = f"{np.mean(each[:n] - lone):+.2f} points, worst {np.min(each[:n] - lone):+.2f}"
+                    rows[f"{name}, seed {seed}: Kendall, Spearman against {n} trained alone"] = (
+                        f"{ranks(each[:n], lone, 'kendall')}, {ranks(each[:n], lone, 'spearman')}"
+                    )
+                    rows[f"{name}, seed {seed}: inherited - alone, mean over {n} subnets"] = (
+                        f"{np.mean(each[:n] - lone):+.2f} points, worst {np.min(each[:n] - lone):+.2f}"
+                    )
     if n:
         rows[f"alone: smallest / mean / largest of {n}"] = f"{lone[0]:.1f} / {np.mean(lone):.1f} / {lone[min(1, n - 1)]:.1f} %"
     both = [seed for seed in range(SEEDS) if {f"shrinking{seed}", f"uniform{seed}"} <= set(results)]

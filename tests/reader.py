@@ -25,7 +25,17 @@ TEXTS = {
     "SPACE": "ofa_mini",
 }
 #: Words that stand for a file or folder, made anew for each command, and what it is; to be searched, RUN is one that was not searched yet.
-PATHS = {"FILE": "yaml", "FOLDER": "export", "MODEL": "model", "PHOTOS": "photos", "RUN": "run", "TABLE": "table", "TABLE_A": "table", "TABLE_B": "table", "WEIGHTS": "weights"}
+PATHS = {
+    "FILE": "yaml",
+    "FOLDER": "export",
+    "MODEL": "model",
+    "PHOTOS": "photos",
+    "RUN": "run",
+    "TABLE": "table",
+    "TABLE_A": "table",
+    "TABLE_B": "table",
+    "WEIGHTS": "weights",
+}
 #: Files and folders that documents name, and what they are; one that a command writes needs no entry.
 NAMES = {
     "224_lookup_table.yaml": "yaml",

@@ -74,7 +74,7 @@ def test_what_would_run_code_is_refused_and_not_run(tmp_path, folder):
     torch.save({"weight": torch.ones(2), "evil": Hostile()}, tmp_path / "zip.pth")
     (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Hostile()))
     for name in ("zip.pth", "plain.pkl"):
-        with pytest.raises(DamagedFile, match="holds more than tensors|no weights that can be read"):
+        with pytest.raises(DamagedFile, match=r"holds more than tensors|no weights that can be read"):
             keep(str(tmp_path / name))
     assert not Hostile.ran and content(folder) == []
 

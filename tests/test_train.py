@@ -28,7 +28,7 @@ SPACE = "ofa_mini(resolutions=(16, 24), classes=2)"
 COLOUR = "ofa_mini(resolutions=(16, 24), classes=3, channels=3)"
 
 #: A data set as users write their own: a bright bar on the left or on the right.
-BARS = '''
+BARS = """
 import torch
 from hwnas.images import Images
 
@@ -39,7 +39,7 @@ def bars(split):
     pixels[labels == 0, :, :, :8] += 150
     pixels[labels == 1, :, :, 16:] += 150
     return Images("bars", pixels.to(torch.uint8), labels, torch.arange(48), ("left", "right"), (0.3,), (0.2,))
-'''
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -109,10 +109,14 @@ def stop_at(step):
     return progress
 
 
-@pytest.mark.parametrize("seconds", [0.0, 300.0], ids=["a checkpoint each step", "a checkpoint each epoch"])
-def test_a_training_that_was_ended_in_the_middle_of_a_phase_comes_to_the_same(bars, tmp_path, monkeypatch, seconds):
+@pytest.mark.parametrize(
+    ("seconds", "given"),
+    [(0.0, ["ema=0.9", "optimizer=sgd", "rate=0.5", "augment=shift"]), (300.0, [])],
+    ids=["a checkpoint each step, sgd", "a checkpoint each epoch, adamw"],
+)
+def test_a_training_that_was_ended_in_the_middle_of_a_phase_comes_to_the_same(bars, tmp_path, monkeypatch, seconds, given):
     monkeypatch.setattr(verb, "CHECKPOINT_SECONDS", seconds)
-    options = {"space": SPACE, "data": bars, "batch": 16, "length": 0.5, "options": ["ema=0.9", "optimizer=sgd", "rate=0.5", "augment=shift"], "workers": 0}
+    options = {"space": SPACE, "data": bars, "batch": 16, "length": 0.5, "options": given, "workers": 0}
     whole = train(tmp_path / "whole", **options)
     assert whole["steps"] == 13  # 3 steps an epoch: 2 + 1 + 10
     for step in (1, 5, 12):

@@ -205,7 +205,9 @@ def training_notes(result: Mapping[str, Any]) -> list[str]:
         lines.append(f"{len(skipped)} image(s) cannot be read and were skipped: {names}{', ...' if len(skipped) > 3 else ''}; all are in skipped.csv")
     if init := result.get("init"):
         parts = [f"{init['taken']} tensors taken over", *(["the classifier is new"] if init["new_head"] else [])]
-        parts += [f"{len(init[key])} {words}: {', '.join(init[key][:3])}" for key, words in (("missing", "not in the file"), ("unknown", "unknown")) if init[key]]
+        parts += [
+            f"{len(init[key])} {words}: {', '.join(init[key][:3])}" for key, words in (("missing", "not in the file"), ("unknown", "unknown")) if init[key]
+        ]
         lines.append("; ".join(parts))
     return lines
 

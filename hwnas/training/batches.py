@@ -58,7 +58,7 @@ class Batches:
         self.direct = self.transform is None and not isinstance(images.pixels, DecodedImages)
         self.workers = 0 if self.direct else default_workers() if workers is None else workers
         self._samples = _Samples(images, self.transform)
-        self._ahead: tuple[tuple[int, int], Iterator[Tensor]] | None = None  # what the workers bring next
+        self._ahead: tuple[tuple[int, int], Iterator[Tensor | str]] | None = None  # what the workers bring next
 
     def rows(self, step: int, shard: int) -> Tensor:
         """Rows of one part of a step's images."""
@@ -87,7 +87,7 @@ class Batches:
         seeds = np.random.default_rng([self.seed, 4, step, shard]).integers(0, 2**63, len(rows)).tolist()
         return [(row, resolution, seed) for row, seed in zip(rows, seeds, strict=True)]
 
-    def _loader(self, step: int, shard: int) -> DataLoader[Tensor]:
+    def _loader(self, step: int, shard: int) -> DataLoader[Tensor | str]:
         return DataLoader(self._samples, batch_sampler=_Order(self, step, shard), num_workers=self.workers, collate_fn=_collated)
 
 

@@ -97,4 +97,5 @@ def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # of the connection, where another process has ended
-        raise HwnasError(f"another process of this training has ended, or cannot be reached; its message says why ({' '.join(str(error).split())[:100]})") from None
+        reason = " ".join(str(error).split())[:100]
+        raise HwnasError(f"another process of this training has ended, or cannot be reached; its message says why ({reason})") from None

@@ -27,6 +27,8 @@ class Phase:
     freedom: Mapping[str, int] = field(default_factory=dict)
     subnets: int = 1
     sandwich: bool = False
+    sort: int | None = None
+    """Before the phase the channels are sorted by importance, within the so many narrower widths that are trained already; None: not."""
 
     def lowest(self, space: SearchSpace) -> Codes:
         """Smallest code of each choice that the phase allows, (choices,)."""
@@ -57,8 +59,8 @@ OFA = (
     Phase("kernel", 125, 3e-2, {"kernel": _ALL}),
     Phase("depth 1", 25, 2.5e-3, {"kernel": _ALL, "depth": 2}, subnets=2),
     Phase("depth 2", 125, 7.5e-3, {"kernel": _ALL, "depth": 3}, subnets=2),
-    Phase("expand 1", 25, 2.5e-3, {"kernel": _ALL, "depth": _ALL, "expand": 2}, subnets=4),
-    Phase("expand 2", 125, 7.5e-3, {"kernel": _ALL, "depth": _ALL, "expand": 3}, subnets=4),
+    Phase("expand 1", 25, 2.5e-3, {"kernel": _ALL, "depth": _ALL, "expand": 2}, subnets=4, sort=0),
+    Phase("expand 2", 125, 7.5e-3, {"kernel": _ALL, "depth": _ALL, "expand": 3}, subnets=4, sort=1),
 )
 
 #: For data and networks that a CPU trains in minutes: the same order of shrinking, with the sandwich rule. Rates are AdamW's.

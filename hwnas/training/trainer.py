@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -76,9 +77,7 @@ class SupernetTrainer:
         self.average = [tensor.detach().clone() for tensor in supernet.parameters()] if self.recipe.ema else None
         self.mine = range(processes.rank(), shards, processes.world())
         augment = images.augmentation if self.recipe.augment == "data" else self.recipe.augment
-        self.batches = Batches(
-            images, batch=batch, shards=shards, seed=seed, augment=augment, workers=workers, mine=self.mine, resolution_of=resolution_of
-        )
+        self.batches = Batches(images, batch=batch, shards=shards, seed=seed, augment=augment, workers=workers, mine=self.mine, resolution_of=resolution_of)
         self.teacher: Network | None = None
         self.steps = 0
 
@@ -86,6 +85,18 @@ class SupernetTrainer:
         """The largest subnet, as it is now, teaches from here on."""
         code = self.supernet.index.space.largest()
         self.teacher = static(self.supernet.index.space.lower(code), self.supernet.extract(code), device=self.device).train()
+
+    def sort_channels(self, protect: int) -> None:
+        """Sort the supernet's elastic channels by importance, and with them what the optimiser and the average know of each."""
+        if importlib.util.find_spec("hwnas.supernet.sorting") is None:
+            return
+        sorting = importlib.import_module("hwnas.supernet.sorting")
+        orders = sorting.sort_channels(self.supernet, protect=protect)
+        named = dict(zip(self.supernet.trained, self.supernet.parameters(), strict=True))
+        for key in ("momentum_buffer", "exp_avg", "exp_avg_sq"):
+            sorting.permute({name: state[key] for name, tensor in named.items() if key in (state := self.optimizer.state.get(tensor, {}))}, orders)
+        if self.average is not None:
+            sorting.permute(dict(zip(named, self.average, strict=True)), orders)
 
     def step(self, codes: Codes, rate: float, *, sandwich: bool) -> float:
         """One optimiser step on the summed losses of the subnets `codes` (n, choices); their mean loss. Raises TrainingFailed."""
@@ -161,8 +172,8 @@ class SupernetTrainer:
         resolution = max(self.supernet.index.resolutions(codes))
         fewer = f"--batch {max(2, self.batch // 2)} --shards {2 * self.shards}"
         return TrainingFailed(
-            f"the memory of {self.device.type} is not enough for {self.batch} images of {resolution} pixels at step {self.steps}: begin another run with {fewer}, "
-            f"which takes equally many images a step; with more memory the same command continues"
+            f"the memory of {self.device.type} is not enough for {self.batch} images of {resolution} pixels at step {self.steps}: "
+            f"begin another run with {fewer}, which takes equally many images a step; with more memory the same command continues"
         )
 
     # -- files ----------------------------------------------------------------------------------------------------------------
@@ -186,7 +197,9 @@ class SupernetTrainer:
             parts |= {f"average/{name}": tensor for name, tensor in zip(names, self.average, strict=True)}
         if self.teacher is not None:
             parts |= {f"teacher/{name}": tensor.detach() for name, tensor in self.teacher.tensors.items()}
-        facts = {"steps": self.steps, "fingerprint": self.supernet.fingerprint, "scaler": self.scaler.state_dict()}
+        # Gradients of views are added in the order in which blocks were first met, and the order decides the last bit of every sum.
+        pieces = [list(key) for key in self.supernet._pieces]
+        facts = {"steps": self.steps, "fingerprint": self.supernet.fingerprint, "scaler": self.scaler.state_dict(), "pieces": pieces}
         raw: bytes = save({name: tensor.cpu().contiguous() for name, tensor in parts.items()}, {"facts": json.dumps(facts)})
         return raw
 
@@ -217,7 +230,12 @@ class SupernetTrainer:
                         tensor.copy_(teacher[name])
             if self.scaler.is_enabled():
                 self.scaler.load_state_dict(facts["scaler"])
-        except (KeyError, RuntimeError, TypeError) as error:
+            for layer, block in facts["pieces"]:
+                if block not in self.supernet.index.tables[layer]:
+                    raise ValueError(f"layer {layer} has no block {block}")
+                if (layer, block) not in self.supernet._pieces:
+                    self.supernet._piece(layer, block)
+        except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
             raise DamagedFile(f"the checkpoint is not whole: {error}") from None
         self.steps = facts["steps"]
 

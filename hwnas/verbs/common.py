@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from hwnas.predictor import Additive, Metric
 from hwnas.predictors.calibrated import calibrated, variant_for
 from hwnas.problem import Objective, Problem
 from hwnas.run import RunDirectory
+from hwnas.space import Codes, SearchSpace
 from hwnas.variant import Variant
 from hwnas.verbs.records import OPTIONS, RESULTS, TABLE, checked
 
@@ -60,6 +61,14 @@ def table_folder(table: Path | str) -> Path:
     folder, ours = Path(table), shipped("latency_tables")
     named = ours / folder
     return named if not folder.exists() and named.resolve().is_relative_to(ours.resolve()) and (named / latency_table.TABLE).is_file() else folder
+
+
+def _code(space: SearchSpace, code: Sequence[int], where: Path) -> Codes:
+    """The code (1, choices) that a run recorded. Raises DamagedFile."""
+    try:
+        return space.check(np.array([code], np.int64))
+    except (InputError, ValueError, OverflowError) as error:
+        raise DamagedFile(f"{where} names an architecture that {space.name} does not have: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +133,7 @@ class Job:
         options = self.options("train")
         space = registry.create("spaces", options["space"])
         if (code := options.get("architecture")) is not None:
-            space = pinned(space, space.check(np.array([code], np.int64)))
+            space = pinned(space, _code(space, code, self.run.folder))
         index = BlockIndex(space)
         if index.fingerprint != options["fingerprint"]:
             raise InputError(f"{options['space']} is not the space it was when {self.run.folder} was begun: restore it, or begin a new run")

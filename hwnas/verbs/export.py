@@ -32,13 +32,13 @@ KIT = "onnxruntime_python"
 def export(run: Path, *, to: Path, kit: str = KIT, progress: Progress = silent) -> Mapping[str, Any]:
     """Write the certified network of `run` into the new folder `to`: ONNX file, weights, certificate, manifest, and a kit to run it.
 
-    A network that was trained alone has no certificate, and its manifest no latency. The file is the one that was measured, byte for byte. Its logits are compared with the PyTorch subnet's on random inputs and on
-    validation images first. The folder appears complete or not at all, and takes the place of an earlier export if nobody has put
-    anything else there. Returns the stage's result. Raises HwnasError.
+    The file is the one that was measured, byte for byte. Its logits are compared with the PyTorch subnet's on random inputs and on
+    validation images first. A network that was trained alone has no certificate, and its manifest no latency. The folder appears
+    complete or not at all, and takes the place of an earlier export if nobody has put anything else there. Returns the stage's result. Raises HwnasError.
     """
     with existing(run) as directory:
         job, target = Job(directory), Path(to).resolve()
-        is_alone = job.options("train").get("architecture") is not None
+        is_alone = directory.recorded_options("train") is not None and job.options("train").get("architecture") is not None
         certificate = None if is_alone else job.result("verify")["certificate"]
         if is_alone:
             job.result("train")

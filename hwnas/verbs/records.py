@@ -49,7 +49,9 @@ _VERIFY = {"top": int, "seconds": NUMBER, "device": str, "seed": int}
 OPTIONS: Mapping[str, Any] = {
     "train": {
         **dict.fromkeys(("space", "data", "schedule", "fingerprint", "init?", "images?"), str),
-        **{"length": NUMBER, "batch": int, "seed": int, "shards?": int, "architecture?": [int]},
+        **dict.fromkeys(("batch", "seed", "shards?"), int),
+        "length": NUMBER,
+        "architecture?": [int],
         "recipe?": {str: (int, float, str, bool)},
     },
     "search": {

@@ -284,6 +284,8 @@ def _train(directory: RunDirectory | None, training: _Training, progress: Progre
         phase = plan.phases[plan.phase(step)]
         if trainer.teacher is None and plan.begins(step) and recipe.distillation and not all(each.sandwich for each in plan.phases[1:]):
             trainer.adopt_teacher()  # a sandwich has a teacher of its own
+        if plan.begins(step) and phase.sort is not None:
+            trainer.sort_channels(phase.sort)
         rate = rate_at(phase.rate * scale, plan.progress(step))
         losses.append(trainer.step(plan.codes(step), rate, sandwich=phase.sandwich))
         if directory is None:
@@ -311,9 +313,7 @@ def _train(directory: RunDirectory | None, training: _Training, progress: Progre
     return _finish(directory, trainer, training, {**before, "curve": curve, "seconds": before["seconds"] + time.monotonic() - started}, progress)
 
 
-def _finish(
-    directory: RunDirectory, trainer: SupernetTrainer, training: _Training, facts: Mapping[str, Any], progress: Progress
-) -> Mapping[str, Any]:
+def _finish(directory: RunDirectory, trainer: SupernetTrainer, training: _Training, facts: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
     """Keep what the training came to, evaluate its ends, record the result."""
     from safetensors.torch import save
 
