@@ -20,14 +20,16 @@ def shift(resolution: int) -> Transform:
     """Resized, then moved by up to an eighth of the side: for digits and signs, which have a right side."""
     from torchvision.transforms import v2
 
-    return v2.Compose([v2.Resize((resolution, resolution), **_INTERPOLATION), v2.RandomCrop(resolution, padding=max(1, resolution // 8))])
+    made: Transform = v2.Compose([v2.Resize((resolution, resolution), **_INTERPOLATION), v2.RandomCrop(resolution, padding=max(1, resolution // 8))])
+    return made
 
 
 def shift_flip(resolution: int) -> Transform:
     """`shift` and a mirror image half of the time: the usual augmentation of CIFAR (He et al., 2016)."""
     from torchvision.transforms import v2
 
-    return v2.Compose([shift(resolution), v2.RandomHorizontalFlip()])
+    made: Transform = v2.Compose([shift(resolution), v2.RandomHorizontalFlip()])
+    return made
 
 
 def crop_flip(resolution: int) -> Transform:
@@ -35,14 +37,16 @@ def crop_flip(resolution: int) -> Transform:
     from torchvision.transforms import v2
 
     jitter = v2.ColorJitter(brightness=32 / 255, saturation=0.5)
-    return v2.Compose([v2.RandomResizedCrop(resolution, scale=(0.08, 1.0), **_INTERPOLATION), v2.RandomHorizontalFlip(), jitter])
+    made: Transform = v2.Compose([v2.RandomResizedCrop(resolution, scale=(0.08, 1.0), **_INTERPOLATION), v2.RandomHorizontalFlip(), jitter])
+    return made
 
 
 def crop_flip_randaugment(resolution: int) -> Transform:
     """`crop_flip` and two random operations on each image (Cubuk et al., RandAugment, 2020)."""
     from torchvision.transforms import v2
 
-    return v2.Compose([crop_flip(resolution), v2.RandAugment()])
+    made: Transform = v2.Compose([crop_flip(resolution), v2.RandAugment()])
+    return made
 
 
 AUGMENTATIONS: dict[str, Callable[[int], Transform]] = {each.__name__: each for each in (shift, shift_flip, crop_flip, crop_flip_randaugment)}

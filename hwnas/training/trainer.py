@@ -144,7 +144,7 @@ class SupernetTrainer:
                 elif sandwich and recipe.distillation:
                     soft = F.softmax(logits.detach(), dim=1)
             loss = loss / self.shards
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale(loss).backward()
             total += float(loss.detach())
         return total
 
