@@ -221,7 +221,8 @@ def test_images_of_a_folder_train_a_supernet_and_what_cannot_be_read_is_listed(p
 
 def test_other_classes_get_a_classifier_of_their_own_and_the_rest_is_kept(trained, photos, tmp_path):
     """From two classes of grey images to three of colour ones, without naming the space again."""
-    result = train(tmp_path / "run", data=str(photos), init=trained, batch=6, length=0.2, options=["rate=1e-9"], workers=0)
+    result = train(tmp_path / "run", data=str(photos), init=trained, batch=6, length=0.2, options=["rate=1e-9"], workers=0, refit=3)
+    assert len((tmp_path / "run" / "accuracies.csv").read_text().splitlines()) == 1 + 3  # what predictors of accuracy are fitted to anew
     assert result["init"]["new_head"] and not result["init"]["missing"] and not result["init"]["unknown"]
     before, after = weights(trained), weights(tmp_path / "run")
     assert after["head/classifier.weight"].shape == (3, before["head/classifier.weight"].shape[1])
@@ -232,7 +233,7 @@ def test_other_classes_get_a_classifier_of_their_own_and_the_rest_is_kept(traine
         options = directory.recorded_options("train")
         assert options["space"] == "ofa_mini(resolutions=(16, 24), classes=3)" and options["schedule"] == "fine_tune"
         assert Job(directory).images("test").channels == 1  # as the supernet takes them
-    assert train(tmp_path / "run", data=str(photos), init=trained, batch=6, length=0.2, options=["rate=1e-9"])["steps"] == result["steps"]
+    assert train(tmp_path / "run", data=str(photos), init=trained, batch=6, length=0.2, options=["rate=1e-9"], refit=3)["steps"] == result["steps"]
 
 
 def test_weights_of_another_space_are_refused(trained, bars, tmp_path):

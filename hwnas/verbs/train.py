@@ -72,6 +72,7 @@ def train(
     workers: int | None = None,
     download: bool = False,
     tensorboard: bool = False,
+    refit: int | None = None,
     seed: int = 0,
     threads: int | None = None,
     progress: Progress = silent,
@@ -82,7 +83,8 @@ def train(
     that torchrun started. options: of the recipe, as `name=value` (`hwnas.training.recipe.Recipe`). init: a run or a file whose weights
     are the first ones, with a new classifier where the classes differ; then the space is by default the run's and the schedule `fine_tune`.
     architecture: train this one alone: the file of one, a reference of the space, `largest` or `smallest`. device: `cpu` or `cuda`.
-    workers: processes that load images. A checkpoint is kept after each epoch and every five minutes; the same call again continues
+    workers: processes that load images. refit: measure so many subnets afterwards, which predictors of accuracy are fitted to anew; by default
+    100 of a supernet that began with other weights. A checkpoint is kept after each epoch and every five minutes; the same call again continues
     from the last one with the same batches and the same sampled subnets. Returns the stage's result, of later processes nothing.
     Raises HwnasError.
     """
@@ -129,9 +131,15 @@ def train(
         directory.options("train", recorded)
         result = Job(directory).recorded("train")
         if result is None:
-            return _train(directory, training, progress)
-        processes.from_first(b"", place)  # the others wait to be told where to go on: nowhere
-        return result
+            result = _train(directory, training, progress)
+        else:
+            processes.from_first(b"", place)  # the others wait to be told where to go on: nowhere
+    samples = (100 if init is not None and code is None else 0) if refit is None else refit
+    if samples:
+        from hwnas.verbs.accuracy import build_accuracy
+
+        build_accuracy(run, samples=samples, seed=seed, threads=threads, progress=progress)
+    return result
 
 
 def check_fits(index: BlockIndex, images: Images) -> None:
