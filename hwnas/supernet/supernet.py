@@ -163,6 +163,19 @@ class Supernet:
             for name, tensor in self.tensors.items():
                 tensor.copy_(state[name])
 
+    def initialise(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy tensors in by name, each into the part that a subnet of its shape uses; what is not named stays. Raises InputError."""
+        for name, tensor in tensors.items():
+            if name not in self.tensors:
+                raise InputError(f"the supernet of {self.index.space.name} has no tensor '{name}'")
+            full, shape = tuple(self.tensors[name].shape), tuple(tensor.shape)
+            if len(shape) != len(full) or any(mine < given for mine, given in zip(full, shape, strict=True)):
+                raise InputError(f"'{name}' has shape {shape}, the supernet of {self.index.space.name} holds {full}")
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                full = self.tensors[name]
+                full[window(tuple(full.shape), tuple(tensor.shape))] = tensor
+
 
 def _largest_shapes(index: BlockIndex) -> tuple[dict[str, Shape], set[str], dict[str, set[int]]]:
     """Largest shape of each tensor over each layer's blocks; which of them are trained; kernel sizes of each depthwise weight."""
