@@ -99,13 +99,14 @@ def compare(family: str, subnets: int, seed: int) -> Iterator[dict[str, Any]]:
 
     official.re_organize_middle_weights(0)
     sort_channels(supernet)
+    yield _row("layers whose channels are sorted differently", *_sorting(official, supernet))
     yield _row("logits after channel sorting", *_logits(official, supernet, codes, x))
     change = torch.Generator().manual_seed(seed + 2)  # as training would
     shapes = {name: tuple(tensor.shape) for name, tensor in supernet.tensors.items()}
     names = published_names(index.space.checkpoint_names, shapes)
     theirs = {canonical(key): value for key, value in official.state_dict().items()}
     for name in (each for each in supernet.trained if each.endswith(("project.weight", "se.expand.weight"))):
-        factors = 0.5 + torch.rand(shapes[name][:2] + (1, 1), generator=change)
+        factors = 0.5 + torch.rand((*shapes[name][:2], 1, 1), generator=change)
         for tensor in (supernet.tensors[name].detach(), theirs[names[name]]):
             tensor.mul_(factors)
     wide = codes.copy(order="F")
@@ -115,7 +116,7 @@ def compare(family: str, subnets: int, seed: int) -> Iterator[dict[str, Any]]:
     mine, other = [_ours(supernet, code, x) for code in wide], [_official(official, index, code, x) for code in wide]
     official.re_organize_middle_weights(1)
     sort_channels(supernet, protect=1)
-    yield _row("depthwise kernels after sorting within the protected width, layers", *_depthwise(official, supernet, index.space))
+    yield _row("layers whose channels are then sorted differently, width 4 protected", *_sorting(official, supernet))
     yield _row("change of networks of protected widths by that sorting", _worst(mine, [_ours(supernet, code, x) for code in wide]), TARGET)
     after = [_official(official, index, code, x) for code in wide]
     yield _row("  the same of the official code, which leaves squeeze-and-excite open", _worst(other, after), float("inf"))
@@ -216,17 +217,23 @@ def _gradients(official: Any, supernet: Supernet, codes: Any, x: torch.Tensor) -
     return max(float((a - b).abs().max()) / largest for a, b, largest in both if largest > negligible), TARGET
 
 
-def _depthwise(official: Any, supernet: Supernet, space: Any) -> tuple[float, float]:
-    """Number of layers whose channels within the middle width are not the same in the same order, or whose others are not the same channels."""
+def _sorting(official: Any, supernet: Supernet) -> tuple[float, float]:
+    """Number of layers whose channels are not sorted alike: kernels within and beyond the middle width, and the importances within it.
+
+    Channels of equal importance have no order, and beyond the middle width the official offsets round it.
+    """
     theirs = {canonical(key): value for key, value in official.state_dict().items()}
+    space = supernet.index.space
     names = published_names(space.checkpoint_names, {name: tuple(tensor.shape) for name, tensor in supernet.tensors.items()})
     wrong = 0
     for layer, table in zip(space.layers[1:-1], supernet.index.tables[1:-1], strict=True):
-        widths = sorted({node.op.output[1] for i in set(table.tolist()) for node in supernet.index.blocks[i] if node.name == "depthwise"})
-        name = f"{layer.name}/depthwise.weight"
-        mine, other = supernet.tensors[name].detach().flatten(1), theirs[names[name]].flatten(1)
-        inner = widths[-2]
-        wrong += not (torch.equal(mine[:inner], other[:inner]) and torch.equal(mine[inner:].sort(0).values, other[inner:].sort(0).values))
+        inner = sorted({node.op.output[1] for i in set(table.tolist()) for node in supernet.index.blocks[i] if node.name == "depthwise"})[-2]
+        kernels, project = f"{layer.name}/depthwise.weight", f"{layer.name}/project.weight"
+        sides = []
+        for kernel, weight in ((supernet.tensors[kernels].detach(), supernet.tensors[project].detach()), (theirs[names[kernels]], theirs[names[project]])):
+            rows, importance = kernel.flatten(1), weight.abs().sum(dim=(0, 2, 3))
+            sides.append((rows[:inner].sort(0).values, rows[inner:].sort(0).values, importance[:inner]))
+        wrong += not all(torch.equal(mine, other) for mine, other in zip(*sides, strict=True))
     return float(wrong), 0
 
 

@@ -224,7 +224,10 @@ def test_one_tensor_under_two_names_is_refused(index, tmp_path):
 
 
 def test_a_tensor_that_only_claims_to_be_large_is_not_touched(mini, tmp_path):
-    torch.save({"head/classifier.bias": torch.zeros(1).expand(1 << 50), "head/classifier.weight": Supernet(mini).state()["head/classifier.weight"]}, tmp_path / "net.pth")
+    torch.save(
+        {"head/classifier.bias": torch.zeros(1).expand(1 << 50), "head/classifier.weight": Supernet(mini).state()["head/classifier.weight"]},
+        tmp_path / "net.pth",
+    )
     tensors, unmatched = load_checkpoint(tmp_path / "net.pth", mini)
     assert list(tensors) == ["head/classifier.weight"] and len(unmatched.misshapen) == 1
 
@@ -250,7 +253,9 @@ def lively(module, seed=0):
     return module.eval()
 
 
-@pytest.mark.parametrize("name, space, architecture", [("mobilenet_v2", mobilenet_v2, "mobilenet_v2_1.0_96"), ("mobilenet_v3_large", mobilenet_v3, "mobilenet_v3_large_1.0")])
+@pytest.mark.parametrize(
+    "name, space, architecture", [("mobilenet_v2", mobilenet_v2, "mobilenet_v2_1.0_96"), ("mobilenet_v3_large", mobilenet_v3, "mobilenet_v3_large_1.0")]
+)
 def test_torchvision_weights_initialise_the_network_they_fit(name, space, architecture, tmp_path):
     """One epsilon of the two differs from ours; one network is not the largest of its space."""
     index = BlockIndex(space(resolutions=(96,) if space is mobilenet_v2 else (224,)))
@@ -291,7 +296,9 @@ def block_and_module(act=None, **changes):
             super().__init__()
             self.project = nn.Sequential(nn.Conv2d(sizes["expand"], 8, 1, bias=False), nn.BatchNorm2d(8))  # registered before it is run
             self.expand = nn.Sequential(nn.Conv2d(8, sizes["expand"], 1, bias=sizes["bias"]), nn.BatchNorm2d(sizes["expand"], eps=1e-2), nn.ReLU(inplace=True))
-            self.depthwise = nn.Sequential(nn.Conv2d(sizes["expand"], sizes["expand"], 3, 1, 1, groups=sizes["expand"], bias=False), nn.BatchNorm2d(sizes["expand"]), nn.ReLU())
+            self.depthwise = nn.Sequential(
+                nn.Conv2d(sizes["expand"], sizes["expand"], 3, 1, 1, groups=sizes["expand"], bias=False), nn.BatchNorm2d(sizes["expand"]), nn.ReLU()
+            )
 
         def forward(self, x):
             return x + self.project(self.depthwise(self.expand(x)))
@@ -320,7 +327,9 @@ def test_a_module_of_the_same_shapes_that_computes_something_else_is_refused():
 
 def test_modules_of_other_shapes_or_parts_are_refused():
     graph, module = block_and_module(expand=24)
-    with pytest.raises(InputError, match=r"net/1.expand has weights \(16, 8, 1, 1\) with batch norm, the module has \(24, 8, 1, 1\) with batch norm in its place"):
+    with pytest.raises(
+        InputError, match=r"net/1.expand has weights \(16, 8, 1, 1\) with batch norm, the module has \(24, 8, 1, 1\) with batch norm in its place"
+    ):
         weights_of(module, graph)
     graph, module = block_and_module()
     module.append(nn.Linear(4, 4))

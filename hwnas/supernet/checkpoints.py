@@ -91,7 +91,9 @@ def load_checkpoint(path: Path, index: BlockIndex) -> Loaded:
             tensors[name] = _finite(tensor, key, path)
     if not tensors:
         example = f", such as '{unknown[0]}'" if unknown else ""
-        raise InputError(f"{path} has no tensor for {index.space.name}: none of its {len(found) + len(unknown)} keys{example} is one of this space in its shape")
+        raise InputError(
+            f"{path} has no tensor for {index.space.name}: none of its {len(found) + len(unknown)} keys{example} is one of this space in its shape"
+        )
     missing = tuple(name for name in wanted if name not in found)
     return Loaded(tensors, Unmatched(tuple(unknown), missing, tuple(misshapen)))
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hwnas.errors import InputError
 from hwnas.graph import Block
 from hwnas.ops import Add, Conv2d, GlobalPool, Linear, Mul
 from hwnas.supernet.supernet import Supernet
@@ -24,12 +25,15 @@ Orders = Mapping[str, list[tuple[int, Tensor]]]
 def sort_channels(supernet: Supernet, *, protect: int = 0) -> Orders:
     """Sort the elastic channels of every layer by importance, the most important first; what was permuted, for `permute`.
 
-    The importance of a channel is the L1 norm of the weights that the last operator which reads it has for it. protect: how many of the
-    narrower widths, from the widest, are trained already: no channel crosses one of those, so the networks of these widths compute what they
-    did. Once-for-All sorts with 0 before its first phase of elastic width and with 1 before its second. Its code separates the
-    bands by offsets of 1e5 in float32, which rounds the order within the outer ones, and never protects the channels inside of squeeze-and-excite; both
-    are exact here.
+    The importance of a channel is the L1 norm of the weights that the last operator which reads it has for it. protect: how many of the narrower
+    widths, from the widest, are trained already: no channel crosses one of those, so networks of these widths compute what they did. Raises
+    InputError where blocks do not share channels.
+
+    Once-for-All sorts with 0 before its first phase of elastic width and with 1 before its second. Its code separates the bands by offsets of
+    1e5 in float32, which rounds the order within the outer ones, and never protects the channels inside of squeeze-and-excite; both are exact here.
     """
+    if supernet.sharing != "slices":
+        raise InputError(f"channels are sorted where blocks share them; this supernet shares {supernet.sharing}")
     orders: dict[str, list[tuple[int, Tensor]]] = {}
     for layer, table in zip(supernet.index.space.layers, supernet.index.tables, strict=True):
         for group in _groups([supernet.index.blocks[i] for i in np.unique(table)]):
