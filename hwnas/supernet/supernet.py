@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -51,12 +52,23 @@ class _Made:
     """Of what it was last made of: how often each was written."""
 
     def __call__(self) -> Tensor:
-        versions = tuple([tensor._version for tensor in self.made_of])
+        versions = self._written()
         if versions != self.versions:
-            with torch.no_grad(), torch.autocast(self.values.device.type, enabled=False):
-                self.values.copy_(self.make())
+            self.values.copy_(self._computed())
             self.versions = versions
         return self.leaf if torch.is_grad_enabled() else self.values
+
+    def copy(self) -> Tensor:
+        """Its value now, in memory of its own."""
+        return self.values.clone() if self._written() == self.versions else self._computed()
+
+    def _written(self) -> tuple[int, ...]:
+        return tuple([tensor._version for tensor in self.made_of])
+
+    @torch.no_grad()
+    def _computed(self) -> Tensor:
+        with torch.autocast(self.values.device.type, enabled=False):
+            return self.make()
 
     def pass_on(self) -> None:
         """Give its gradient to what it is made of."""
@@ -207,7 +219,9 @@ class Supernet:
 
     def extract(self, code: Codes) -> dict[str, Array]:
         """Weights of a subnet as arrays of its own, kernel transforms applied, by the names of hwnas.weights."""
-        return self.subnet(code).weights()
+        network = self.subnet(code)
+        weights: dict[str, Array] = {name: tensor.detach().cpu().numpy().copy() for name, tensor in network.tensors.items()}
+        return weights | {name: made.copy().cpu().numpy() for name, made in cast(Mapping[str, _Made], network.sources).items()}
 
     def _view(self, name: str, shape: Shape) -> Tensor:
         """The part of a tensor that a subnet of that shape uses: a leaf of its own, so no slice is ever differentiated."""
