@@ -325,7 +325,7 @@ def _path(block: Block) -> tuple[object, ...]:
 def _paths(blocks: Sequence[Block]) -> dict[tuple[object, ...], int]:
     """Path -> its number, of the blocks of a layer."""
     numbers: dict[tuple[object, ...], int] = {}
-    for block in blocks:
+    for block in filter(None, blocks):
         numbers.setdefault(_path(block), len(numbers))
     return numbers
 
