@@ -285,8 +285,8 @@ class Supernet:
                 raise InputError(f"'{name}' has shape {shape}, the supernet of {self.index.space.name} holds {full}")
         with torch.no_grad():
             for name, tensor in tensors.items():
-                full = self.tensors[name]
-                full[window(tuple(full.shape), tuple(tensor.shape))] = tensor
+                own = self.tensors[name]
+                own[window(tuple(own.shape), tuple(tensor.shape))] = tensor
 
     def _largest_shapes(self) -> tuple[dict[str, Shape], set[str]]:
         """Largest shape of each tensor over each layer's blocks, and which of them are trained."""
