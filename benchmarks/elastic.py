@@ -121,12 +121,16 @@ def compare(supernet: Supernet, code: Any, batch: int, repeats: int) -> dict[str
                 times[name].append(seconds)
         times["merge"].append(_seconds(supernet.merge))
         clear()
-    middle = {name: float(np.median(values)) for name, values in times.items()}
+
+    def ratio(name: str, of: str) -> float:
+        """Of two that ran beside each other: a machine that changes its speed changes both."""
+        return float(np.median(np.array(times[name][-repeats:]) / np.array(times[of])))
+
     return {
-        "ratio": middle["elastic"] / middle["static"],
-        "evaluation": middle["elastic pass"] / middle["pass"],
-        "recalibrated": middle["recalibration"] / middle["pass"],
-        "merge": middle["merge"] / middle["static"],
+        "ratio": ratio("elastic", "static"),
+        "evaluation": ratio("elastic pass", "pass"),
+        "recalibrated": ratio("recalibration", "pass"),
+        "merge": ratio("merge", "static"),
         "extract_ms": extract_ms,
         "difference": difference,
     }

@@ -45,37 +45,33 @@ class _Made:
 
     make: Callable[[], Tensor]
     made_of: tuple[Tensor, ...]
-    leaf: Tensor
-    values: Tensor
-    """The leaf without its gradient."""
+    leaf: Tensor | None = None
+    """None until a network runs: extraction needs none."""
     versions: tuple[int, ...] = ()
     """Of what it was last made of: how often each was written."""
 
     def __call__(self) -> Tensor:
-        versions = self._written()
-        if versions != self.versions:
-            self.values.copy_(self._computed())
+        versions = tuple([tensor._version for tensor in self.made_of])
+        if self.leaf is None or versions != self.versions:
+            with torch.inference_mode(False), torch.no_grad(), _full_precision(self.made_of[0]):  # it may be trained later, whoever needs it first
+                if self.leaf is None:
+                    self.leaf = self.make().requires_grad_(self.made_of[0].requires_grad)
+                else:
+                    self.leaf.copy_(self.make())
             self.versions = versions
-        return self.leaf if torch.is_grad_enabled() else self.values
-
-    def copy(self) -> Tensor:
-        """Its value now, in memory of its own."""
-        return self.values.clone() if self._written() == self.versions else self._computed()
-
-    def _written(self) -> tuple[int, ...]:
-        return tuple([tensor._version for tensor in self.made_of])
-
-    @torch.no_grad()
-    def _computed(self) -> Tensor:
-        with torch.autocast(self.values.device.type, enabled=False):
-            return self.make()
+        return self.leaf if torch.is_grad_enabled() else self.leaf.detach()
 
     def pass_on(self) -> None:
         """Give its gradient to what it is made of."""
-        if self.leaf.grad is not None:
-            with torch.enable_grad(), torch.autocast(self.values.device.type, enabled=False):
+        if self.leaf is not None and self.leaf.grad is not None:
+            with torch.enable_grad(), _full_precision(self.leaf):
                 torch.autograd.backward(self.make(), self.leaf.grad)
             self.leaf.grad = None
+
+
+def _full_precision(tensor: Tensor) -> torch.autocast:
+    """What a network computes in less precision is made of whole weights."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 class Supernet:
@@ -209,19 +205,14 @@ class Supernet:
         return f"{each.name}.{leaf}"
 
     def _source(self, name: str, shape: Shape, make: Callable[[], Tensor], made_of: tuple[Tensor, ...]) -> _Made:
-        made = self._made.get((name, shape))
-        if made is None:
-            with torch.inference_mode(False), torch.no_grad():  # it may be trained later, whoever needs it first
-                values = torch.empty(shape, dtype=made_of[0].dtype, device=made_of[0].device)
-                leaf = values.detach().requires_grad_(made_of[0].requires_grad)
-            made = self._made[name, shape] = _Made(make, made_of, leaf, values)
-        return made
+        return self._made.setdefault((name, shape), _Made(make, made_of))
 
+    @torch.no_grad()
     def extract(self, code: Codes) -> dict[str, Array]:
         """Weights of a subnet as arrays of its own, kernel transforms applied, by the names of hwnas.weights."""
         network = self.subnet(code)
         weights: dict[str, Array] = {name: tensor.detach().cpu().numpy().copy() for name, tensor in network.tensors.items()}
-        return weights | {name: made.copy().cpu().numpy() for name, made in cast(Mapping[str, _Made], network.sources).items()}
+        return weights | {name: made.make().cpu().numpy() for name, made in cast(Mapping[str, _Made], network.sources).items()}
 
     def _view(self, name: str, shape: Shape) -> Tensor:
         """The part of a tensor that a subnet of that shape uses: a leaf of its own, so no slice is ever differentiated."""
