@@ -65,6 +65,8 @@ class SearchSpace:
     """Architectures of the literature that are points of this space: name -> values by choice name."""
     published: Mapping[str, Published] = field(default_factory=dict)
     """Name of a reference -> the figures published of it, to compare with."""
+    checkpoint_names: Mapping[str, str] = field(default_factory=dict)
+    """Node -> the module that holds its weights in the published checkpoints of this space, without doubled parts; see supernet/checkpoints.py."""
 
     def __post_init__(self) -> None:
         if len(self.column) != len(self.choices):

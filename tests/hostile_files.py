@@ -190,6 +190,21 @@ def load_checkpoint(folder: Path) -> None:
     supernet().load(load_tensors(folder / "supernet.safetensors"))
 
 
+def make_foreign_checkpoint(folder: Path, *, older: bool) -> None:
+    import torch
+
+    from hwnas.supernet.supernet import Supernet
+
+    torch.save({"state_dict": Supernet(index()).state(), "epoch": 3}, folder / "net.pth", _use_new_zipfile_serialization=not older)
+
+
+def load_foreign_checkpoint(folder: Path) -> None:
+    from hwnas.supernet.checkpoints import load_checkpoint
+    from hwnas.supernet.supernet import Supernet
+
+    Supernet(index()).initialise(load_checkpoint(folder / "net.pth", index()).tensors)
+
+
 def make_model(folder: Path) -> None:
     from hwnas.weights import random_weights
 
@@ -305,6 +320,8 @@ FORMATS = (
     Format("accuracy predictor of OFA", ("acc.pth",), make_ofa_accuracy, load_ofa_accuracy),
     Format("PyTorch weights", ("net.pth",), make_pytorch, load_pytorch),
     Format("kept weights", (f"{KEPT}.toml",), make_kept, lambda folder: read_entry(folder / f"{KEPT}.toml")),
+    Format("checkpoint of PyTorch", ("net.pth",), partial(make_foreign_checkpoint, older=False), load_foreign_checkpoint),
+    Format("older checkpoint of PyTorch", ("net.pth",), partial(make_foreign_checkpoint, older=True), load_foreign_checkpoint),
     Format("accuracy predictor", ("accuracy.safetensors",), make_accuracy, load_accuracy),
     Format("ONNX model", ("model.onnx",), make_model, load_model),
     Format("foreign ONNX model", ("model.onnx",), make_model, load_foreign),

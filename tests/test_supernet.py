@@ -167,3 +167,41 @@ def test_a_network_takes_any_batch_and_both_layouts():
     with torch.no_grad():
         torch.testing.assert_close(network(x), network(x.contiguous(memory_format=torch.channels_last)))
         torch.testing.assert_close(network(x)[2:3], network(x[2:3]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_subnet_follows_the_weights_after_every_step(index):
+    """Slices of columns and transformed kernels are tensors of their own; a network may be kept over many steps, and be met in inference mode first."""
+    supernet = noisy(index)
+    code, x = index.space.smallest()[0], torch.randn(4, 1, 16, 16)
+    network = supernet.subnet(code)
+    with torch.inference_mode():
+        network.eval()(x)
+    optimizer = torch.optim.SGD(supernet.parameters(), lr=0.1)
+    for _ in range(3):
+        network.train()(x).square().sum().backward()
+        supernet.merge()
+        optimizer.step()
+        optimizer.zero_grad()
+        own = static(index.space.lower(code), {name: array.copy() for name, array in network.weights().items()}).eval()
+        with torch.no_grad():
+            torch.testing.assert_close(network.eval()(x), own(x), rtol=0, atol=1e-6)
+            full = supernet.tensors["stage1.block0/project.weight"]
+            assert torch.equal(
+                torch.from_numpy(network.weights()["stage1.block0/project.weight"]), full[:, : own.tensors["stage1.block0/project.weight"].shape[1]]
+            )
+
+
+def test_gradients_of_transformed_kernels_are_those_of_autograd(index):
+    """Of a kernel 3 made of a kernel 5: both the large kernel and the matrix learn."""
+    supernet = noisy(index)
+    code, x = index.space.smallest()[0], torch.randn(4, 1, 16, 16)
+    name, matrix = "stage1.block0/depthwise.weight", "stage1.block0/depthwise.5to3"
+    large, step = (supernet.tensors[key].detach().clone().requires_grad_() for key in (name, matrix))
+    own = static(index.space.lower(code), supernet.extract(code))
+    channels = own.tensors[name].shape[0]
+    own = Network(own.graph, own.tensors, {name: lambda: transformed(large[:channels], 3, [(3, step)])}).train()
+    own(x).square().sum().backward()
+    supernet.subnet(code).train()(x).square().sum().backward()
+    supernet.merge()
+    torch.testing.assert_close(supernet.tensors[name].grad, large.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(supernet.tensors[matrix].grad, step.grad, rtol=1e-4, atol=1e-4)

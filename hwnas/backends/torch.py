@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hwnas import weights as weights_by_name
 from hwnas.graph import Graph, GraphNode
-from hwnas.ops import Add, Conv2d, Flatten, GlobalPool, Linear, Mul
+from hwnas.ops import Add, Conv2d, Flatten, GlobalPool, Linear, Mul, Shape
 from hwnas.weights import Array, Weights
 
 #: Gives the tensor of that name at every forward pass: a constant, or one computed from shared weights.
@@ -141,17 +141,20 @@ def static(graph: Graph, weights: Weights, *, device: th.device | None = None) -
 
 def initial_weights(graph: Graph, generator: th.Generator) -> dict[str, Array]:
     """Weights to train from: He initialisation by fan-out for convolutions, 0.01 for the classifier, fresh batch norms (OFA's)."""
-    values: dict[str, Array] = {}
-    for name, shape in weights_by_name.shapes(graph).items():
-        leaf = name.rpartition(".")[2]
-        if len(shape) == 4:
-            fan_out = shape[0] * shape[2] * shape[3] if shape[1] > 1 else shape[2] * shape[3]
-            values[name] = (th.randn(shape, generator=generator) * (2 / fan_out) ** 0.5).numpy()
-        elif len(shape) == 2:
-            values[name] = (th.randn(shape, generator=generator) * 0.01).numpy()
-        else:
-            values[name] = th.full(shape, 1.0 if leaf in ("weight", "var") else 0.0).numpy()
-    return values
+    return {name: initial_tensor(name, shape, generator) for name, shape in weights_by_name.shapes(graph).items()}
+
+
+def initial_tensor(name: str, shape: Shape, generator: th.Generator) -> Array:
+    """One of them."""
+    value: Array
+    if len(shape) == 4:
+        fan_out = shape[0] * shape[2] * shape[3] if shape[1] > 1 else shape[2] * shape[3]
+        value = (th.randn(shape, generator=generator) * (2 / fan_out) ** 0.5).numpy()
+    elif len(shape) == 2:
+        value = (th.randn(shape, generator=generator) * 0.01).numpy()
+    else:
+        value = th.full(shape, 1.0 if name.rpartition(".")[2] in ("weight", "var") else 0.0).numpy()
+    return value
 
 
 def torch(graph: Graph, weights: Weights) -> Callable[[Array], Array]:

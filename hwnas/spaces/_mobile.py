@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -66,10 +66,12 @@ def elastic_mobilenet(
     kernels: Sequence[int],
     expand_ratios: Sequence[int],
     eps: float = BN_EPSILON,
+    official_head: Mapping[str, str] | None = None,
 ) -> SearchSpace:
     """A network of inverted residuals with elastic stages: kernel and expand ratio of each block, depth of each stage, and the resolution.
 
     stem, head: the fixed parts, from the shape of their input; `width`: channels that leave the stem, at half the resolution.
+    official_head: node of the head -> its module in Once-for-All's checkpoints, where there are some.
     """
     choices = [images.resolution]
     layers = [images.layer("stem", images.channels, 1, stem)]
@@ -90,7 +92,26 @@ def elastic_mobilenet(
             if b == 0:
                 width, reduction = stage.out, reduction * stage.stride
     layers.append(images.layer("head", width, reduction, head))
-    return SearchSpace(name, choices, layers)
+    names = {} if official_head is None else _official_names([layer.name for layer in layers[1:-1]], official_head)
+    return SearchSpace(name, choices, layers, checkpoint_names=names)
+
+
+#: Node of an inverted residual -> its module in a block of Once-for-All's checkpoints.
+_OFFICIAL_BLOCK = {
+    "expand": "inverted_bottleneck.conv",
+    "depthwise": "depth_conv.conv",
+    "se.reduce": "depth_conv.se.fc.reduce",
+    "se.expand": "depth_conv.se.fc.expand",
+    "project": "point_linear.conv",
+}
+
+
+def _official_names(blocks: Sequence[str], head: Mapping[str, str]) -> dict[str, str]:
+    """Node -> module of Once-for-All's checkpoints; blocks: names of the elastic layers in order. Block 0 is part of our stem."""
+    names = {"stem/0.conv": "first_conv.conv"} | {f"stem/1.{node}": f"blocks.0.conv.{_OFFICIAL_BLOCK[node]}" for node in ("depthwise", "project")}
+    for i, block in enumerate(blocks, start=1):
+        names |= {f"{block}/{node}": f"blocks.{i}.conv.{module}" for node, module in _OFFICIAL_BLOCK.items()}
+    return names | {f"head/{node}": module for node, module in head.items()}
 
 
 def mobile_stem(shape: Shape, width: int, out: int, act: str, eps: float = BN_EPSILON, first_act: str | None = None) -> Block:

@@ -42,4 +42,5 @@ def ofa_mobilenet_v3(width: float = 1.0, resolutions: Sequence[int] = RESOLUTION
         head=partial(mobilenet_head, expand=make_divisible(960 * width), features=make_divisible(1280 * width), classes=classes),
         kernels=KERNELS,
         expand_ratios=EXPAND_RATIOS,
+        official_head={"expand": "final_expand_layer.conv", "mix": "feature_mix_layer.conv", "classifier": "classifier.linear"},
     )

@@ -38,4 +38,5 @@ def ofa_proxylessnas(width: float = 1.3, resolutions: Sequence[int] = RESOLUTION
         kernels=KERNELS,
         expand_ratios=EXPAND_RATIOS,
         eps=EPSILON,
+        official_head={"conv": "feature_mix_layer.conv", "classifier": "classifier.linear"},
     )

@@ -1,28 +1,33 @@
 """One set of weights for every architecture of a space, derived from the space alone (ARCHITECTURE: the supernet).
 
 For each layer and tensor the supernet holds the largest shape among the layer's blocks. A subnet is an ordinary network over
-*views* of those tensors, and its gradients are views of the supernet's gradients: no elastic layer classes, and no copies.
+*views* of those tensors, and its gradients are added into theirs: no elastic layer classes. What would be no contiguous view, such as a slice of
+columns or a transformed kernel, is a tensor of its own, made anew whenever the weights have changed.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hwnas.backends.torch import Network, Source, Step, graph_steps, initial_weights
+from hwnas.backends.torch import Network, Source, Step, graph_steps, initial_tensor, initial_weights
 from hwnas.errors import DamagedFile, InputError
-from hwnas.graph import Graph
+from hwnas.graph import ABSENT, Block, Graph, GraphNode
 from hwnas.index import BlockIndex
 from hwnas.ops import Conv2d, Shape
 from hwnas.space import Codes
-from hwnas.supernet.sharing import identity, transform_names, transformed, window
+from hwnas.supernet.sharing import SHARINGS, Sharing, identity, transform_names, transformed, window
 from hwnas.weights import Array
+
+#: For each layer, block id -> weight of that block's output in the sum that leaves the layer.
+Mixture = Sequence[Mapping[int, float | Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +39,60 @@ class _Piece:
     steps: list[tuple[Step, tuple[int, ...]]]
 
 
-class Supernet:
-    """`tensors`: name -> tensor of the largest shape; parameters and statistics as in hwnas.weights, plus kernel transforms."""
+@dataclass(slots=True)
+class _Made:
+    """A tensor that is computed from the supernet's: a leaf, so no slice and no transform is differentiated while subnets train."""
 
-    def __init__(self, index: BlockIndex, *, transforms: bool = True, seed: int = 0):
-        self.index = index
-        self.shapes, trained, kernels = _largest_shapes(index)
+    make: Callable[[], Tensor]
+    made_of: tuple[Tensor, ...]
+    leaf: Tensor | None = None
+    """None until a network runs: extraction needs none."""
+    versions: tuple[int, ...] = ()
+    """Of what it was last made of: how often each was written."""
+
+    def __call__(self) -> Tensor:
+        versions = tuple([tensor._version for tensor in self.made_of])
+        if self.leaf is None or versions != self.versions:
+            with torch.inference_mode(False), torch.no_grad(), _full_precision(self.made_of[0]):  # it may be trained later, whoever needs it first
+                if self.leaf is None:
+                    self.leaf = self.make().requires_grad_(self.made_of[0].requires_grad)
+                else:
+                    self.leaf.copy_(self.make())
+            self.versions = versions
+        return self.leaf if torch.is_grad_enabled() else self.leaf.detach()
+
+    def pass_on(self) -> None:
+        """Give its gradient to what it is made of."""
+        if self.leaf is not None and self.leaf.grad is not None:
+            with torch.enable_grad(), _full_precision(self.leaf):
+                torch.autograd.backward(self.make(), self.leaf.grad)
+            self.leaf.grad = None
+
+
+def _full_precision(tensor: Tensor) -> torch.autocast:
+    """What a network computes in less precision is made of whole weights."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+class Supernet:
+    """`tensors`: name -> tensor of the largest shape; parameters and statistics as in hwnas.weights, plus kernel transforms.
+
+    sharing: which weights the blocks of a layer have in common, see hwnas/supernet/sharing.py; transforms: whether small kernels that share a
+    large one's weights are transformed or plain centre crops.
+    """
+
+    def __init__(self, index: BlockIndex, *, sharing: Sharing = "slices", transforms: bool = True, seed: int = 0):
+        if sharing not in SHARINGS:
+            raise InputError(f"there is no weight sharing '{sharing}': it must be one of {', '.join(SHARINGS)}")
+        self.index, self.sharing = index, sharing
+        self._elastic_kernels = _elastic_kernels(index)
+        self._paths = [_paths([index.blocks[i] for i in np.unique(table)]) if sharing == "paths" else {} for table in index.tables]
+        self._layer = {layer.name: i for i, layer in enumerate(index.space.layers)}
+        self.shapes, trained = self._largest_shapes()
         self._matrices: dict[str, list[tuple[int, str]]] = {}
-        if transforms:
-            for name, sizes in kernels.items():
-                steps = transform_names(sizes)
-                if steps:
-                    self._matrices[name] = [(small, f"{name.removesuffix('weight')}{step}") for step, _, small in steps]
+        if transforms and sharing == "slices":
+            for name, sizes in self._elastic_kernels.items():
+                self._matrices[name] = [(small, f"{name.removesuffix('weight')}{step}") for step, _, small in transform_names(sizes)]
         matrix_names = {matrix: small for steps in self._matrices.values() for small, matrix in steps}
         self.trained = tuple(name for name in (*self.shapes, *matrix_names) if name in trained or name in matrix_names)
         initial = _initial(index, self.shapes, torch.Generator().manual_seed(seed))
@@ -54,6 +101,7 @@ class Supernet:
         for name in self.trained:
             self.tensors[name].requires_grad_(True)
         self._views: dict[tuple[str, Shape], Tensor] = {}
+        self._made: dict[tuple[str, Shape], _Made] = {}
         self._pieces: dict[tuple[int, int], _Piece] = {}
 
     @property
@@ -70,13 +118,14 @@ class Supernet:
         It is put together from one piece per layer, made when a block is first met.
         """
         space = self.index.space
+        ids = self.index.ids(space.check(np.asarray(code).reshape(1, -1)))[0].tolist()
         if any(layer.after is not None for layer in space.layers):
             graph = space.lower(code)
-            return Network(graph, *self._tensors(graph))
+            return Network(graph, *self._tensors(graph, ids))
         tensors: dict[str, Tensor] = {}
         sources: dict[str, Source] = {}
         steps: list[tuple[Step, tuple[int, ...]]] = []
-        for layer, block in enumerate(self.index.ids(space.check(np.asarray(code).reshape(1, -1)))[0].tolist()):
+        for layer, block in enumerate(ids):
             if self.index.blocks[block]:
                 piece = self._pieces.get((layer, block)) or self._piece(layer, block)
                 tensors.update(piece.tensors)
@@ -85,33 +134,85 @@ class Supernet:
                 steps += [(step, tuple([i + start for i in inputs])) for step, inputs in piece.steps]
         return Network(partial(space.lower, code), tensors, sources, steps)
 
+    def mixture(self, mixture: Mixture) -> Network:
+        """The network whose layers are weighted sums of their blocks' outputs: one mapping per layer, from block id to weight.
+
+        Weights that are tensors take gradients: gates of a differentiable search. A block that is not named is not run. Raises InputError
+        where the sum is not defined: no block, blocks of different output shapes, or a layer that names its inputs.
+        """
+        space = self.index.space
+        if len(mixture) != len(space.layers) or any(layer.after is not None for layer in space.layers):
+            raise InputError(f"a mixture of {space.name} needs one mapping for each of {len(space.layers)} layers that follow each other")
+        tensors: dict[str, Tensor] = {}
+        sources: dict[str, Source] = {}
+        steps: list[tuple[Step, tuple[int, ...]]] = []
+        arriving: Shape | None = None
+        for layer, weights in enumerate(mixture):
+            name, start = space.layers[layer].name, len(steps)
+            ends: list[int] = []
+            shapes: set[Shape | None] = set()
+            for block in weights:
+                if block not in self.index.tables[layer] or self.index.blocks[block] is ABSENT:
+                    raise InputError(f"{name} cannot mix block {block}: it is none of its blocks, or its output does not exist")
+                shapes.add(self.index.blocks[block][-1].op.output if self.index.blocks[block] else arriving)
+                if not self.index.blocks[block]:
+                    ends.append(start)
+                    continue
+                piece = self._pieces.get((layer, block)) or self._piece(layer, block)
+                tensors |= {f"{block}:{key}": tensor for key, tensor in piece.tensors.items()}
+                sources |= {f"{block}:{key}": source for key, source in piece.sources.items()}
+                offset = len(steps)  # of the piece's own positions, 0 of which is the layer's input
+                steps += [(step, tuple([i + offset if i else start for i in inputs])) for step, inputs in piece.steps]
+                ends.append(len(steps))
+            if len(shapes) != 1:
+                raise InputError(f"the blocks of {name} cannot be mixed: their outputs are of the shapes {', '.join(map(str, shapes)) or 'of no block'}")
+            arriving = shapes.pop()
+            steps.append((partial(_weighted_sum, list(weights.values())), tuple(ends)))
+        return Network(_no_graph, tensors, sources, steps)
+
     def _piece(self, layer: int, block: int) -> _Piece:
         graph = Graph([(self.index.space.layers[layer].name, self.index.blocks[block], None)])
-        tensors, sources = self._tensors(graph)
+        tensors, sources = self._tensors(graph, {layer: block})
         piece = self._pieces[layer, block] = _Piece(tensors, sources, graph_steps(graph, tensors, sources))
         return piece
 
-    def _tensors(self, graph: Graph) -> tuple[dict[str, Tensor], dict[str, Source]]:
-        """The tensors of a graph's nodes: views, and sources where a transform makes the kernel."""
+    def _tensors(self, graph: Graph, blocks: Sequence[int] | Mapping[int, int]) -> tuple[dict[str, Tensor], dict[str, Source]]:
+        """The tensors of a graph's nodes: views, and sources where it takes more than a view; blocks: of each layer, by its number."""
         tensors: dict[str, Tensor] = {}
         sources: dict[str, Source] = {}
         for each in graph.nodes:
             for leaf, shape in (each.node.parameters | each.node.buffers).items():
-                name = f"{each.name}.{leaf}"
-                if name in self._matrices:
-                    full = self._view(name, (*shape[:2], *self.shapes[name][2:]))
-                    steps = [(small, self.tensors[matrix]) for small, matrix in self._matrices[name] if small >= shape[-1]]
-                    if steps:
-                        sources[name] = partial(transformed, full, shape[-1], steps)
-                    else:
-                        tensors[name] = full
+                layer = self._layer[each.layer]
+                stored, name = self._stored(layer, self.index.blocks[blocks[layer]], each, leaf), f"{each.name}.{leaf}"
+                steps = [(small, self.tensors[matrix]) for small, matrix in self._matrices.get(stored, ()) if small >= shape[-1]]
+                view = self._view(stored, (*shape[:2], *self.shapes[stored][2:]) if steps else shape)
+                if steps:
+                    made_of = (self.tensors[stored], *(matrix for _, matrix in steps))
+                    sources[name] = self._source(stored, shape, partial(transformed, view, shape[-1], steps), made_of)
+                elif leaf == "weight" and not view.is_contiguous():
+                    # A convolution would copy it in every forward and again in every backward pass.
+                    sources[name] = self._source(stored, shape, partial(_same, view), (self.tensors[stored],))
                 else:
-                    tensors[name] = self._view(name, shape)
+                    tensors[name] = view
         return tensors, sources
 
+    def _stored(self, layer: int, block: Block, each: GraphNode, leaf: str) -> str:
+        """The name of the supernet's tensor that holds a node's."""
+        if self.sharing == "paths":
+            return f"{each.layer}@{self._paths[layer][_path(block)]}/{each.node.name}.{leaf}"
+        if self.sharing == "kernels" and leaf == "weight" and f"{each.name}.weight" in self._elastic_kernels:
+            return f"{each.name}@{each.node.parameters['weight'][-1]}.weight"
+        return f"{each.name}.{leaf}"
+
+    def _source(self, name: str, shape: Shape, make: Callable[[], Tensor], made_of: tuple[Tensor, ...]) -> _Made:
+        return self._made.setdefault((name, shape), _Made(make, made_of))
+
+    @torch.no_grad()
     def extract(self, code: Codes) -> dict[str, Array]:
         """Weights of a subnet as arrays of its own, kernel transforms applied, by the names of hwnas.weights."""
-        return self.subnet(code).weights()
+        network = self.subnet(code)
+        weights: dict[str, Array] = {name: tensor.detach().cpu().numpy().copy() for name, tensor in network.tensors.items()}
+        return weights | {name: made.make().cpu().numpy() for name, made in cast(Mapping[str, _Made], network.sources).items()}
 
     def _view(self, name: str, shape: Shape) -> Tensor:
         """The part of a tensor that a subnet of that shape uses: a leaf of its own, so no slice is ever differentiated."""
@@ -131,10 +232,12 @@ class Supernet:
         return [self.tensors[name] for name in self.trained]
 
     def merge(self) -> None:
-        """Add the gradients of all views into their tensors' `grad`; call it once before the optimiser's step.
+        """Add the gradients of all that subnets used into their tensors' `grad`; call it once before the optimiser's step.
 
         Tensors that no subnet used keep `grad` None: no momentum moves them and no weight decay shrinks them.
         """
+        for made in self._made.values():
+            made.pass_on()
         for (name, shape), view in self._views.items():
             if view.grad is not None:
                 full = self.tensors[name]
@@ -163,30 +266,75 @@ class Supernet:
             for name, tensor in self.tensors.items():
                 tensor.copy_(state[name])
 
+    def initialise(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy tensors in by name, each into the part that a subnet of its shape uses; what is not named stays. Raises InputError."""
+        for name, tensor in tensors.items():
+            if name not in self.tensors:
+                raise InputError(f"the supernet of {self.index.space.name} has no tensor '{name}'")
+            full, shape = tuple(self.tensors[name].shape), tuple(tensor.shape)
+            if len(shape) != len(full) or any(mine < given for mine, given in zip(full, shape, strict=True)):
+                raise InputError(f"'{name}' has shape {shape}, the supernet of {self.index.space.name} holds {full}")
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                own = self.tensors[name]
+                own[window(tuple(own.shape), tuple(tensor.shape))] = tensor
 
-def _largest_shapes(index: BlockIndex) -> tuple[dict[str, Shape], set[str], dict[str, set[int]]]:
-    """Largest shape of each tensor over each layer's blocks; which of them are trained; kernel sizes of each depthwise weight."""
-    shapes: dict[str, Shape] = {}
-    trained: set[str] = set()
+    def _largest_shapes(self) -> tuple[dict[str, Shape], set[str]]:
+        """Largest shape of each tensor over each layer's blocks, and which of them are trained."""
+        shapes: dict[str, Shape] = {}
+        trained: set[str] = set()
+        for number, (layer, table) in enumerate(zip(self.index.space.layers, self.index.tables, strict=True)):
+            for block in (self.index.blocks[i] for i in np.unique(table)):
+                for node in block:
+                    each = GraphNode(layer.name, node, ())
+                    for leaf, shape in (node.parameters | node.buffers).items():
+                        name = self._stored(number, block, each, leaf)
+                        known = shapes.get(name, shape)
+                        shapes[name] = tuple(map(max, known, shape))
+                        if leaf in node.parameters:
+                            trained.add(name)
+        return shapes, trained
+
+
+def _elastic_kernels(index: BlockIndex) -> dict[str, set[int]]:
+    """Kernel sizes of each depthwise weight that has several."""
     kernels: dict[str, set[int]] = {}
     for layer, table in zip(index.space.layers, index.tables, strict=True):
         for block in (index.blocks[i] for i in np.unique(table)):
             for node in block:
-                prefix = f"{layer.name}/{node.name}"
-                for leaf, shape in (node.parameters | node.buffers).items():
-                    known = shapes.get(f"{prefix}.{leaf}", shape)
-                    shapes[f"{prefix}.{leaf}"] = tuple(map(max, known, shape))
-                trained |= {f"{prefix}.{leaf}" for leaf in node.parameters}
                 if isinstance(node.op, Conv2d) and node.op.is_depthwise:
-                    kernels.setdefault(f"{prefix}.weight", set()).add(node.op.kernel)
-    return shapes, trained, kernels
+                    kernels.setdefault(f"{layer.name}/{node.name}.weight", set()).add(node.op.kernel)
+    return {name: sizes for name, sizes in kernels.items() if len(sizes) > 1}
+
+
+def _path(block: Block) -> tuple[object, ...]:
+    """What tells the blocks of a layer apart when each has weights of its own: everything but the resolution."""
+    kinds = [str(node.op).split(maxsplit=2) for node in block]  # kind, shape of the input, attributes
+    return tuple((node.name, kind[0], *kind[2:], *node.parameters.items()) for node, kind in zip(block, kinds, strict=True))
+
+
+def _paths(blocks: Sequence[Block]) -> dict[tuple[object, ...], int]:
+    """Path -> its number, of the blocks of a layer."""
+    numbers: dict[tuple[object, ...], int] = {}
+    for block in filter(None, blocks):
+        numbers.setdefault(_path(block), len(numbers))
+    return numbers
 
 
 def _initial(index: BlockIndex, shapes: Mapping[str, Shape], generator: torch.Generator) -> dict[str, Tensor]:
-    """Fresh weights of every largest shape."""
-    graph = index.space.lower(index.space.largest())
-    initial = {name: torch.from_numpy(np.array(array)) for name, array in initial_weights(graph, generator).items()}
-    missing = {name: shape for name, shape in shapes.items() if name not in initial or tuple(initial[name].shape) != shape}
-    if missing:
-        raise InputError(f"the largest architecture of {index.space.name} does not hold the largest '{next(iter(missing))}'")
-    return {name: initial[name] for name in shapes}
+    """Fresh weights of every shape; first those of the largest architecture, in its order."""
+    largest = initial_weights(index.space.lower(index.space.largest()), generator)
+    initial = {name: torch.from_numpy(np.array(array)) for name, array in largest.items() if shapes.get(name) == array.shape}
+    return {name: initial[name] if name in initial else torch.from_numpy(initial_tensor(name, shape, generator)) for name, shape in shapes.items()}
+
+
+def _same(view: Tensor) -> Tensor:
+    return view.contiguous()
+
+
+def _weighted_sum(weights: Sequence[float | Tensor], network: Network, *outputs: Tensor) -> Tensor:
+    return sum((weight * output for weight, output in zip(weights[1:], outputs[1:], strict=True)), weights[0] * outputs[0])
+
+
+def _no_graph() -> Graph:
+    raise InputError("a mixture of blocks is no architecture: it has no graph")
