@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from hwnas.errors import DamagedFile, InputError
 from hwnas.index import BlockIndex
-from hwnas.kept_weights import tensors_of
+from hwnas.supernet.checkpoints import load_checkpoint
 from hwnas.supernet.supernet import Supernet
 
 
@@ -28,10 +27,7 @@ class Adopted:
 
 def load_weights(path: Path, index: BlockIndex) -> dict[str, Tensor]:
     """Tensors of a file by our names: a run's own weights, or a published checkpoint of the space. Raises DamagedFile, InputError."""
-    if importlib.util.find_spec("hwnas.supernet.checkpoints") is not None:
-        tensors: dict[str, Tensor] = importlib.import_module("hwnas.supernet.checkpoints").load_checkpoint(path, index)[0]
-        return tensors
-    return tensors_of(path, str(path))
+    return load_checkpoint(path, index).tensors
 
 
 def head(index: BlockIndex) -> str:

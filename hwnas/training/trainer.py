@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ from hwnas.files import parse_json, write_whole
 from hwnas.graph import Graph
 from hwnas.images import Images
 from hwnas.space import Codes
+from hwnas.supernet.sorting import permute, sort_channels
 from hwnas.supernet.supernet import Supernet
 from hwnas.training import processes
 from hwnas.training.batches import Batches, batch_rows, steps_per_epoch
@@ -88,15 +88,12 @@ class SupernetTrainer:
 
     def sort_channels(self, protect: int) -> None:
         """Sort the supernet's elastic channels by importance, and with them what the optimiser and the average know of each."""
-        if importlib.util.find_spec("hwnas.supernet.sorting") is None:
-            return
-        sorting = importlib.import_module("hwnas.supernet.sorting")
-        orders = sorting.sort_channels(self.supernet, protect=protect)
+        orders = sort_channels(self.supernet, protect=protect)
         named = dict(zip(self.supernet.trained, self.supernet.parameters(), strict=True))
         for key in ("momentum_buffer", "exp_avg", "exp_avg_sq"):
-            sorting.permute({name: state[key] for name, tensor in named.items() if key in (state := self.optimizer.state.get(tensor, {}))}, orders)
+            permute({name: state[key] for name, tensor in named.items() if key in (state := self.optimizer.state.get(tensor, {}))}, orders)
         if self.average is not None:
-            sorting.permute(dict(zip(named, self.average, strict=True)), orders)
+            permute(dict(zip(named, self.average, strict=True)), orders)
 
     def step(self, codes: Codes, rate: float, *, sandwich: bool) -> float:
         """One optimiser step on the summed losses of the subnets `codes` (n, choices); their mean loss. Raises TrainingFailed."""
