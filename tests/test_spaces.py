@@ -11,6 +11,7 @@ from hwnas.costs import macs, params
 from hwnas.errors import InputError
 from hwnas.index import BlockIndex
 from hwnas.predictor import Additive
+from hwnas.spaces.efficientnet import efficientnet
 from hwnas.spaces.mobilenet_v2 import mobilenet_v2
 from hwnas.spaces.mobilenet_v3 import mobilenet_v3
 from hwnas.spaces.ofa_proxylessnas import ofa_proxylessnas
@@ -181,3 +182,24 @@ def test_published_mobilenets_are_met_up_to_their_rounding():
             if name == "mobilenet_v2":  # its authors leave out fractions of a million MACs, and the shifts of batch norms; more is a bug
                 assert 0 <= shown["macs"] - shown["macs_published"] < 1e6, shown["name"]
                 assert shown["params_difference_pct"] == pytest.approx(1, abs=0.2), shown["name"]
+
+
+# -- EfficientNet ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [f"b{i}" for i in range(8)])
+def test_efficientnet_is_torchvisions(name):
+    space = efficientnet()
+    values = space.references[f"efficientnet_{name}"]
+    model = getattr(torchvision.models, f"efficientnet_{name}")()
+    assert costs(space, f"efficientnet_{name}")[1] == sum(each.numel() for each in model.parameters())
+    small = efficientnet(resolutions=(32,))
+    assert_same_network(small.lower(small.encode({**values, "resolution": 32})), model)
+
+
+def test_efficientnet_scales_width_depth_and_resolution_for_themselves():
+    space = efficientnet()
+    assert space.size == 8 * 7 * 8 and len(space.references) == 8
+    deeper = space.lower(space.encode({"resolution": 224, "width": 1.0, "depth": 3.1}))
+    blocks = [len({each.layer for each in deeper.nodes if each.layer.startswith(f"stage{s}")}) for s in range(1, 8)]
+    assert blocks == [4, 7, 7, 10, 10, 13, 4]  # 1, 2, 2, 3, 3, 4 and 1 times 3.1, rounded up

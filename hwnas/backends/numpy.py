@@ -6,6 +6,7 @@ An operator's data type says how far another backend may be from this, and chang
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import sqrt
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -54,6 +55,29 @@ def numpy(graph: Graph, weights: Weights, watch: Watch | None = None) -> Callabl
         return values[graph.output_name].astype(np.float32)
 
     return run
+
+
+def at_unit_scale(graph: Graph, weights: Weights, images: Array) -> dict[str, Array]:
+    """The same weights, but every batch norm has running statistics of the scale of what these images bring to it, as training leaves them.
+
+    Layer-sequential unit variance (Mishkin and Matas, 2016): what a scale of the weights alone predicts is off by some per cent a layer, and
+    fifty layers later activations are so large that gates saturate and rounding is amplified a thousandfold. One scale for all channels
+    of a layer: with one of its own a channel that hardly varies would be noise made large.
+    """
+    check(graph, weights)
+    scaled = dict(weights)
+    values: dict[str, Doubles] = {"input": images.astype(np.float64)}
+    for each in graph.nodes:
+        tensors = {name: scaled[f"{each.name}.{name}"].astype(np.float64) for name in each.node.parameters | each.node.buffers}
+        value = COMPUTE[type(each.op)](each.op, [values[name] for name in each.inputs], tensors)
+        if each.node.norm is not None:
+            energy = float((value**2).mean()) / float(tensors["norm.var"].mean()) or 1.0
+            for name, factor in (("norm.mean", sqrt(energy)), ("norm.var", energy)):
+                scaled[f"{each.name}.{name}"] = (tensors[name] * factor).astype(np.float32)
+                tensors[name] = scaled[f"{each.name}.{name}"].astype(np.float64)
+            value = _batch_norm(value, tensors, each.node.norm)
+        values[each.name] = ACTIVATION[getattr(each.op, "act", "none")](value)
+    return scaled
 
 
 def _ignored(name: str, value: Doubles) -> None:
