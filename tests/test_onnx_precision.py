@@ -9,13 +9,13 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from hwnas import registry
-from hwnas.backends.numpy import numpy
+from hwnas.backends.numpy import at_unit_scale, numpy
 from hwnas.backends.onnx import runner, to_onnx
-from hwnas.blocks import mbconv, mobilenet_head
+from hwnas.blocks import bottleneck, mbconv, mobilenet_head
 from hwnas.errors import InputError
 from hwnas.exporter import PARITY_LIMITS, compare
 from hwnas.graph import Graph, Node
-from hwnas.ops import Add, Conv2d, Linear
+from hwnas.ops import Add, ChannelShuffle, Conv2d, Linear, MaxPool
 from hwnas.quantization import value_ranges
 from hwnas.variant import PRECISIONS, Variant
 from hwnas.weights import random_weights
@@ -23,6 +23,12 @@ from hwnas.weights import random_weights
 SMALLEST = {"ofa_mini": "ofa_mini(resolutions=(32,))", "ofa_mobilenet_v3": "ofa_mobilenet_v3(resolutions=(128,))", "nas_bench_macro": "nas_bench_macro"}
 RELU = mbconv((1, 32, 14, 14), 32, 3, 4)
 HSWISH_SE = mbconv((1, 32, 14, 14), 32, 3, 4, act="hswish", se=True)
+#: Windows, a shuffle, an activation behind an addition.
+WINDOWS = (
+    *bottleneck((1, 32, 13, 13), 64, 16, 2, pooled_shortcut=True),
+    Node("shuffle", ChannelShuffle((1, 64, 7, 7), groups=2), ("add",)),
+    Node("max", MaxPool((1, 64, 7, 7), kernel=3, stride=2, padding=1), ("shuffle",)),
+)
 HEAD = mobilenet_head((1, 32, 4, 4), 64, 128, 10)
 
 
@@ -50,7 +56,7 @@ def optimised(model, path):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("block", [RELU, HSWISH_SE, HEAD], ids=["relu", "hswish, se", "head"])
+@pytest.mark.parametrize("block", [RELU, HSWISH_SE, HEAD, WINDOWS], ids=["relu", "hswish, se", "head", "windows"])
 @pytest.mark.parametrize("real_ends", [True, False])
 def test_models_pass_the_checker_and_equal_networks_give_equal_bytes(precision, block, real_ends):
     graph, weights = network(precision, block)
@@ -132,6 +138,16 @@ def test_int8_for_tensorrt_is_symmetric_at_the_inputs_of_convolutions_and_of_the
     assert kinds(model)["QuantizeLinear"] == 3  # the block's input, read twice; what depthwise and project read
 
 
+def test_what_gives_values_that_it_is_given_is_not_quantised_again():
+    model = to_onnx(*network("int8_u8s8", WINDOWS), real_ends=False)
+    assert kinds(model)["QuantizeLinear"] == 6  # four convolutions, the mean, the addition
+    graph, weights = network("int8_u8s8", WINDOWS)
+    x = image(graph)
+    got = runner(to_onnx(graph, weights, ranges=value_ranges(graph, weights, x)).SerializeToString())(x)
+    expected = numpy(graph, weights)(x)
+    assert np.abs(got - expected).max() < 0.1 * expected.std()
+
+
 def test_reduced_range_leaves_a_bit_free():
     graph, weights = network("int8_u8s8", RELU)
     for reduce_range, most in ((False, 127), (True, 63)):
@@ -181,7 +197,8 @@ def test_random_subnets_in_onnx_runtime_are_near_the_reference(name, precision):
     space, rng = Variant(precision).space(registry.create("spaces", SMALLEST.get(name, f"{name}(resolutions=(96,))"))), np.random.default_rng(7)
     for code in space.sample(rng, 2):
         graph = space.lower(code)
-        weights, x = random_weights(graph, rng), image(graph)
+        x = image(graph)
+        weights = at_unit_scale(graph, random_weights(graph, rng), x)
         run = runner(to_onnx(graph, weights, ranges=value_ranges(graph, weights, x)).SerializeToString())
         parity = compare(run(x), numpy(graph, weights)(x), PARITY_LIMITS[PRECISIONS[precision]])
         assert parity.passed, (name, precision, code, parity.ratio)

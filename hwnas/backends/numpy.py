@@ -5,7 +5,8 @@ An operator's data type says how far another backend may be from this, and chang
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
 from math import sqrt
 from typing import Any, TypeAlias
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from hwnas.errors import InputError
 from hwnas.graph import Graph
-from hwnas.ops import Add, Conv2d, Flatten, GlobalPool, Linear, Mul, Op
+from hwnas.ops import Add, AvgPool, ChannelShuffle, Conv2d, Flatten, GlobalPool, Linear, MaxPool, Mul, Op
 from hwnas.weights import Array, Weights, check
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
@@ -123,6 +124,27 @@ def _global_pool(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
     return mean
 
 
+def _windows(op: Any, image: Doubles, outside: float) -> Iterator[Doubles]:
+    """The pixels at each place of the windows, (n, c, h', w') each; `outside` where there is no image."""
+    top, left, bottom, right = op.pads
+    padded = np.pad(image, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=outside)
+    height, width = ((size - 1) * op.stride + 1 for size in op.output[2:])
+    for i in range(op.kernel):
+        for j in range(op.kernel):
+            yield padded[:, :, i : i + height : op.stride, j : j + width : op.stride]
+
+
+def _max_pool(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
+    largest: Doubles = reduce(np.maximum, _windows(op, inputs[0], -np.inf))
+    return largest
+
+
+def _avg_pool(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
+    inside = np.ones_like(inputs[0][:1, :1])
+    mean: Doubles = reduce(np.add, _windows(op, inputs[0], 0.0)) / reduce(np.add, _windows(op, inside, 0.0))
+    return mean
+
+
 def _add(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
     return inputs[0] + inputs[1]
 
@@ -135,13 +157,21 @@ def _flatten(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
     return inputs[0].reshape(len(inputs[0]), -1)
 
 
+def _channel_shuffle(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
+    n, c, h, w = inputs[0].shape
+    return inputs[0].reshape(n, op.groups, c // op.groups, h, w).swapaxes(1, 2).reshape(n, c, h, w)
+
+
 COMPUTE: dict[type[Op], Callable[[Any, list[Doubles], Tensors], Doubles]] = {
     Conv2d: _conv2d,
     Linear: _linear,
     GlobalPool: _global_pool,
+    MaxPool: _max_pool,
+    AvgPool: _avg_pool,
     Add: _add,
     Mul: _mul,
     Flatten: _flatten,
+    ChannelShuffle: _channel_shuffle,
 }
 
 ACTIVATION: dict[str, Callable[[Doubles], Doubles]] = {
