@@ -103,7 +103,7 @@ def test_statistics_of_the_activations_keep_a_network_of_55_blocks_at_unit_scale
         scaled = at_unit_scale(graph, weights, images)
         # each norm's scale is uniform in 0.5 to 1.5, its relative variance too: about 1 but for what few channels make of them
         scales = normed_scales(graph, scaled, images)
-        assert 0.7 < scales.min() and scales.max() < 1.8
+        assert scales.min() > 0.7 and scales.max() < 1.8
         before = normed_scales(graph, weights, images)
         assert before.max() / before.min() > 2 * scales.max() / scales.min()
         assert {name for name in weights if (weights[name] != scaled[name]).any()} <= {name for name in weights if name.endswith(("norm.mean", "norm.var"))}

@@ -7,8 +7,8 @@ A model is a safetensors file: arrays by name, and in its metadata under "graph"
               "out": 16, "kernel": 3, "stride": 2, "groups": 1}, ...]}
 
 Weights of a node are the arrays `NAME.weight` and `NAME.bias`, float32 in the file. Kinds: conv2d (padding kernel // 2), linear, global_pool,
-max_pool, avg_pool (over pixels inside the image), add, mul, flatten, channel_shuffle. Each node computes in its dtype: float32, float16 or bfloat16. Nothing that is sent is code: there is no pickle in it, and
-of its texts none gets into the module that is made of it.
+max_pool, avg_pool (over the pixels inside the image), add, mul, flatten, channel_shuffle. Each node computes in its dtype: float32, float16 or
+bfloat16. Nothing that is sent is code: there is no pickle in it, and of its texts none gets into the module that is made of it.
 
 Options: `device` (cpu, cuda, cuda:1, ...), `channels_last`, `compile` (torch.compile), and on CUDA `cuda_graph`, `tf32`, `flush_l2`.
 """

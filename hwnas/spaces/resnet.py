@@ -16,6 +16,7 @@ DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 #: out channels of each stage, stride of its first block; the bottleneck is a quarter as wide, or half
 STAGES = ((256, 1), (512, 2), (1024, 2), (2048, 2))
 BOTTLENECKS = (0.25, 0.5)
+RESOLUTIONS = (128, 160, 192, 224)
 
 #: torchvision's name -> layers, bottleneck, MACs and parameters as it states them with its weights
 NETWORKS = {
@@ -27,7 +28,7 @@ NETWORKS = {
 }
 
 
-def resnet(resolutions: Sequence[int] = (224,), classes: int = 1000, channels: int = 3, batch: int = 1) -> SearchSpace:
+def resnet(resolutions: Sequence[int] = RESOLUTIONS, classes: int = 1000, channels: int = 3, batch: int = 1) -> SearchSpace:
     """Layers (50, 101, 152), width of the bottlenecks, and resolution; the stride is in the 3x3 convolution ("v1.5")."""
     images = Images.checked("resnet", resolutions, classes, channels, batch)
     depth, middle = Choice("layers", tuple(DEPTHS)), Choice("bottleneck", BOTTLENECKS)
