@@ -10,7 +10,7 @@ from functools import cache
 from typing import NamedTuple
 
 from hwnas.graph import Block, Node
-from hwnas.ops import Add, Conv2d, Flatten, GlobalPool, Linear, Mul, Shape
+from hwnas.ops import Add, AvgPool, Conv2d, Flatten, GlobalPool, Linear, Mul, Shape
 
 BN_EPSILON = 1e-5  # OFA, MobileNetV3
 
@@ -103,6 +103,38 @@ def inverted_residual(
     if shortcut:
         nodes.append(Node("add", Add(project.output), ("project", "in0")))
     return tuple(nodes)
+
+
+@cache
+def bottleneck(shape: Shape, out: int, middle: int, stride: int = 1, *, pooled_shortcut: bool = False, eps: float = BN_EPSILON) -> Block:
+    """ResNet's bottleneck (He et al., 2016): 1x1 to `middle` channels, 3x3 with the stride, 1x1 to `out`, and ReLU behind the shortcut.
+
+    Where the shape changes the shortcut is a 1x1 convolution with the stride, or with `pooled_shortcut` one behind an average pooling of that
+    stride, as in ResNet-D (He et al., 2019).
+    """
+    first = Conv2d(shape, out=middle, act="relu")
+    second = Conv2d(first.output, out=middle, kernel=3, stride=stride, act="relu")
+    third = Conv2d(second.output, out=out)
+    nodes = [Node("conv1", first, ("in0",), eps), Node("conv2", second, ("conv1",), eps), Node("conv3", third, ("conv2",), eps)]
+    source = "in0"
+    if stride != 1 or shape[1] != out:
+        if pooled_shortcut and stride != 1:
+            pool = AvgPool(shape, kernel=stride, stride=stride, ceil=True)
+            nodes.append(Node("pool", pool, ("in0",)))
+            shape, stride, source = pool.output, 1, "pool"
+        nodes.append(Node("shortcut", Conv2d(shape, out=out, stride=stride), (source,), eps))
+        source = "shortcut"
+    return (*nodes, Node("add", Add(third.output, act="relu"), ("conv3", source)))
+
+
+@cache
+def linear_head(shape: Shape, classes: int) -> Block:
+    """Global mean and classifier, as in ResNets."""
+    return (
+        Node("pool", GlobalPool(shape), ("in0",)),
+        Node("flatten", Flatten((*shape[:2], 1, 1)), ("pool",)),
+        Node("classifier", Linear(shape[:2], out=classes), ("flatten",)),
+    )
 
 
 @cache

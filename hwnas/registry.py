@@ -1,6 +1,6 @@
 """Name -> factory. A catalogue is a package: each module holds one factory of the module's own name.
 
-Other distributions add entry points in the group `hwnas.<catalogue>`; `path.py:name` works wherever a name does. Listing a
+Other distributions add entry points in the group `hwnas.<catalogue>`; `path.py:name`, or `path.py` alone, works wherever a name does. Listing a
 catalogue imports nothing. A shipped name is never taken by a plug-in, and one that does not load harms its own name alone.
 """
 
@@ -42,7 +42,9 @@ def names(catalogue: str) -> list[str]:
 
 
 def load(catalogue: str, name: str) -> Callable[..., Any]:
-    """The factory of that name, or of `path.py:name`. Raises UnknownName, InputError."""
+    """The factory of that name, of `path.py:name`, or of `path.py` where it is named like the file. Raises UnknownName, InputError."""
+    if name.endswith(".py"):
+        name = f"{name}:{Path(name).stem}"
     if ".py:" in name:
         return _load_file(*name.rsplit(":", 1))
     if any(module.name == name for module in pkgutil.iter_modules(_package_path(catalogue))):
@@ -77,7 +79,7 @@ def _load_file(path: str, name: str) -> Callable[..., Any]:
     except Exception as error:
         raise InputError(f"{path} does not run: {type(error).__name__}: {error}") from error
     if not callable(getattr(module, name, None)):
-        raise InputError(f"{path} has no function '{name}'")
+        raise InputError(f"{path} has no function '{name}'; of another name it is {path}:NAME")
     return getattr(module, name)  # type: ignore[no-any-return]
 
 

@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 
 from hwnas import registry
-from hwnas.backends.numpy import numpy
+from hwnas.backends.numpy import at_unit_scale, numpy
 from hwnas.blocks import conv_bn_act
 from hwnas.budget import Budget
 from hwnas.costs import macs, params
@@ -30,7 +30,7 @@ from hwnas.graph import Block, Graph, Node, block_text, parse_block
 from hwnas.index import BlockIndex
 from hwnas.latency_table import ENTRIES, NETWORKS, TABLE, LatencyTable, Measurement
 from hwnas.memory import peak_memory
-from hwnas.ops import KINDS, Add, Conv2d, Flatten, GlobalPool, Linear, Mul, Op
+from hwnas.ops import KINDS, Add, AvgPool, ChannelShuffle, Conv2d, Flatten, GlobalPool, Linear, MaxPool, Mul, Op
 from hwnas.ops.op import ACTIVATIONS
 from hwnas.pareto import hypervolume
 from hwnas.predictor import Additive, Metric, Origin
@@ -112,6 +112,7 @@ def check_space(space: SearchSpace, *, samples: int = 30, seed: int = 0, prices:
             code[0, space.column["resolution"]] = 0  # the same operators; the largest network at its own would take the reference minutes
         graph = space.lower(code)
         weights, images = random_weights(graph, rng), rng.normal(0, 1, graph.input).astype(np.float32)
+        weights = at_unit_scale(graph, weights, images)  # else a network of fifty blocks may amplify rounding beyond any tolerance
         expected = numpy(graph, weights)(images)
         for name, backend in _installed_backends():
             _compare(f"{space.name}: {who}", name, backend, graph, weights, images, expected)
@@ -255,7 +256,22 @@ def _pools() -> Iterator[Block]:
         yield _alone(GlobalPool(shape))
 
 
+def _windows(kind: type[MaxPool | AvgPool]) -> Iterator[Block]:
+    """Of both parities, with and without padding, rounded down and up; before the last, windows that begin beyond the image are left out."""
+    for kernel, stride, padding in ((2, 2, 0), (3, 2, 1), (3, 1, 1), (3, 2, 0), (1, 2, 0), (2, 3, 1)):
+        for ceil in (False, True):
+            yield _alone(kind((2, 4, 7, 8), kernel=kernel, stride=stride, padding=padding, ceil=ceil))
+    yield _alone(kind((1, 8, 3, 5), kernel=2, stride=2, ceil=True))
+
+
+def _shuffles() -> Iterator[Block]:
+    for groups in (1, 2, 3, 6):
+        yield _alone(ChannelShuffle((2, 6, 3, 4), groups=groups))
+
+
 def _adds() -> Iterator[Block]:
+    for act in ACTIVATIONS:
+        yield (Node("conv", Conv2d((1, 4, 3, 3), out=4), ("in0",)), Node("op", Add((1, 4, 3, 3), act=act), ("conv", "in0")))
     for shape in ((2, 8, 5, 6), (1, 16, 1, 1)):
         yield (Node("conv", Conv2d(shape, out=shape[1], act="relu"), ("in0",)), Node("op", Add(shape), ("conv", "in0")))
     yield (Node("op", Add((2, 7)), ("in0", "in0")),)
@@ -276,9 +292,12 @@ _CASES: dict[str, Callable[[], Iterator[Block]]] = {
     "conv2d": _convolutions,
     "linear": _linears,
     "global_pool": _pools,
+    "max_pool": partial(_windows, MaxPool),
+    "avg_pool": partial(_windows, AvgPool),
     "add": _adds,
     "mul": _muls,
     "flatten": _flattens,
+    "channel_shuffle": _shuffles,
 }
 
 

@@ -11,7 +11,7 @@ from hwnas.backends.onnx import onnx, runner, to_onnx
 from hwnas.blocks import mbconv
 from hwnas.errors import InputError
 from hwnas.graph import Graph, Node
-from hwnas.ops import Add, Conv2d, GlobalPool, Linear, Mul, Op
+from hwnas.ops import Add, AvgPool, ChannelShuffle, Conv2d, GlobalPool, Linear, MaxPool, Mul, Op
 from hwnas.spaces.ofa_mini import ofa_mini
 from hwnas.spaces.ofa_mobilenet_v3 import ofa_mobilenet_v3
 from hwnas.weights import random_weights
@@ -81,6 +81,24 @@ def test_pooling_gating_and_adding_by_hand():
     block = (Node("pool", GlobalPool(shape), ("in0",)), Node("gate", Mul(shape), ("in0", "pool")), Node("add", Add(shape), ("gate", "in0")))
     image = values(1, 3, 10, 20).reshape(shape)  # channel means 2 and 15
     assert numpy(Graph.of_block(block), {})(image).ravel().tolist() == [1 * 2 + 1, 3 * 2 + 3, 10 * 15 + 10, 20 * 15 + 20]
+
+
+def test_windows_by_hand():
+    image = values([1, 2, 3], [4, 5, 6], [7, 8, -9]).reshape(1, 1, 3, 3)
+
+    def pooled(op):
+        return numpy(alone(op), {})(image)[0, 0].tolist()
+
+    assert pooled(MaxPool((1, 1, 3, 3), kernel=2, stride=2)) == [[5]]
+    assert pooled(MaxPool((1, 1, 3, 3), kernel=2, stride=2, ceil=True)) == [[5, 6], [8, -9]]  # what is outside is no zero
+    assert pooled(AvgPool((1, 1, 3, 3), kernel=2, stride=2, ceil=True)) == [[3, 4.5], [7.5, -9]]  # nor does it count in a mean
+    assert pooled(AvgPool((1, 1, 3, 3), kernel=3, stride=2, padding=1)) == [[3, 4], [6, 2.5]]
+    assert pooled(MaxPool((1, 1, 3, 3), kernel=3, padding=1)) == [[5, 6, 6], [8, 8, 8], [8, 8, 8]]
+
+
+def test_channels_are_dealt_out_in_turn():
+    image = values(0, 1, 2, 3, 4, 5).reshape(1, 6, 1, 1)
+    assert numpy(alone(ChannelShuffle((1, 6, 1, 1), groups=2)), {})(image).ravel().tolist() == [0, 3, 1, 4, 2, 5]
 
 
 def test_the_reference_takes_any_batch():

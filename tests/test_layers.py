@@ -15,7 +15,7 @@ LAYERS = (
     ("errors", "files", "flat_yaml", "registry", "data", "store", "ops", "graph"),
     ("hwnas", "blocks", "space", "index", "architecture", "variant", "pinned"),
     ("spaces", "costs", "weights", "budget", "device", "latency_table", "table_dialects", "table_merge"),
-    ("backends", "quantization", "predictor", "predictors", "features", "quality", "memory", "growing", "table_fill"),
+    ("backends", "capture", "quantization", "predictor", "predictors", "features", "quality", "memory", "growing", "table_fill"),
     (
         *("zoo", "images", "kept_weights", "datasets", "profiling", "supernet", "training", "problem"),
         *("feasible_set", "rewards", "pareto", "exact", "expectation", "milp", "surrogate"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwnas.errors import InputError
-from hwnas.ops import KINDS, Add, Conv2d, Flatten, GlobalPool, Linear, Mul, parse_op
+from hwnas.ops import KINDS, Add, AvgPool, ChannelShuffle, Conv2d, Flatten, GlobalPool, Linear, MaxPool, Mul, parse_op
 from hwnas.ops.op import ACTIVATIONS, DTYPES
 
 sizes = st.integers(1, 64)
@@ -32,11 +32,28 @@ def convolutions(draw):
     )
 
 
+@st.composite
+def pools(draw):
+    kernel = draw(st.integers(1, 5))
+    side = st.integers(kernel, 64)
+    kind, shape = draw(st.sampled_from((MaxPool, AvgPool))), (draw(sizes), draw(sizes), draw(side), draw(side))
+    return kind(shape, kernel, draw(st.integers(1, 4)), draw(st.integers(0, kernel // 2)), draw(st.booleans()), draw(dtypes))
+
+
+@st.composite
+def shuffles(draw):
+    n, c, h, w = draw(images)
+    groups = draw(st.integers(1, 4))
+    return ChannelShuffle((n, c * groups, h, w), groups, draw(dtypes))
+
+
 operators = st.one_of(
+    pools(),
+    shuffles(),
     convolutions(),
     st.builds(Linear, st.tuples(sizes, sizes), out=sizes, bias=st.booleans(), act=acts, dtype=dtypes),
     st.builds(GlobalPool, images, dtype=dtypes),
-    st.builds(Add, st.one_of(images, st.tuples(sizes, sizes)), dtype=dtypes),
+    st.builds(Add, st.one_of(images, st.tuples(sizes, sizes)), act=acts, dtype=dtypes),
     st.builds(Mul, st.one_of(images, st.tuples(sizes, sizes)), dtype=dtypes),
     st.builds(Flatten, images, dtype=dtypes),
 )
@@ -55,7 +72,8 @@ def test_operators_are_equal_exactly_when_their_texts_are(first, second):
 
 def test_the_vocabulary_is_the_classes_by_their_kind():
     assert {name: op.__name__ for name, op in KINDS.items()} == {
-        "conv2d": "Conv2d", "linear": "Linear", "global_pool": "GlobalPool", "add": "Add", "mul": "Mul", "flatten": "Flatten",
+        "conv2d": "Conv2d", "linear": "Linear", "global_pool": "GlobalPool", "max_pool": "MaxPool", "avg_pool": "AvgPool",
+        "add": "Add", "mul": "Mul", "flatten": "Flatten", "channel_shuffle": "ChannelShuffle",
     }  # fmt: skip
 
 
@@ -91,6 +109,26 @@ def test_operators_without_weights_cost_no_products():
         assert (op.output, op.weights, op.macs) == (output, {}, 0)
 
 
+@pytest.mark.parametrize(
+    ("op", "output", "pads"),
+    [
+        (MaxPool((1, 4, 7, 8), kernel=3, stride=2, padding=1), (4, 4), (1, 1, 1, 0)),  # (7 + 2 - 3) / 2 + 1; 8: 3.5 + 1, rounded down
+        (MaxPool((1, 4, 7, 8), kernel=2, stride=2), (3, 4), (0, 0, 0, 0)),  # the seventh row is in no window
+        (AvgPool((1, 4, 7, 8), kernel=2, stride=2, ceil=True), (4, 4), (0, 0, 1, 0)),  # it is, with nothing below it
+        (AvgPool((1, 4, 7, 8), kernel=1, stride=3, ceil=True), (3, 3), (0, 0, 0, 0)),  # 8: rounded up 4, but the last window begins behind the image
+    ],
+)
+def test_windows_are_counted_as_pytorch_counts_them(op, output, pads):
+    assert (op.output, op.pads, op.macs, op.weights) == ((1, 4, *output), pads, 0, {})
+
+
+def test_a_pools_text_says_what_differs_from_the_defaults():
+    assert str(MaxPool((1, 64, 112, 112), kernel=3, stride=2, padding=1)) == "max_pool.float32 1x64x112x112 k=3 s=2 p=1"
+    assert str(AvgPool((1, 64, 7, 7), kernel=2, stride=2, ceil=True)) == "avg_pool.float32 1x64x7x7 k=2 s=2 ceil=1"
+    assert str(ChannelShuffle((1, 64, 7, 7), groups=2)) == "channel_shuffle.float32 1x64x7x7 g=2"
+    assert str(Add((1, 8, 7, 7), act="relu")) == "add.float32 1x8x7x7 act=relu"
+
+
 def test_a_gate_has_one_value_per_channel():
     assert Mul((2, 8, 5, 5)).inputs == ((2, 8, 5, 5), (2, 8, 1, 1))
     assert Mul((2, 8)).inputs == ((2, 8), (2, 8))
@@ -114,6 +152,11 @@ def test_an_operator_is_a_value():
         (lambda: Conv2d((1, 3, 0, 8), out=8), "every axis of the input must be positive"),
         (lambda: Linear((1, 3, 4), out=8), r"takes \(n, features\)"),
         (lambda: GlobalPool((1, 3)), r"takes \(n, c, h, w\)"),
+        (lambda: MaxPool((1, 3), kernel=2), r"max_pool takes \(n, c, h, w\)"),
+        (lambda: AvgPool((1, 3, 8, 8), kernel=3, padding=2), "padding at most half the kernel; got k=3 s=1 p=2"),
+        (lambda: MaxPool((1, 3, 2, 8), kernel=3), "a window of 3 does not fit"),
+        (lambda: ChannelShuffle((1, 6, 8, 8), groups=4), "groups that divide c"),
+        (lambda: Add((1, 6), act="gelu"), "add: act=gelu must be one of"),
     ],
 )
 def test_an_operator_that_cannot_exist_is_refused(make, message):

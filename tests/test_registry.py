@@ -79,6 +79,15 @@ def test_a_file_of_ones_own_works_wherever_a_name_does(tmp_path):
     assert space.lower(space.smallest()).output == (1, 4)
 
 
+def test_a_function_named_like_its_file_needs_no_other_name(tmp_path):
+    (tmp_path / "mine.py").write_text(USER_SPACE)
+    space = create("spaces", f"{tmp_path / 'mine.py'}(classes=4)")
+    assert space.lower(space.smallest()).output == (1, 4)
+    (tmp_path / "other.py").write_text(USER_SPACE)
+    with pytest.raises(InputError, match=r"other.py has no function 'other'; of another name it is .*other.py:NAME"):
+        create("spaces", f"{tmp_path / 'other.py'}")
+
+
 @pytest.mark.parametrize("arguments", ["width=1e999", "width=0", "width='a'", "classes=2.5", "resolutions=(64.5,)", "resolutions=5"])
 def test_arguments_a_factory_cannot_use_are_wrong_input(arguments):
     with pytest.raises(InputError, match="ofa_mobilenet_v3"):

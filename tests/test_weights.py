@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from hwnas.backends.numpy import numpy
+from hwnas.backends.numpy import at_unit_scale, numpy
 from hwnas.errors import InputError
 from hwnas.graph import Graph, Node
 from hwnas.ops import Conv2d, Linear
+from hwnas.spaces.efficientnet import efficientnet
 from hwnas.spaces.ofa_mini import ofa_mini
 from hwnas.spaces.ofa_mobilenet_v3 import ofa_mobilenet_v3
 from hwnas.weights import check, fold, random_weights, shapes
@@ -83,3 +84,32 @@ def test_random_weights_follow_their_seed():
     first, second, other = (random_weights(NORMED, np.random.default_rng(seed)) for seed in (0, 0, 1))
     assert all((first[name] == second[name]).all() for name in first)
     assert not (first["block/conv.weight"] == other["block/conv.weight"]).all()
+
+
+def normed_scales(graph, weights, images):
+    """Root mean square of what each batch norm writes."""
+    seen = {}
+    numpy(graph, weights, lambda name, value: seen.setdefault(name, float(np.sqrt((value**2).mean()))))(images)
+    return np.array([seen[f"{each.name}.linear"] for each in graph.nodes if each.node.norm is not None])
+
+
+def test_statistics_of_the_activations_keep_a_network_of_55_blocks_at_unit_scale():
+    space = efficientnet(resolutions=(64,))
+    graph = space.lower(space.encode({"resolution": 64, "width": 1.0, "depth": 3.1}))
+    assert len({each.layer for each in graph.nodes}) == 1 + 55 + 1
+    for seed in (0, 1):
+        rng = np.random.default_rng(seed)
+        weights, images = random_weights(graph, rng), rng.normal(0, 1, graph.input).astype(np.float32)
+        scaled = at_unit_scale(graph, weights, images)
+        # each norm's scale is uniform in 0.5 to 1.5, its relative variance too: about 1 but for what few channels make of them
+        scales = normed_scales(graph, scaled, images)
+        assert scales.min() > 0.7 and scales.max() < 1.8
+        before = normed_scales(graph, weights, images)
+        assert before.max() / before.min() > 2 * scales.max() / scales.min()
+        assert {name for name in weights if (weights[name] != scaled[name]).any()} <= {name for name in weights if name.endswith(("norm.mean", "norm.var"))}
+
+
+def test_a_norm_that_nothing_arrives_at_keeps_its_statistics():
+    weights = random_weights(NORMED, np.random.default_rng(0))
+    scaled = at_unit_scale(NORMED, weights, np.zeros(NORMED.input, np.float32))
+    assert all((weights[name] == scaled[name]).all() for name in weights)

@@ -7,8 +7,8 @@ A model is a safetensors file: arrays by name, and in its metadata under "graph"
               "out": 16, "kernel": 3, "stride": 2, "groups": 1}, ...]}
 
 Weights of a node are the arrays `NAME.weight` and `NAME.bias`, float32 in the file. Kinds: conv2d (padding kernel // 2), linear, global_pool,
-add, mul, flatten. Each node computes in its dtype: float32, float16 or bfloat16. Nothing that is sent is code: there is no pickle in it, and
-of its texts none gets into the module that is made of it.
+max_pool, avg_pool (over the pixels inside the image), add, mul, flatten, channel_shuffle. Each node computes in its dtype: float32, float16 or
+bfloat16. Nothing that is sent is code: there is no pickle in it, and of its texts none gets into the module that is made of it.
 
 Options: `device` (cpu, cuda, cuda:1, ...), `channels_last`, `compile` (torch.compile), and on CUDA `cuda_graph`, `tf32`, `flush_l2`.
 """
@@ -152,6 +152,18 @@ class Builder:
     def global_pool(self, node, dtype, inputs):
         return self.graph.call_function(F.adaptive_avg_pool2d, (*inputs, 1))
 
+    def pool(self, node, dtype, inputs):
+        kernel, stride = sizes(node, "kernel", "stride")
+        padding, ceil = node.get("padding"), node.get("ceil")
+        if type(padding) is not int or not 0 <= padding <= kernel // 2 or type(ceil) is not bool:
+            raise Refused(f"the operator {quoted(node['name'])} needs padding: a whole number up to half of its kernel, and ceil: true or false")
+        if node["kind"] == "max_pool":
+            return self.graph.call_function(F.max_pool2d, (*inputs, kernel, stride, padding), {"ceil_mode": ceil})
+        return self.graph.call_function(F.avg_pool2d, (*inputs, kernel, stride, padding, ceil, False))
+
+    def channel_shuffle(self, node, dtype, inputs):
+        return self.graph.call_function(F.channel_shuffle, (*inputs, *sizes(node, "groups")))
+
     def add_values(self, node, dtype, inputs):
         return self.graph.call_function(torch.add, tuple(inputs))
 
@@ -166,9 +178,12 @@ KINDS = {
     "conv2d": Builder.conv2d,
     "linear": Builder.linear,
     "global_pool": Builder.global_pool,
+    "max_pool": Builder.pool,
+    "avg_pool": Builder.pool,
     "add": Builder.add_values,
     "mul": Builder.mul,
     "flatten": Builder.flatten,
+    "channel_shuffle": Builder.channel_shuffle,
 }
 #: In place, as in the networks of torchvision: what they are given is the output of an operator, which nothing else reads.
 ACTIVATIONS = {

@@ -5,7 +5,9 @@ An operator's data type says how far another backend may be from this, and chang
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
+from math import sqrt
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,7 +15,7 @@ import numpy.typing as npt
 
 from hwnas.errors import InputError
 from hwnas.graph import Graph
-from hwnas.ops import Add, Conv2d, Flatten, GlobalPool, Linear, Mul, Op
+from hwnas.ops import Add, AvgPool, ChannelShuffle, Conv2d, Flatten, GlobalPool, Linear, MaxPool, Mul, Op
 from hwnas.weights import Array, Weights, check
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
@@ -54,6 +56,29 @@ def numpy(graph: Graph, weights: Weights, watch: Watch | None = None) -> Callabl
         return values[graph.output_name].astype(np.float32)
 
     return run
+
+
+def at_unit_scale(graph: Graph, weights: Weights, images: Array) -> dict[str, Array]:
+    """The same weights, but every batch norm has running statistics of the scale of what these images bring to it, as training leaves them.
+
+    Layer-sequential unit variance (Mishkin and Matas, 2016): what a scale of the weights alone predicts is off by some per cent a layer, and
+    fifty layers later activations are so large that gates saturate and rounding is amplified a thousandfold. One scale for all channels
+    of a layer: with one of its own a channel that hardly varies would be noise made large.
+    """
+    check(graph, weights)
+    scaled = dict(weights)
+    values: dict[str, Doubles] = {"input": images.astype(np.float64)}
+    for each in graph.nodes:
+        tensors = {name: scaled[f"{each.name}.{name}"].astype(np.float64) for name in each.node.parameters | each.node.buffers}
+        value = COMPUTE[type(each.op)](each.op, [values[name] for name in each.inputs], tensors)
+        if each.node.norm is not None:
+            energy = float((value**2).mean()) / float(tensors["norm.var"].mean()) or 1.0
+            for name, factor in (("norm.mean", sqrt(energy)), ("norm.var", energy)):
+                scaled[f"{each.name}.{name}"] = (tensors[name] * factor).astype(np.float32)
+                tensors[name] = scaled[f"{each.name}.{name}"].astype(np.float64)
+            value = _batch_norm(value, tensors, each.node.norm)
+        values[each.name] = ACTIVATION[getattr(each.op, "act", "none")](value)
+    return scaled
 
 
 def _ignored(name: str, value: Doubles) -> None:
@@ -99,6 +124,27 @@ def _global_pool(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
     return mean
 
 
+def _windows(op: Any, image: Doubles, outside: float) -> Iterator[Doubles]:
+    """The pixels at each place of the windows, (n, c, h', w') each; `outside` where there is no image."""
+    top, left, bottom, right = op.pads
+    padded = np.pad(image, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=outside)
+    height, width = ((size - 1) * op.stride + 1 for size in op.output[2:])
+    for i in range(op.kernel):
+        for j in range(op.kernel):
+            yield padded[:, :, i : i + height : op.stride, j : j + width : op.stride]
+
+
+def _max_pool(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
+    largest: Doubles = reduce(np.maximum, _windows(op, inputs[0], -np.inf))
+    return largest
+
+
+def _avg_pool(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
+    inside = np.ones_like(inputs[0][:1, :1])
+    mean: Doubles = reduce(np.add, _windows(op, inputs[0], 0.0)) / reduce(np.add, _windows(op, inside, 0.0))
+    return mean
+
+
 def _add(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
     return inputs[0] + inputs[1]
 
@@ -111,13 +157,21 @@ def _flatten(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
     return inputs[0].reshape(len(inputs[0]), -1)
 
 
+def _channel_shuffle(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
+    n, c, h, w = inputs[0].shape
+    return inputs[0].reshape(n, op.groups, c // op.groups, h, w).swapaxes(1, 2).reshape(n, c, h, w)
+
+
 COMPUTE: dict[type[Op], Callable[[Any, list[Doubles], Tensors], Doubles]] = {
     Conv2d: _conv2d,
     Linear: _linear,
     GlobalPool: _global_pool,
+    MaxPool: _max_pool,
+    AvgPool: _avg_pool,
     Add: _add,
     Mul: _mul,
     Flatten: _flatten,
+    ChannelShuffle: _channel_shuffle,
 }
 
 ACTIVATION: dict[str, Callable[[Doubles], Doubles]] = {

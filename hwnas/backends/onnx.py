@@ -30,7 +30,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hwnas.errors import InputError
 from hwnas.graph import Graph, GraphNode
-from hwnas.ops import Add, Conv2d, Flatten, GlobalPool, Linear, Mul, Op
+from hwnas.ops import Add, AvgPool, ChannelShuffle, Conv2d, Flatten, GlobalPool, Linear, MaxPool, Mul, Op
 from hwnas.quantization import Ranges, Scale, activation_scale, is_quantized, quantized_bias, quantized_weight, random_image, value_ranges
 from hwnas.weights import Array, Weights, fold
 
@@ -195,11 +195,11 @@ class _Writer:
 
     def _in_uint8(self, each: GraphNode) -> None:
         """Quantised before and behind, and before an activation that has no integer kernel."""
-        if isinstance(each.op, Flatten):  # moves nothing: of integers as well
+        if isinstance(each.op, Flatten | ChannelShuffle | MaxPool):  # gives some of the values it is given: of integers as well
             source = self.take(each.inputs[0], "uint8")
             self.known[each.name, "uint8"] = f"{each.name}.uint8"
             self.scales[each.name, "uint8"] = self.scales[each.inputs[0], "uint8"]
-            self.nodes += _flatten(each.op, each.name, [source], f"{each.name}.uint8")
+            self.nodes += EMITTERS[type(each.op)](each.op, each.name, [source], f"{each.name}.uint8")
             return
         inputs = [self._dequantized(name, "uint8") for name in each.inputs]
         inputs += self._integer_tensors(each, self.scales[each.inputs[0], "uint8"].scale)
@@ -352,6 +352,19 @@ def _global_pool(op: Any, name: str, inputs: list[str], output: str) -> list[Nod
     return [helper.make_node("GlobalAveragePool", inputs, [output], name)]
 
 
+def _pool(op: Any) -> dict[str, Any]:
+    """Windows that reach beyond the image have explicit padding: what runtimes make of `ceil_mode` was not always the same."""
+    return {"kernel_shape": [op.kernel] * 2, "pads": list(op.pads), "strides": [op.stride] * 2}
+
+
+def _max_pool(op: Any, name: str, inputs: list[str], output: str) -> list[NodeProto]:
+    return [helper.make_node("MaxPool", inputs, [output], name, **_pool(op))]
+
+
+def _avg_pool(op: Any, name: str, inputs: list[str], output: str) -> list[NodeProto]:
+    return [helper.make_node("AveragePool", inputs, [output], name, count_include_pad=0, **_pool(op))]
+
+
 def _add(op: Any, name: str, inputs: list[str], output: str) -> list[NodeProto]:
     return [helper.make_node("Add", inputs, [output], name)]
 
@@ -364,13 +377,28 @@ def _flatten(op: Any, name: str, inputs: list[str], output: str) -> list[NodePro
     return [helper.make_node("Flatten", inputs, [output], name, axis=1)]
 
 
+def _channel_shuffle(op: Any, name: str, inputs: list[str], output: str) -> list[NodeProto]:
+    n, c, h, w = op.input
+    split, whole = f"{name}.split_shape", f"{name}.shape"
+    return [
+        helper.make_node("Constant", [], [split], split, value_ints=[n, op.groups, c // op.groups, h, w]),
+        helper.make_node("Constant", [], [whole], whole, value_ints=[n, c, h, w]),
+        helper.make_node("Reshape", [*inputs, split], [f"{name}.split"], f"{name}.split"),
+        helper.make_node("Transpose", [f"{name}.split"], [f"{name}.turns"], f"{name}.turns", perm=[0, 2, 1, 3, 4]),
+        helper.make_node("Reshape", [f"{name}.turns", whole], [output], name),
+    ]
+
+
 EMITTERS: dict[type[Op], Callable[[Any, str, list[str], str], list[NodeProto]]] = {
     Conv2d: _conv2d,
     Linear: _linear,
     GlobalPool: _global_pool,
+    MaxPool: _max_pool,
+    AvgPool: _avg_pool,
     Add: _add,
     Mul: _mul,
     Flatten: _flatten,
+    ChannelShuffle: _channel_shuffle,
 }
 
 #: activation -> ONNX operator, further inputs, attributes

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hwnas import weights as weights_by_name
 from hwnas.graph import Graph, GraphNode
-from hwnas.ops import Add, Conv2d, Flatten, GlobalPool, Linear, Mul, Shape
+from hwnas.ops import Add, AvgPool, ChannelShuffle, Conv2d, Flatten, GlobalPool, Linear, MaxPool, Mul, Shape
 from hwnas.weights import Array, Weights
 
 #: Gives the tensor of that name at every forward pass: a constant, or one computed from shared weights.
@@ -91,13 +91,20 @@ def graph_steps(graph: Graph, tensors: Mapping[str, Tensor], sources: Mapping[st
 def _step(each: GraphNode, tensors: Mapping[str, Tensor], sources: Mapping[str, Source]) -> Step:
     op, prefix = each.op, each.name
     if isinstance(op, Add):
-        return lambda net, x, y: x + y
+        summed = _ACTIVATIONS.get(op.act)
+        return (lambda net, x, y: x + y) if summed is None else lambda net, x, y: summed(x + y)
     if isinstance(op, Mul):
         return lambda net, x, y: x * y
     if isinstance(op, Flatten):
         return lambda net, x: x.flatten(1)
     if isinstance(op, GlobalPool):
         return lambda net, x: x.mean((2, 3), keepdim=True)
+    if isinstance(op, MaxPool):
+        return lambda net, x: F.max_pool2d(x, op.kernel, op.stride, op.padding, ceil_mode=op.ceil)
+    if isinstance(op, AvgPool):
+        return lambda net, x: F.avg_pool2d(x, op.kernel, op.stride, op.padding, op.ceil, count_include_pad=False)
+    if isinstance(op, ChannelShuffle):
+        return lambda net, x: F.channel_shuffle(x, op.groups)
     assert isinstance(op, Conv2d | Linear)  # the vocabulary is closed
     act = _ACTIVATIONS.get(op.act)
     norm = _norm(prefix, each.node.norm, tensors) if each.node.norm is not None else None

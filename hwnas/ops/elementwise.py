@@ -5,15 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hwnas.ops.op import Op, Shape
+from hwnas.ops.op import ACTIVATIONS, Op, Shape, attribute
 
 
 @dataclass(frozen=True, slots=True)
 class Add(Op):
-    """Sum of two tensors of one shape: the residual connection."""
+    """Sum of two tensors of one shape: the residual connection, with the activation that ResNets have behind it."""
 
     kind: ClassVar[str] = "add"
+    act: str = attribute("act", "none")
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        Op.__post_init__(self)
+        if self.act not in ACTIVATIONS:
+            raise ValueError(f"add: act={self.act} must be one of {ACTIVATIONS}")
 
     @property
     def inputs(self) -> tuple[Shape, ...]:

@@ -10,10 +10,10 @@ from hwnas.ops.conv import Conv2d
 from hwnas.ops.elementwise import Add, Mul
 from hwnas.ops.linear import Linear
 from hwnas.ops.op import DTYPES, Op
-from hwnas.ops.pool import GlobalPool
-from hwnas.ops.reshape import Flatten
+from hwnas.ops.pool import AvgPool, GlobalPool, MaxPool
+from hwnas.ops.reshape import ChannelShuffle, Flatten
 
-KINDS: dict[str, type[Op]] = {kind.kind: kind for kind in (Conv2d, Linear, GlobalPool, Add, Mul, Flatten)}
+KINDS: dict[str, type[Op]] = {kind.kind: kind for kind in (Conv2d, Linear, GlobalPool, MaxPool, AvgPool, Add, Mul, Flatten, ChannelShuffle)}
 
 
 def parse_op(text: str) -> Op:
