@@ -44,7 +44,7 @@ def buckets(reads: Sequence[Sequence[int]], sizes: Sequence[int]) -> list[Bucket
     """The buckets in order; the last one leaves nothing open, and has the layers that read nothing.
 
     reads: choices that each layer reads; sizes: number of values of each choice. The next bucket is always the one of fewest
-    combinations, and also decides what nothing outside it reads. No order is known to be best in general; along chains and trees this is.
+    combinations, and also decides what nothing outside it reads: to find the best order is hard, and along chains and trees this one does well.
     """
     scopes = {layer: frozenset(columns) for layer, columns in enumerate(reads)}  # of layers, and as len(reads) + bucket of results
     found: list[Bucket] = []

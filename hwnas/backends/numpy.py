@@ -106,12 +106,13 @@ def _conv2d(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
     padded = np.pad(inputs[0], ((0, 0), (0, 0), (pad, pad), (pad, pad)))
     n, (out, height, width) = len(padded), op.output[1:]
     weight = tensors["weight"].reshape(groups, out // groups, -1, op.kernel, op.kernel)
+    weight = np.ascontiguousarray(weight.transpose(3, 4, 0, 1, 2))  # BLAS takes no matrix with gaps between its columns: 20 times slower without it
     total = np.zeros((n, groups, out // groups, height * width))
     for i in range(op.kernel):
         for j in range(op.kernel):
             seen = padded[:, :, i : i + step * (height - 1) + 1 : step, j : j + step * (width - 1) + 1 : step]
             seen = seen.reshape(n, groups, -1, height * width)
-            total += weight[..., i, j] * seen if seen.shape[2] == 1 else weight[..., i, j] @ seen
+            total += weight[i, j] * seen if seen.shape[2] == 1 else weight[i, j] @ seen
     return _biased(total.reshape(n, out, height, width), tensors)
 
 
