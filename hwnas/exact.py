@@ -312,9 +312,7 @@ def exact_parts(problem: Problem) -> tuple[Additive, bool, list[tuple[Budget, Ad
 
 
 def _not_exact(what: str, metric: Metric) -> InputError:
-    return InputError(
-        f"exact search needs sums over blocks, and the {what} is not one: {metric.name} is of type {type(metric).__name__}; use another searcher"
-    )
+    return InputError(f"exact search needs sums over blocks, and the {what} is not one: {metric.name} is of type {type(metric).__name__}; use another searcher")
 
 
 def _prices_alone(metric: Additive) -> Additive:

@@ -206,28 +206,32 @@ def _labelled(labels: Sequence[IntArray], places: Indices) -> dict[frozenset[int
     return _collected((frozenset(members[start:end]), 1) for start, end in pairwise([0, *ends]))
 
 
-def _joined(
-    sets: Mapping[frozenset[int], int], part: Mapping[frozenset[int], int], places: Indices
-) -> tuple[dict[frozenset[int], int], bool]:
+def _joined(sets: Mapping[frozenset[int], int], part: Mapping[frozenset[int], int], places: Indices) -> tuple[dict[frozenset[int], int], bool]:
     """Sets of cells that agree with a row of each, and whether they are exact. places: of each cell, its place in the part's sets."""
     at = places.tolist()
-    for exact in (True, False):
-        members: dict[int, list[int]] = {}  # place -> the sets of the part that hold it
-        for number, each in enumerate(part):
-            for place in each:
-                members.setdefault(place, []).append(number)
-        if sum(len(members.get(at[cell], ())) for cells in sets for cell in cells) <= _MAX_PAIRS:
-            break
+    holding = _holding(part)
+    exact = sum(len(holding.get(at[cell], ())) for cells in sets for cell in cells) <= _MAX_PAIRS
+    if not exact:
         sets, part = _apart(sets), _apart(part)
+        holding = _holding(part)
     counts = list(part.values())
     found: list[tuple[frozenset[int], int]] = []
     for cells, n in sets.items():
         common: dict[int, list[int]] = {}
         for cell in cells:
-            for number in members.get(at[cell], ()):
+            for number in holding.get(at[cell], ()):
                 common.setdefault(number, []).append(cell)
         found += [(frozenset(both), n * counts[number]) for number, both in common.items()]
     return _collected(found), exact
+
+
+def _holding(sets: Iterable[frozenset[int]]) -> dict[int, list[int]]:
+    """Place -> the numbers of the sets that hold it."""
+    holding: dict[int, list[int]] = {}
+    for number, places in enumerate(sets):
+        for place in places:
+            holding.setdefault(place, []).append(number)
+    return holding
 
 
 def _apart(sets: Mapping[frozenset[int], int]) -> dict[frozenset[int], int]:

@@ -104,15 +104,15 @@ def _elastic(index: int, shape: Shape, depth: int, operation: str, kernel: int, 
 
 def _layer(stride: int, shape: Shape, operation: str, kernel: int, ratio: float, skip: str, out: int) -> Block:
     """The gate is as wide as its share of the layer's input says, and ends in a sigmoid."""
-    se = SqueezeExcite(max(1, int(shape[1] * ratio)), "relu", "sigmoid") if ratio else False
+    gate = SqueezeExcite(max(1, int(shape[1] * ratio)), "relu", "sigmoid") if ratio else None
     if operation != "conv":
         expand = {"sepconv": 1, "mb3": 3, "mb6": 6}[operation]
-        block = mbconv(shape, out, kernel, expand, stride=stride, se=se, expand_always=False, eps=EPSILON)
+        block = mbconv(shape, out, kernel, expand, stride=stride, se=gate or False, expand_always=False, eps=EPSILON)
         return block if skip == "identity" else tuple(node for node in block if node.name != "add")
     conv = Conv2d(shape, out=out, kernel=kernel, stride=stride, act="relu")
     nodes = [Node("conv", conv, ("in0",), EPSILON)]
-    if se:
-        nodes += squeeze_excite(conv.output, "conv", se)
+    if gate is not None:
+        nodes += squeeze_excite(conv.output, "conv", gate)
     if skip == "identity" and conv.output == shape:
         nodes.append(Node("add", Add(shape), (nodes[-1].name, "in0")))
     return tuple(nodes)

@@ -44,9 +44,7 @@ def proxylessnas_enlarged(resolutions: Sequence[int] = (224,), classes: int = 10
     if 224 in resolutions:
         references = {name: {"resolution": 224} | _values(*network) for name, network in NETWORKS.items()}
         published = PUBLISHED
-    return SearchSpace(
-        "proxylessnas_enlarged", [images.resolution, stem, first, kernel, *choices, head], [*before, *layers, behind], references, published
-    )
+    return SearchSpace("proxylessnas_enlarged", [images.resolution, stem, first, kernel, *choices, head], [*before, *layers, behind], references, published)
 
 
 def _stem(shape: Shape, out: int) -> Block:
