@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from hwnas.errors import InputError
 from hwnas.graph import Graph
-from hwnas.ops import Add, AvgPool, ChannelShuffle, Conv2d, Flatten, GlobalPool, Linear, MaxPool, Mul, Op
+from hwnas.ops import Activation, Add, Affine, AvgPool, ChannelShuffle, Conv2d, Flatten, GlobalPool, Linear, MaxPool, Mul, Op, Zero
 from hwnas.weights import Array, Weights, check
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
@@ -163,6 +163,18 @@ def _channel_shuffle(op: Any, inputs: list[Doubles], tensors: Tensors) -> Double
     return inputs[0].reshape(n, op.groups, c // op.groups, h, w).swapaxes(1, 2).reshape(n, c, h, w)
 
 
+def _activation(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
+    return inputs[0]  # what is behind every operator is all there is to it
+
+
+def _affine(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
+    return _biased(inputs[0] * _per_channel(tensors["weight"], inputs[0]), tensors)
+
+
+def _zero(op: Any, inputs: list[Doubles], tensors: Tensors) -> Doubles:
+    return np.zeros_like(inputs[0])
+
+
 COMPUTE: dict[type[Op], Callable[[Any, list[Doubles], Tensors], Doubles]] = {
     Conv2d: _conv2d,
     Linear: _linear,
@@ -172,6 +184,9 @@ COMPUTE: dict[type[Op], Callable[[Any, list[Doubles], Tensors], Doubles]] = {
     Add: _add,
     Mul: _mul,
     Flatten: _flatten,
+    Activation: _activation,
+    Affine: _affine,
+    Zero: _zero,
     ChannelShuffle: _channel_shuffle,
 }
 
