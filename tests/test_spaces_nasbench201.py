@@ -7,17 +7,21 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hwnas.backends.onnx import runner, to_onnx
 from hwnas.backends.torch import torch as torch_backend
 from hwnas.costs import macs, params
 from hwnas.errors import InputError
+from hwnas.graph import Graph
 from hwnas.index import BlockIndex, Count
 from hwnas.predictor import Additive
 from hwnas.spaces.nasbench201 import EDGES, OPERATIONS, PUBLISHED, nasbench201, values_of
+from hwnas.variant import Variant
 from hwnas.weights import random_weights
 
 
@@ -129,6 +133,17 @@ def test_a_network_computes_what_its_cells_do_in_plain_pytorch(operations):
         images = rng.normal(0, 1, graph.input).astype(np.float32)
         expected = model(torch.tensor(images)).numpy()
     assert np.abs(torch_backend(graph, weights)(images) - expected).max() <= 1e-4 * expected.std()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8_u8s8", "int8_s8s8"])
+def test_every_block_sums_of_several_inputs_too_can_be_measured_in_every_precision(index, precision):
+    rng = np.random.default_rng(0)
+    for block in Variant(precision).index(index).blocks:
+        if block:
+            graph = Graph.of_block(block)
+            model = to_onnx(graph, random_weights(graph, rng), real_ends=False)
+            onnx.checker.check_model(model, full_check=True)
+            runner(model.SerializeToString())  # ONNX Runtime loads it
 
 
 def test_what_is_no_cell_is_refused():
