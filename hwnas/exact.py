@@ -1,22 +1,23 @@
 """Exact search where objective and budgets are sums over layers: the whole Pareto front, or one optimum with its proof.
 
-Two independent ways, tied by test. `pareto_front` is a dynamic programme: layers that share no choice, once the shared ones are
-fixed, have fronts of their own, and the front of a sum lies within the sum of the fronts. `solve` is a mixed-integer linear
-programme for SciPy's HiGHS: it takes several budgets, and layers that hang together in any way. A budget on the largest layer (peak
+Two independent ways, tied by test. `pareto_front` is a dynamic programme, which decides one choice after another: the front of a sum
+lies within the sum of the fronts of its parts. `solve` is a mixed-integer linear programme for SciPy's HiGHS: it takes several
+budgets, and layers that hang together in any way. A budget on the largest layer (peak
 memory) only forbids blocks, in both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from math import prod
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from hwnas.budget import Budget
+from hwnas.elimination import Bucket, grid
 from hwnas.errors import InputError
 from hwnas.feasible_set import Constraint, infeasible
 from hwnas.index import BlockIndex
@@ -25,8 +26,6 @@ from hwnas.predictor import Additive, Layerwise, Metric, Peak
 from hwnas.problem import Problem
 from hwnas.space import Codes, FloatArray
 
-_ENUMERATED = 4_096  # cells: groups of layers up to this size are listed, larger ones are split by fixing a choice
-_MAX_WORK = 50_000_000  # cells listed in all; beyond it the layers do not separate
 _MAX_SUMS = 1 << 27  # sums formed in all, some ten seconds; metrics that rank alike have fronts that grow without end
 _MOST_AT_ONCE = 1 << 23  # sums held at a time: half a gigabyte
 _LEVELS_AT_ONCE = 5  # at most 32 x 32 runs of points to begin with
@@ -87,14 +86,12 @@ def pareto_front(objective: Additive, cost: Additive, *, maximize: bool = True, 
     and InputError where the metrics are not of one index or not finite, or a limit is not positive.
     """
     index = _one_index([objective, cost, *(metric for _, metric in within)])
-    work = _work(index, [], range(len(index.columns)))
-    if work > _MAX_WORK:
-        raise FrontTooLarge(
-            f"the layers of {index.space.name} share too many choices for its whole front: {work:,} combinations remain after splitting, "
-            f"over the limit of {_MAX_WORK:,}; solve it for one budget at a time"
-        )
-    fronts = _Fronts(index, objective, cost, 1.0 if maximize else -1.0, _allowed(index, within))
-    front = fronts.of([], index.space.smallest()[0], range(len(index.columns)))
+    try:
+        front = _Fronts(index, objective, cost, 1.0 if maximize else -1.0, _allowed(index, within)).whole()
+    except FrontTooLarge:
+        raise
+    except InputError as error:  # there are no buckets
+        raise FrontTooLarge(f"{error}; solve it for one budget at a time") from None
     codes = np.asfortranarray(front.codes)
     values, costs = objective(codes), cost(codes)
     order = np.argsort(costs, kind="stable")
@@ -110,8 +107,12 @@ class _Points:
     codes: Codes
 
 
+#: Codes of the open choices -> the front.
+_Table: TypeAlias = dict[tuple[int, ...], _Points]
+
+
 class _Fronts:
-    """Fronts of groups of layers under fixed choices. The value is `sign` times the objective, maximised."""
+    """Fronts of layers for each value of their open choices. The value is `sign` times the objective, maximised."""
 
     def __init__(self, index: BlockIndex, objective: Additive, cost: Additive, sign: float, allowed: Sequence[npt.NDArray[np.bool_]]):
         """allowed: by layer, which of its cells may be used."""
@@ -121,37 +122,60 @@ class _Fronts:
         self.rounding = _rounding(objective), _rounding(cost)
         self.sums = 0
 
-    def of(self, fixed: Sequence[int], setting: npt.NDArray[np.int16], layers: Iterable[int]) -> _Points:
-        """The front of these layers together; setting: a code (choices,) whose `fixed` columns hold."""
-        parts = [self._group(fixed, setting, columns, group) for columns, group in _groups(self.index, fixed, layers)]
+    def whole(self) -> _Points:
+        """The front of all layers: bucket by bucket a table of fronts over what is open, see `hwnas.elimination`."""
+        results: list[_Table] = []
+        for bucket in self.index.buckets:
+            results.append(self._table(bucket, [(self.index.buckets[part].open, results[part]) for part in bucket.parts]))
+        return results[-1][()]
+
+    def _table(self, bucket: Bucket, parts: Sequence[tuple[tuple[int, ...], _Table]]) -> _Table:
+        """parts: of each its choices, and its front for their values."""
+        codes = self.index.considered()
+        alike: dict[tuple[int, ...], list[_Table]] = {}
+        for columns, table in parts:
+            alike.setdefault(columns, []).append(table)
+        summed = {columns: {place: self._total([table[place] for table in tables]) for place in tables[0]} for columns, tables in alike.items()}
+        inner = [column for column in bucket.decided if any(column in columns for columns in summed)]
+        order = [*bucket.open, *inner, *(column for column in bucket.decided if column not in inner)]
+        shape, here = [len(codes[column]) for column in order], grid(order, codes)
+        outer = len(bucket.open) + len(inner)
+        values, costs, allowed = np.zeros(shape), np.zeros(shape), np.ones(shape, np.bool_)
+        for layer in bucket.layers:
+            cells = self.index.cell_grid(layer, here)
+            values += self.values[layer][cells]
+            costs += self.costs[layer][cells]
+            allowed &= self.allowed[layer][cells]
+        fronts: dict[tuple[int, ...], list[_Points]] = {}
+        for place in np.ndindex(*shape[:outer]):
+            setting = dict(zip(order, place, strict=False))
+            listed = self._listed(setting, order[outer:], shape[outer:], values[place], costs[place], allowed[place])
+            front = self._total([listed, *(table[tuple(setting[column] for column in columns)] for columns, table in summed.items())])
+            fronts.setdefault(place[: len(bucket.open)], []).append(front)
+        return {place: self._union(alternatives) for place, alternatives in fronts.items()}
+
+    def _listed(
+        self, setting: Mapping[int, int], columns: Sequence[int], shape: Sequence[int], values: FloatArray, costs: FloatArray, allowed: npt.NDArray[np.bool_]
+    ) -> _Points:
+        """The front of all values of these columns, tables of that shape, where those of `setting` are given."""
+        places = np.flatnonzero(allowed)
+        places = places[self._front(values.ravel()[places], costs.ravel()[places])]
+        codes = np.zeros((len(places), len(self.index.space.choices)), np.int16)
+        codes[:, list(setting)] = list(setting.values())
+        if columns:
+            codes[:, columns] = np.stack(np.unravel_index(places, shape), axis=1)
+        return _Points(values.ravel()[places], costs.ravel()[places], codes)
+
+    def _union(self, parts: Sequence[_Points]) -> _Points:
+        if len(parts) == 1:
+            return parts[0]
+        return self._undominated(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "costs", "codes")))
+
+    def _total(self, parts: list[_Points]) -> _Points:
         while len(parts) > 1:  # the two smallest first: sums of small fronts are small
             parts.sort(key=lambda part: len(part.costs))
             parts = [*parts[2:], self._sum(parts[0], parts[1])]
         return parts[0]
-
-    def _group(self, fixed: Sequence[int], setting: npt.NDArray[np.int16], columns: Sequence[int], layers: Sequence[int]) -> _Points:
-        if _cells(self.index, columns) <= _ENUMERATED:
-            return self._listed(setting, columns, layers)
-        split = _split(self.index, fixed, columns, layers)
-        parts = []
-        for code in range(int(self.index.space.cardinalities[split])):
-            here = setting.copy()
-            here[split] = code
-            parts.append(self.of([*fixed, split], here, layers))
-        return self._undominated(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "costs", "codes")))
-
-    def _listed(self, setting: npt.NDArray[np.int16], columns: Sequence[int], layers: Sequence[int]) -> _Points:
-        shape = [int(self.index.space.cardinalities[c]) for c in columns]
-        codes = np.repeat(setting[None], prod(shape), axis=0)
-        if columns:
-            codes[:, columns] = np.indices(shape).reshape(len(columns), -1).T
-        values, costs, allowed = np.zeros(len(codes)), np.zeros(len(codes)), np.ones(len(codes), np.bool_)
-        for layer in layers:
-            cells = self.index.cells(codes, layer)
-            values += self.values[layer][cells]
-            costs += self.costs[layer][cells]
-            allowed &= self.allowed[layer][cells]
-        return self._undominated(values[allowed], costs[allowed], codes[allowed])
 
     def _undominated(self, values: FloatArray, costs: FloatArray, codes: Codes) -> _Points:
         kept = self._front(values, costs)
@@ -225,44 +249,6 @@ def _rounding(metric: Additive) -> float:
     return largest * n_layers * float(np.finfo(np.float64).eps)
 
 
-def _groups(index: BlockIndex, fixed: Sequence[int], layers: Iterable[int]) -> list[tuple[list[int], list[int]]]:
-    """(columns, layers) of the groups that these layers fall into when the fixed columns no longer connect them."""
-    groups: list[tuple[set[int], list[int]]] = []
-    for layer in layers:
-        merged: tuple[set[int], list[int]] = (set(index.columns[layer]) - set(fixed), [layer])
-        for group in [g for g in groups if g[0] & merged[0]]:
-            groups.remove(group)
-            merged = (merged[0] | group[0], group[1] + merged[1])
-        groups.append(merged)
-    return [(sorted(columns), sorted(members)) for columns, members in groups]
-
-
-def _cells(index: BlockIndex, columns: Iterable[int]) -> int:
-    return prod(int(index.space.cardinalities[c]) for c in columns)
-
-
-def _split(index: BlockIndex, fixed: Sequence[int], columns: Sequence[int], layers: Sequence[int]) -> int:
-    """The column of a group to fix so that its largest remaining part is smallest; among equals the one read by most layers."""
-
-    def rank(column: int) -> tuple[int, int]:
-        largest = max(_cells(index, rest) for rest, _ in _groups(index, [*fixed, column], layers))
-        return largest, -sum(column in index.columns[layer] for layer in layers)
-
-    return min(columns, key=rank)
-
-
-def _work(index: BlockIndex, fixed: Sequence[int], layers: Iterable[int]) -> int:
-    """Cells that `_Fronts` will list."""
-    total = 0
-    for columns, group in _groups(index, fixed, layers):
-        size = _cells(index, columns)
-        if size > _ENUMERATED:
-            split = _split(index, fixed, columns, group)
-            size = int(index.space.cardinalities[split]) * _work(index, [*fixed, split], group)
-        total += size
-    return total
-
-
 # -- one optimum --------------------------------------------------------------------------------------------------------------
 
 
@@ -326,9 +312,7 @@ def exact_parts(problem: Problem) -> tuple[Additive, bool, list[tuple[Budget, Ad
 
 
 def _not_exact(what: str, metric: Metric) -> InputError:
-    return InputError(
-        f"exact search needs sums over blocks, and the {what} is not one: {metric.name} is of type {type(metric).__name__}; use another searcher"
-    )
+    return InputError(f"exact search needs sums over blocks, and the {what} is not one: {metric.name} is of type {type(metric).__name__}; use another searcher")
 
 
 def _prices_alone(metric: Additive) -> Additive:

@@ -197,8 +197,9 @@ class Graph:
 
     @classmethod
     def of_block(cls, block: Block) -> Graph:
-        """A network that is one block: what a profiler measures. Blocks with one input only."""
-        graph = cls([("block", block, None)])
+        """A network that is one block: what a profiler measures. All inputs of a block that has several are the network's."""
+        inputs = [int(name[2:]) for node in block for name in node.inputs if re.fullmatch(r"in\d+", name)]
+        graph = cls([("block", block, ("input",) * (1 + max(inputs, default=0)))])
         graph.is_block = True
         return graph
 

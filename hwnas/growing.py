@@ -63,7 +63,7 @@ class GrowingSpace(SearchSpace):
                 continue
             if len(self.networks) == len(self.choices[0].values):
                 raise InputError(f"{self.name} holds {len(self.networks):,} networks and has no room for more; give it a larger capacity, or search less")
-            Graph.of_block(network)
+            Graph([(self.layers[0].name, network, None)])
             self.rows[network] = len(self.networks)
             self.networks.append(network)
         return np.array([[self.rows[network]] for network in networks], np.int16, order="F").reshape(-1, 1)

@@ -1,26 +1,27 @@
 """Every distinct block of a space, and which one each layer runs: what makes a population cost two look-ups and a sum.
 
-Layers that share choices form components once the shared ones ("pivots", such as the resolution) are fixed; counts and exact
-bounds of additive metrics are taken over each component's few cells instead of over the whole space.
+Subnets are counted, and additive metrics bounded, by eliminating one choice after another (`hwnas.elimination`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 
 import numpy as np
 import numpy.typing as npt
 
+from hwnas.elimination import Bucket, Indices, buckets, grid
 from hwnas.errors import InputError
 from hwnas.graph import Block, block_text
 from hwnas.space import Codes, IntArray, SearchSpace
 
 MAX_CELLS = 1_000_000
+_MAX_PAIRS = 5_000_000  # of cells and sets, looked at to count what agrees with both: some seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,66 +121,56 @@ class BlockIndex:
             first.setdefault(key, row)
         return np.array(list(first.values()), np.intp)
 
-    # -- separation into components -------------------------------------------------------------------------------------------
+    # -- elimination ----------------------------------------------------------------------------------------------------------
 
-    def pivots(self) -> list[int]:
-        """Columns to fix so that the remaining choices fall into small groups of layers: those read by most layers first."""
-        readers = np.bincount([c for columns in self.columns for c in columns], minlength=len(self.space.choices))
-        fixed: list[int] = []
-        for column in np.argsort(-readers, kind="stable"):
-            if all(self._component_size(group) <= MAX_CELLS for group, _ in self._components(fixed)):
-                return fixed
-            fixed.append(int(column))
-        return fixed
+    @cached_property
+    def buckets(self) -> list[Bucket]:
+        """The order in which to decide the choices, see `hwnas.elimination`. Raises InputError where a bucket has too many combinations."""
+        sizes = [int(size) for size in self.space.cardinalities]
+        found = buckets(self.columns, sizes)
+        largest = max(found, key=lambda bucket: prod(sizes[c] for c in bucket.columns))
+        if (combinations := prod(sizes[c] for c in largest.columns)) > MAX_CELLS:
+            names = ", ".join(self.space.choices[c].name for c in sorted(largest.columns))
+            raise InputError(
+                f"the layers of {self.space.name} share too many choices: {names} would have to be looked at together, {combinations:,} combinations, "
+                f"over the limit of {MAX_CELLS:,}"
+            )
+        return found
 
-    def _components(self, fixed: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-        """Groups (columns, layers) of layers connected through choices that are not fixed."""
-        groups: list[tuple[set[int], list[int]]] = []
-        for layer, columns in enumerate(self.columns):
-            merged: tuple[set[int], list[int]] = (set(columns) - set(fixed), [layer])
-            for group in [g for g in groups if g[0] & merged[0]]:
-                groups.remove(group)
-                merged = (merged[0] | group[0], group[1] + merged[1])
-            groups.append(merged)
-        return [(sorted(columns), sorted(layers)) for columns, layers in groups]
-
-    def _component_size(self, columns: Sequence[int]) -> int:
-        return prod(int(self.space.cardinalities[c]) for c in columns)
-
-    def pieces(self, fixed: Sequence[int], hold: Mapping[str, int] | None = None) -> Iterator[list[tuple[Codes, list[int]]]]:
-        """For each combination of the fixed columns: every component as (codes of all its combinations, its layers).
-
-        The codes hold the component's own columns and the fixed ones; other columns are 0 and mean nothing.
-        hold: choice name -> the only code to consider.
-        """
+    def considered(self, hold: Mapping[str, int] | None = None) -> dict[int, Indices]:
+        """Column -> its codes, (n,). hold: choice name -> the only one to consider."""
         held = {self.space.column[name]: code for name, code in (hold or {}).items()}
-        fixed = [*fixed, *(column for column in held if column not in fixed)]
-        components = self._components(fixed)
-        for values in product(*([held[c]] if c in held else range(self.space.cardinalities[c]) for c in fixed)):
-            here = []
-            for columns, layers in components:
-                codes = np.zeros((self._component_size(columns), len(self.space.choices)), np.int16, order="F")
-                if columns:
-                    codes[:, columns] = np.indices([self.space.cardinalities[c] for c in columns]).reshape(len(columns), -1).T
-                codes[:, fixed] = values
-                here.append((codes, layers))
-            yield here
+        return {column: np.array([held[column]]) if column in held else np.arange(size) for column, size in enumerate(self.space.cardinalities)}
+
+    def cell_grid(self, layer: int, codes: Mapping[int, Indices]) -> Indices:
+        """Cells of a layer for codes of its choices that broadcast, such as those of `elimination.grid`."""
+        cells = np.zeros((), np.intp)
+        for column, stride in zip(self.columns[layer], self.strides[layer], strict=True):
+            cells = cells + codes[column] * stride
+        return cells
 
     def _count(self, tables: Sequence[IntArray], hold: Mapping[str, int]) -> Count:
-        """Distinct rows of tables[layer][cell] over all codes."""
-        total = 0
-        met: list[list[set[int]]] = [[] for _ in tables]  # per layer and setting of the pivots: its entries
-        for here in self.pieces(self.pivots(), hold):
-            n = 1
-            for codes, layers in here:
-                rows = np.stack([tables[i][self.cells(codes, i)] for i in layers], axis=1)
-                n *= len(np.unique(rows, axis=0))
-                for i, column in zip(layers, rows.T, strict=True):
-                    met[i].append(set(column.tolist()))
-            total += n
-        # The settings' subnets are disjoint if some layer never runs the same entry under two of them.
-        exact = any(len(set().union(*sets)) == sum(map(len, sets)) for sets in met)
-        return Count(total, exact)
+        """Distinct rows of tables[layer][cell] over all codes.
+
+        Each part of a row agrees with some values of the choices that are open behind its layers. A bucket hands on, for each set of such values,
+        how many parts agree with it and nothing else: the subset construction, by which a non-deterministic automaton becomes one whose words
+        can be counted. Where there are too many sets, parts are counted for each value by itself, and the count is a bound.
+        """
+        codes, exact = self.considered(hold), True
+        places = {column: np.arange(len(values)) for column, values in codes.items()}
+        results: list[dict[frozenset[int], int]] = []
+        for bucket in self.buckets:
+            parts = [(self.buckets[part].open, results[part]) for part in bucket.parts]
+            seen = tuple(column for column in bucket.columns if column in bucket.open or any(column in columns for columns, _ in parts))
+            here = grid(bucket.columns, codes)
+            labels = [np.broadcast_to(tables[layer][self.cell_grid(layer, here)], [len(codes[c]) for c in bucket.columns]) for layer in bucket.layers]
+            sets = _labelled(labels, _places(seen, bucket.columns, places))
+            for columns, part in parts:
+                sets, kept = _joined(sets, part, _places(columns, seen, places))
+                exact &= kept
+            to_open = _places(bucket.open, seen, places).tolist()
+            results.append(_collected((frozenset(to_open[cell] for cell in cells), n) for cells, n in sets.items()))
+        return Count(sum(results[-1].values()), exact)
 
     def subnets(self) -> Count:
         """Number of distinct subnets (distinct rows of `ids`)."""
@@ -190,3 +181,66 @@ class BlockIndex:
         active = np.array([bool(block) for block in self.blocks])
         cells = [np.where(active[table], np.arange(len(table)), -1).astype(np.int32) for table in self.tables]
         return self._count(cells, {name: len(self.space.choices[self.space.column[name]].values) - 1 for name in excluded if name in self.space.column})
+
+
+# -- sets of cells, and how many different rows agree with each --------------------------------------------------------------------
+
+
+def _places(columns: Sequence[int], over: Sequence[int], places: Mapping[int, Indices]) -> Indices:
+    """For each cell of a table over `over`, in order, its cell in a table over `columns`, which are some of them."""
+    here, total = grid(over, places), np.zeros([len(places[column]) for column in over], np.intp)
+    stride = 1
+    for column in reversed(columns):
+        total += here[column] * stride
+        stride *= len(places[column])
+    return total.ravel()
+
+
+def _labelled(labels: Sequence[IntArray], places: Indices) -> dict[frozenset[int], int]:
+    """labels: of some layers, for each of the cells that fall on `places`, (cells,) -> how many rows of labels agree with each set of places."""
+    if not labels:
+        return {frozenset(places.tolist()): 1}
+    _, row = np.unique(np.stack([each.ravel() for each in labels], axis=1), axis=0, return_inverse=True)
+    pairs = np.unique(np.stack([row.ravel(), places], axis=1), axis=0)
+    members, ends = pairs[:, 1].tolist(), [*np.flatnonzero(np.diff(pairs[:, 0])) + 1, len(pairs)]
+    return _collected((frozenset(members[start:end]), 1) for start, end in pairwise([0, *ends]))
+
+
+def _joined(sets: Mapping[frozenset[int], int], part: Mapping[frozenset[int], int], places: Indices) -> tuple[dict[frozenset[int], int], bool]:
+    """Sets of cells that agree with a row of each, and whether they are exact. places: of each cell, its place in the part's sets."""
+    at = places.tolist()
+    holding = _holding(part)
+    exact = sum(len(holding.get(at[cell], ())) for cells in sets for cell in cells) <= _MAX_PAIRS
+    if not exact:
+        sets, part = _apart(sets), _apart(part)
+        holding = _holding(part)
+    counts = list(part.values())
+    found: list[tuple[frozenset[int], int]] = []
+    for cells, n in sets.items():
+        common: dict[int, list[int]] = {}
+        for cell in cells:
+            for number in holding.get(at[cell], ()):
+                common.setdefault(number, []).append(cell)
+        found += [(frozenset(both), n * counts[number]) for number, both in common.items()]
+    return _collected(found), exact
+
+
+def _holding(sets: Iterable[frozenset[int]]) -> dict[int, list[int]]:
+    """Place -> the numbers of the sets that hold it."""
+    holding: dict[int, list[int]] = {}
+    for number, places in enumerate(sets):
+        for place in places:
+            holding.setdefault(place, []).append(number)
+    return holding
+
+
+def _apart(sets: Mapping[frozenset[int], int]) -> dict[frozenset[int], int]:
+    return _collected((frozenset([cell]), n) for cells, n in sets.items() for cell in cells)
+
+
+def _collected(sets: Iterable[tuple[frozenset[int], int]]) -> dict[frozenset[int], int]:
+    """Equal sets as one, their numbers added."""
+    total: dict[frozenset[int], int] = {}
+    for cells, n in sets:
+        total[cells] = total.get(cells, 0) + n
+    return total

@@ -5,13 +5,14 @@ A predictor prices blocks, once per space; a metric prices populations. `Additiv
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
 
+from hwnas.elimination import Indices, grid
 from hwnas.graph import Block
 from hwnas.index import BlockIndex
 from hwnas.space import Codes, FloatArray
@@ -139,22 +140,30 @@ class Layerwise:
 
     def bounds(self, hold: Mapping[str, int] | None = None) -> tuple[Extreme, Extreme]:
         """Exact least and greatest value over the space, each with a code that attains it; hold: choice name -> its only code."""
-        best: list[Extreme | None] = [None, None]
-        for here in self.index.pieces(self.index.pivots(), hold):
-            for side, pick in enumerate((np.argmin, np.argmax)):
-                value, code = self.constant, self.index.space.smallest()
-                for codes, layers in here:
-                    values = _reduced([self.cells[i][self.index.cells(codes, i)] for i in layers], self.reduce)
-                    row = int(pick(values))
-                    value = float(self.reduce(value, values[row]))
-                    code = np.maximum(code, codes[row : row + 1])  # other columns are 0
-                previous = best[side]
-                if previous is None or (value < previous.value if side == 0 else value > previous.value):
-                    best[side] = Extreme(value, np.asfortranarray(code))
-        assert best[0] is not None and best[1] is not None
+        codes = self.index.considered(hold)
+        found = [self._attained(codes, pick) for pick in (np.argmin, np.argmax)]
         # Summed in another order a value may differ by rounding from what the metric says of the code. A subclass may be paid for saying it.
-        least, greatest = (Extreme(float(Layerwise.__call__(self, each.code)[0]), each.code) for each in (best[0], best[1]))
+        least, greatest = (Extreme(float(Layerwise.__call__(self, code)[0]), code) for code in found)
         return least, greatest
+
+    def _attained(self, codes: Mapping[int, Indices], pick: Callable[..., Indices]) -> Codes:
+        """The code (1, choices) of the least or greatest value: bucket by bucket the best decision for each open one, and back."""
+        places = {column: np.arange(len(values)) for column, values in codes.items()}
+        results: list[FloatArray] = []
+        decisions: list[Indices] = []
+        for bucket in self.index.buckets:
+            here, there = grid(bucket.columns, codes), grid(bucket.columns, places)
+            terms = [self.cells[layer][self.index.cell_grid(layer, here)] for layer in bucket.layers]
+            terms += [results[part][tuple(there[column] for column in self.index.buckets[part].open)] for part in bucket.parts]
+            shape = [len(codes[column]) for column in bucket.columns]
+            table = np.broadcast_to(_reduced(terms, self.reduce), shape).reshape(*shape[: len(bucket.open)], -1)
+            decisions.append(pick(table, axis=-1))
+            results.append(np.take_along_axis(table, decisions[-1][..., None], -1)[..., 0])
+        chosen = dict.fromkeys(codes, np.intp(0))
+        for bucket, decision in zip(reversed(self.index.buckets), reversed(decisions), strict=True):
+            row = decision[tuple(chosen[column] for column in bucket.open)]
+            chosen |= zip(bucket.decided, np.unravel_index(row, [len(codes[column]) for column in bucket.decided]), strict=True)
+        return np.array([[codes[column][chosen[column]] for column in sorted(codes)]], np.int16, order="F")
 
 
 class Additive(Layerwise):

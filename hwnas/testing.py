@@ -30,7 +30,7 @@ from hwnas.graph import Block, Graph, Node, block_text, parse_block
 from hwnas.index import BlockIndex
 from hwnas.latency_table import ENTRIES, NETWORKS, TABLE, LatencyTable, Measurement
 from hwnas.memory import peak_memory
-from hwnas.ops import KINDS, Add, AvgPool, ChannelShuffle, Conv2d, Flatten, GlobalPool, Linear, MaxPool, Mul, Op
+from hwnas.ops import KINDS, Activation, Add, Affine, AvgPool, ChannelShuffle, Conv2d, Flatten, GlobalPool, Linear, MaxPool, Mul, Op, Zero
 from hwnas.ops.op import ACTIVATIONS
 from hwnas.pareto import hypervolume
 from hwnas.predictor import Additive, Metric, Origin
@@ -288,6 +288,26 @@ def _flattens() -> Iterator[Block]:
         yield _alone(Flatten(shape))
 
 
+def _activations() -> Iterator[Block]:
+    for act in ACTIVATIONS[1:]:  # what it is given is read by others, and stays as it is
+        yield (
+            Node("op", Activation((2, 3, 4, 5), act=act), ("in0",)),
+            Node("add", Add((2, 3, 4, 5)), ("op", "in0")),
+        )
+    yield _alone(Activation((2, 7), act="relu"))
+
+
+def _affines() -> Iterator[Block]:
+    for act in ACTIVATIONS:
+        yield _alone(Affine((2, 6, 5, 4), act=act))
+
+
+def _zeros() -> Iterator[Block]:
+    for shape in ((2, 3, 4, 5), (2, 7)):
+        yield (Node("op", Zero(shape), ("in0",)), Node("add", Add(shape), ("op", "in0")))
+    yield _alone(Zero((1, 4, 3, 3)))
+
+
 _CASES: dict[str, Callable[[], Iterator[Block]]] = {
     "conv2d": _convolutions,
     "linear": _linears,
@@ -297,6 +317,9 @@ _CASES: dict[str, Callable[[], Iterator[Block]]] = {
     "add": _adds,
     "mul": _muls,
     "flatten": _flattens,
+    "activation": _activations,
+    "affine": _affines,
+    "zero": _zeros,
     "channel_shuffle": _shuffles,
 }
 

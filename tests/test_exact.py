@@ -155,26 +155,48 @@ def test_front_and_programme_agree_and_nothing_sampled_is_better(mini, seed):
         assert latency(found.code)[0] <= limit
 
 
-def test_large_groups_are_split_and_the_front_stays_the_same(monkeypatch):
-    """A chain of layers, each reading two neighbours' choices: nothing separates until choices are fixed one by one."""
-    choices = [Choice(f"c{i}", (0, 1, 2)) for i in range(7)]
-    rng = np.random.default_rng(5)
-    layers = [Layer(f"l{i}", (choices[i], choices[i + 1]), partial(pick, tuple(rng.integers(0, len(BLOCKS), 9).tolist()), (3, 3))) for i in range(6)]
+def chain(n, seed, sizes=(3, 3)):
+    """Layers that each read two neighbours' choices, their blocks drawn at random, and two metrics."""
+    choices = [Choice(f"c{i}", tuple(range(sizes[i % len(sizes)]))) for i in range(n + 1)]
+    rng = np.random.default_rng(seed)
+    layers = []
+    for i in range(n):
+        shape = (len(choices[i].values), len(choices[i + 1].values))
+        layers.append(Layer(f"l{i}", (choices[i], choices[i + 1]), partial(pick, tuple(rng.integers(0, len(BLOCKS), shape).ravel().tolist()), shape)))
     index = BlockIndex(SearchSpace("chain", choices, [*layers, Layer("last", (), partial(conv, 3))]))
-    objective, cost = metric(index, rng.random(len(index.blocks))), metric(index, rng.random(len(index.blocks)))
-    whole = pareto_front(objective, cost)
-    monkeypatch.setattr("hwnas.exact._ENUMERATED", 4)
-    monkeypatch.setattr("hwnas.exact._LEVELS_AT_ONCE", 0)
-    split = pareto_front(objective, cost)
-    expected = listed_front(objective, cost, all_codes(index.space))
-    for front in (whole, split):
-        assert np.stack([front.costs, -front.values], axis=1) == pytest.approx(expected, abs=1e-9)
-    monkeypatch.setattr("hwnas.exact._MAX_WORK", 10)
-    with pytest.raises(FrontTooLarge, match=r"share too many choices for its whole front: .* over the limit of 10; solve it for one budget"):
+    return metric(index, rng.random(len(index.blocks)), "worth"), metric(index, rng.random(len(index.blocks)))
+
+
+@pytest.mark.parametrize("levels", [0, 5])
+def test_the_front_of_a_chain_is_the_one_found_by_listing(monkeypatch, levels):
+    monkeypatch.setattr("hwnas.exact._LEVELS_AT_ONCE", levels)
+    objective, cost = chain(6, seed=5)
+    front = pareto_front(objective, cost)
+    assert np.stack([front.costs, -front.values], axis=1) == pytest.approx(listed_front(objective, cost, all_codes(objective.index.space)), abs=1e-9)
+
+
+def test_bounds_front_and_programme_agree_on_a_chain_of_10_to_the_28_codes():
+    objective, cost = chain(59, seed=1, sizes=(2, 4, 3))
+    assert objective.index.space.size > 10**27
+    front = pareto_front(objective, cost)
+    assert front.costs[0] == pytest.approx(cost.bounds()[0].value) and front.values[-1] == pytest.approx(objective.bounds()[1].value)
+    limit = float(front.costs[len(front) // 2])
+    assert solve(objective, [(Budget("latency", limit + 1e-6), cost)]).value == pytest.approx(front.within(limit).values[-1], rel=1e-9)
+    assert front.costs.tolist() == cost(front.codes).tolist()
+
+
+def test_layers_that_hang_together_have_no_front_and_an_optimum_all_the_same(monkeypatch):
+    objective, cost = chain(6, seed=5)
+    limit = float(np.median(cost(all_codes(cost.index.space))))
+    problem = Problem(objective.index, [Objective(objective, maximize=True)], [(Budget("latency", limit), cost)])
+    expected = optimum(problem)
+    assert expected.proof.startswith("the whole exact front")
+    vars(objective.index).pop("buckets")  # found again, under another limit
+    monkeypatch.setattr("hwnas.index.MAX_CELLS", 8)
+    with pytest.raises(FrontTooLarge, match=r"share too many choices: .* over the limit of 8; solve it for one budget at a time"):
         pareto_front(objective, cost)
-    limit = float(np.median(whole.costs))
-    problem = Problem(index, [Objective(objective, maximize=True)], [(Budget("latency", limit), cost)])
-    assert optimum(problem).value == pytest.approx(whole.within(limit).values[-1], abs=1e-9)
+    found = optimum(problem)
+    assert found.proof.startswith("integer programme") and found.value == pytest.approx(expected.value, abs=1e-9)
 
 
 @pytest.mark.parametrize("levels", [0, 1, 5])

@@ -161,3 +161,10 @@ def test_batch_norm_brings_its_scale_and_shift_instead_of_the_bias():
 def test_batch_norm_needs_weights_to_be_folded_into():
     with pytest.raises(InputError, match="pool: a batch norm can only follow an operator with weights, not global_pool"):
         Node("pool", GlobalPool(SHAPE), ("in0",), 1e-5)
+
+
+def test_a_block_of_several_inputs_is_a_network_with_one_image_for_all():
+    graph = Graph.of_block((Node("a", Add((1, 2, 3, 3)), ("in0", "in1")), Node("b", Add((1, 2, 3, 3)), ("a", "in2"))))
+    assert [each.inputs for each in graph.nodes] == [("input", "input"), ("block/a", "input")] and graph.input == (1, 2, 3, 3)
+    with pytest.raises(InputError, match="expects"):
+        Graph.of_block((Node("gate", Mul((1, 2, 3, 3)), ("in0", "in1")),))

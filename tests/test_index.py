@@ -8,7 +8,7 @@ from small_spaces import BLOCKS, all_codes, conv, spaces
 
 from hwnas.errors import InputError
 from hwnas.graph import IDENTITY, Node
-from hwnas.index import BlockIndex
+from hwnas.index import BlockIndex, Count
 from hwnas.ops import Conv2d
 from hwnas.space import Choice, Layer, SearchSpace
 from hwnas.spaces.ofa_mini import ofa_mini
@@ -69,13 +69,44 @@ def test_choices_of_a_skipped_layer_are_one_subnet():
     assert len(index.distinct(all_codes(index.space))) == 5
 
 
-def test_a_count_that_may_repeat_subnets_says_that_it_is_a_bound():
-    # fixing c0, the choice both layers read, leaves two components, whose blocks do not tell its values apart
+def test_values_that_no_block_tells_apart_are_counted_once(monkeypatch):
+    # of c0, which both layers read, no block shows anything
     shared, *own = Choice("c0", (0, 1)), *(Choice(f"c{i}", tuple(range(1100))) for i in (1, 2))
     layers = [Layer(f"l{i}", (shared, choice), lambda s, v: conv(1 + 2 * (v % 4))) for i, choice in enumerate(own)]
     index = BlockIndex(SearchSpace("s", (shared, *own), layers))
-    count = index.subnets()
-    assert not count.exact and count.n == 2 * 4 * 4  # 16 in truth
+    assert index.subnets() == Count(4 * 4, exact=True)
+    monkeypatch.setattr("hwnas.index._MAX_PAIRS", 0)
+    assert index.subnets() == Count(2 * 4 * 4, exact=False)  # once for each value of c0
+
+
+@given(spaces())
+@settings(max_examples=50)
+def test_a_count_that_is_not_exact_is_a_bound(space):
+    index = BlockIndex(space)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hwnas.index._MAX_PAIRS", 0)
+        assert index.subnets().n >= len(np.unique(index.ids(all_codes(space)), axis=0))
+
+
+def chained(n, size, build):
+    """A chain of n layers, each reading two neighbouring choices of `size` values."""
+    choices = [Choice(f"c{i}", tuple(range(size))) for i in range(n + 1)]
+    layers = [Layer(f"l{i}", (choices[i], choices[i + 1]), build) for i in range(n)]
+    return BlockIndex(SearchSpace("chain", choices, [*layers, Layer("last", (), conv)]))
+
+
+def test_a_long_chain_is_counted_exactly():
+    # 3 x 3 where neighbours differ, else 1 x 1: two codes for every subnet
+    assert chained(60, 2, lambda a, b: conv(3 if a != b else 1)).subnets() == Count(2**60, exact=True)
+    # every layer shows its second choice, and of the first whether it is odd: c0 has two sorts, all others four
+    assert chained(60, 4, lambda a, b: BLOCKS[1 + 4 * (a % 2) + b]).subnets() == Count(2 * 4**60, exact=True)
+
+
+def test_choices_that_all_hang_together_are_refused_by_name():
+    choices = [Choice(f"c{i}", tuple(range(11))) for i in range(6)]
+    layers = [Layer(f"l{i}{j}", (choices[i], choices[j]), lambda *_: conv()) for i in range(6) for j in range(i)]
+    with pytest.raises(InputError, match=r"share too many choices: c0, c1, c2, c3, c4, c5 would have to be looked at together, 1,771,561 combinations"):
+        BlockIndex(SearchSpace("all", choices, layers)).subnets()
 
 
 def test_distinct_keeps_the_first_of_each_subnet_in_order():

@@ -12,7 +12,7 @@ PACKAGE = Path(registry.__file__).resolve().parent
 
 #: Each layer may import itself and those above it in this list. A new file or folder of hwnas/ goes into one of them.
 LAYERS = (
-    ("errors", "files", "flat_yaml", "registry", "data", "store", "ops", "graph"),
+    ("errors", "files", "flat_yaml", "registry", "data", "store", "ops", "graph", "elimination"),
     ("hwnas", "blocks", "space", "index", "architecture", "variant", "pinned"),
     ("spaces", "costs", "weights", "budget", "device", "latency_table", "table_dialects", "table_merge"),
     ("backends", "capture", "quantization", "predictor", "predictors", "features", "quality", "memory", "growing", "table_fill"),

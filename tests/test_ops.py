@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwnas.errors import InputError
-from hwnas.ops import KINDS, Add, AvgPool, ChannelShuffle, Conv2d, Flatten, GlobalPool, Linear, MaxPool, Mul, parse_op
+from hwnas.ops import KINDS, Activation, Add, Affine, AvgPool, ChannelShuffle, Conv2d, Flatten, GlobalPool, Linear, MaxPool, Mul, Zero, parse_op
 from hwnas.ops.op import ACTIVATIONS, DTYPES
 
 sizes = st.integers(1, 64)
@@ -56,6 +56,9 @@ operators = st.one_of(
     st.builds(Add, st.one_of(images, st.tuples(sizes, sizes)), act=acts, dtype=dtypes),
     st.builds(Mul, st.one_of(images, st.tuples(sizes, sizes)), dtype=dtypes),
     st.builds(Flatten, images, dtype=dtypes),
+    st.builds(Activation, st.one_of(images, st.tuples(sizes, sizes)), act=st.sampled_from(ACTIVATIONS[1:]), dtype=dtypes),
+    st.builds(Affine, images, act=st.sampled_from(ACTIVATIONS), dtype=dtypes),
+    st.builds(Zero, st.one_of(images, st.tuples(sizes, sizes)), dtype=dtypes),
 )
 
 
@@ -74,7 +77,16 @@ def test_the_vocabulary_is_the_classes_by_their_kind():
     assert {name: op.__name__ for name, op in KINDS.items()} == {
         "conv2d": "Conv2d", "linear": "Linear", "global_pool": "GlobalPool", "max_pool": "MaxPool", "avg_pool": "AvgPool",
         "add": "Add", "mul": "Mul", "flatten": "Flatten", "channel_shuffle": "ChannelShuffle",
+        "activation": "Activation", "affine": "Affine", "zero": "Zero",
     }  # fmt: skip
+
+
+def test_an_activation_by_itself_is_one_and_a_batch_norm_by_itself_has_two_numbers_a_channel():
+    for refused in (lambda: Activation((1, 2), act="none"), lambda: Affine((1, 2)), lambda: Affine((1, 2, 3, 3), act="step")):
+        with pytest.raises(ValueError, match=r"must be one of|takes \(n, c, h, w\)"):
+            refused()
+    op = Affine((2, 3, 5, 4), act="relu")
+    assert op.weights == {"weight": (3,), "bias": (3,)} and op.output == op.input and op.macs == 0
 
 
 def test_a_text_leaves_defaults_out():

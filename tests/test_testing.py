@@ -37,7 +37,11 @@ def test_every_registered_backend_conforms(name):
 
 @pytest.mark.parametrize("name", registry.names("spaces"))
 def test_every_registered_space_conforms(name):
-    check_space(registry.create("spaces", name), samples=15)
+    space = registry.create("spaces", name)
+    largest = space.decode(space.largest()) | ({"resolution": space.choices[space.column["resolution"]].values[0]} if "resolution" in space.column else {})
+    if sum(op.macs for op in space.lower(space.encode(largest)).ops) > 1e9:  # minutes of the reference interpreter: fewer pixels, whose halves are odd as well
+        space = registry.create("spaces", f"{name}(resolutions=(40,))")
+    check_space(space, samples=15)
 
 
 def test_a_conforming_space_passes():

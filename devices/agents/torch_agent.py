@@ -7,8 +7,9 @@ A model is a safetensors file: arrays by name, and in its metadata under "graph"
               "out": 16, "kernel": 3, "stride": 2, "groups": 1}, ...]}
 
 Weights of a node are the arrays `NAME.weight` and `NAME.bias`, float32 in the file. Kinds: conv2d (padding kernel // 2), linear, global_pool,
-max_pool, avg_pool (over the pixels inside the image), add, mul, flatten, channel_shuffle. Each node computes in its dtype: float32, float16 or
-bfloat16. Nothing that is sent is code: there is no pickle in it, and of its texts none gets into the module that is made of it.
+max_pool, avg_pool (over the pixels inside the image), add, mul, flatten, channel_shuffle, activation, affine, zero. Each node computes in
+its dtype: float32, float16 or bfloat16. Nothing that is sent is code: there is no pickle in it, and of its texts none gets into the module that is
+made of it.
 
 Options: `device` (cpu, cuda, cuda:1, ...), `channels_last`, `compile` (torch.compile), and on CUDA `cuda_graph`, `tf32`, `flush_l2`.
 """
@@ -115,6 +116,7 @@ class Builder:
         value = KINDS[kind](self, node, DTYPES[dtype], inputs)
         if act != "none":
             function, more = ACTIVATIONS[act]
+            more = {} if kind == "activation" else more  # others read what it is given
             value = self.graph.call_function(function, (value,), more)
         self.values[name] = (value, dtype)
 
@@ -170,6 +172,18 @@ class Builder:
     def mul(self, node, dtype, inputs):
         return self.graph.call_function(torch.mul, tuple(inputs))
 
+    def activation(self, node, dtype, inputs):
+        return inputs[0]
+
+    def affine(self, node, dtype, inputs):
+        weight = self.arrays.get(f"{node['name']}.weight")
+        if weight is None or weight.ndim != 1:
+            raise Refused(f"the scale {quoted(node['name'])} has no weights that fit it")
+        return self.with_weights(node, nn.BatchNorm2d(len(weight), eps=0.0).to(dtype), inputs)  # fresh statistics are mean 0 and variance 1
+
+    def zero(self, node, dtype, inputs):
+        return self.graph.call_function(torch.zeros_like, tuple(inputs))
+
     def flatten(self, node, dtype, inputs):
         return self.graph.call_function(torch.flatten, (*inputs, 1))
 
@@ -183,6 +197,9 @@ KINDS = {
     "add": Builder.add_values,
     "mul": Builder.mul,
     "flatten": Builder.flatten,
+    "activation": Builder.activation,
+    "affine": Builder.affine,
+    "zero": Builder.zero,
     "channel_shuffle": Builder.channel_shuffle,
 }
 #: In place, as in the networks of torchvision: what they are given is the output of an operator, which nothing else reads.
@@ -303,7 +320,7 @@ class Torch:
         asked = {"device": "cpu", **dict.fromkeys(list(OPTIONS)[1:], False), **options}
         self.find_device(asked["device"])
         if self.device.type == "cpu" and any(asked[name] for name in CUDA_ONLY):
-            raise Refused(f"{', '.join(name for name in CUDA_ONLY if asked[name])}: only with device = \"cuda\"")
+            raise Refused(f'{", ".join(name for name in CUDA_ONLY if asked[name])}: only with device = "cuda"')
         if asked["compile"] and asked["cuda_graph"]:
             raise Refused("choose compile or cuda_graph, not both")
         self.channels_last, self.compile, self.cuda_graph = asked["channels_last"], asked["compile"], asked["cuda_graph"]

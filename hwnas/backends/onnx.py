@@ -30,7 +30,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hwnas.errors import InputError
 from hwnas.graph import Graph, GraphNode
-from hwnas.ops import Add, AvgPool, ChannelShuffle, Conv2d, Flatten, GlobalPool, Linear, MaxPool, Mul, Op
+from hwnas.ops import Activation, Add, Affine, AvgPool, ChannelShuffle, Conv2d, Flatten, GlobalPool, Linear, MaxPool, Mul, Op, Zero
 from hwnas.quantization import Ranges, Scale, activation_scale, is_quantized, quantized_bias, quantized_weight, random_image, value_ranges
 from hwnas.weights import Array, Weights, fold
 
@@ -389,6 +389,25 @@ def _channel_shuffle(op: Any, name: str, inputs: list[str], output: str) -> list
     ]
 
 
+def _activation(op: Any, name: str, inputs: list[str], output: str) -> list[NodeProto]:
+    return [helper.make_node("Identity", inputs, [output], name)]  # the activation itself is written behind every operator
+
+
+def _affine(op: Any, name: str, inputs: list[str], output: str) -> list[NodeProto]:
+    """A depthwise 1x1 convolution, which has kernels in every precision and takes the activation behind it in."""
+    source, weight, bias = inputs
+    shape, kernel = f"{name}.kernel_shape", f"{name}.kernel"
+    return [
+        helper.make_node("Constant", [], [shape], shape, value_ints=[op.input[1], 1, 1, 1]),
+        helper.make_node("Reshape", [weight, shape], [kernel], kernel),
+        helper.make_node("Conv", [source, kernel, bias], [output], name, kernel_shape=[1, 1], group=op.input[1]),
+    ]
+
+
+def _zero(op: Any, name: str, inputs: list[str], output: str) -> list[NodeProto]:
+    return [helper.make_node("Sub", [*inputs, *inputs], [output], name)]
+
+
 EMITTERS: dict[type[Op], Callable[[Any, str, list[str], str], list[NodeProto]]] = {
     Conv2d: _conv2d,
     Linear: _linear,
@@ -398,6 +417,9 @@ EMITTERS: dict[type[Op], Callable[[Any, str, list[str], str], list[NodeProto]]] 
     Add: _add,
     Mul: _mul,
     Flatten: _flatten,
+    Activation: _activation,
+    Affine: _affine,
+    Zero: _zero,
     ChannelShuffle: _channel_shuffle,
 }
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hwnas import weights as weights_by_name
 from hwnas.graph import Graph, GraphNode
-from hwnas.ops import Add, AvgPool, ChannelShuffle, Conv2d, Flatten, GlobalPool, Linear, MaxPool, Mul, Shape
+from hwnas.ops import Activation, Add, Affine, AvgPool, ChannelShuffle, Conv2d, Flatten, GlobalPool, Linear, MaxPool, Mul, Shape, Zero
 from hwnas.weights import Array, Weights
 
 #: Gives the tensor of that name at every forward pass: a constant, or one computed from shared weights.
@@ -97,6 +97,15 @@ def _step(each: GraphNode, tensors: Mapping[str, Tensor], sources: Mapping[str, 
         return lambda net, x, y: x * y
     if isinstance(op, Flatten):
         return lambda net, x: x.flatten(1)
+    if isinstance(op, Activation):
+        alone: Callable[[Tensor], Tensor] = F.relu if op.act == "relu" else _ACTIVATIONS[op.act]  # not in place: others read what it is given
+        return lambda net, x: alone(x)
+    if isinstance(op, Affine):
+        scale, shift, behind = tensors[f"{prefix}.weight"], tensors[f"{prefix}.bias"], _ACTIVATIONS.get(op.act)
+        scaled: Callable[[Tensor], Tensor] = lambda x: th.addcmul(shift.view(-1, 1, 1), x, scale.view(-1, 1, 1))  # noqa: E731
+        return (lambda net, x: scaled(x)) if behind is None else lambda net, x: behind(scaled(x))
+    if isinstance(op, Zero):
+        return lambda net, x: th.zeros_like(x)
     if isinstance(op, GlobalPool):
         return lambda net, x: x.mean((2, 3), keepdim=True)
     if isinstance(op, MaxPool):

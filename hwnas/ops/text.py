@@ -6,14 +6,19 @@ from dataclasses import fields
 from typing import Any
 
 from hwnas.errors import InputError
+from hwnas.ops.activation import Activation
+from hwnas.ops.affine import Affine
 from hwnas.ops.conv import Conv2d
 from hwnas.ops.elementwise import Add, Mul
 from hwnas.ops.linear import Linear
 from hwnas.ops.op import DTYPES, Op
 from hwnas.ops.pool import AvgPool, GlobalPool, MaxPool
 from hwnas.ops.reshape import ChannelShuffle, Flatten
+from hwnas.ops.zero import Zero
 
-KINDS: dict[str, type[Op]] = {kind.kind: kind for kind in (Conv2d, Linear, GlobalPool, MaxPool, AvgPool, Add, Mul, Flatten, ChannelShuffle)}
+KINDS: dict[str, type[Op]] = {
+    kind.kind: kind for kind in (Conv2d, Linear, GlobalPool, MaxPool, AvgPool, Add, Mul, Flatten, ChannelShuffle, Activation, Affine, Zero)
+}
 
 
 def parse_op(text: str) -> Op:

@@ -39,18 +39,20 @@ def make_plan(index: BlockIndex, *, visits: int, networks: int, seed: int, timin
 def calibration_networks(index: BlockIndex, n: int, rng: np.random.Generator) -> Codes:
     """At most n codes of different subnets: the smallest, the largest, uniform ones at the extremes of the choices that most layers
     read (the resolution), and random ones spread evenly over the logarithm of the MACs."""
-    space, pivots = index.space, index.pivots()
+    space = index.space
+    readers = np.bincount([column for columns in index.columns for column in set(columns)], minlength=len(space.choices))
+    shared = np.flatnonzero(readers > len(space.layers) / 2)
     last = space.cardinalities - 1
     corners = [space.smallest(), space.largest()]
     for level in (0.0, 1.0, 0.5):
-        for pivot in (0.0, 1.0):
+        for end in (0.0, 1.0):
             code = np.rint(level * last)
-            code[pivots] = pivot * last[pivots]
+            code[shared] = end * last[shared]
             corners.append(code[None].astype(np.int16))
     chosen = index.distinct(np.concatenate(corners))[:n]
     share = rng.random((_POOL, 1))  # each row leans to small or large values: uniform rows are all of middling size
     pool = rng.binomial(last, np.broadcast_to(share, (_POOL, len(last)))).astype(np.int16)
-    pool[:, pivots] = rng.integers(0, last[pivots] + 1, (_POOL, len(pivots)))
+    pool[:, shared] = rng.integers(0, last[shared] + 1, (_POOL, len(shared)))
     pool = index.distinct(np.concatenate([chosen, pool]))[len(chosen) :]
     cost = Additive(index, macs(index.blocks), name="macs", unit="MACs")
     sizes = np.log(np.maximum(cost(np.asfortranarray(pool)), 1.0))
