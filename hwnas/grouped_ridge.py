@@ -19,6 +19,7 @@ LEAST_NETWORKS = 5
 
 _BOUNDS = (-12.0, 12.0)  # of log variances over that of the errors
 _JITTER = 1e-9
+_FOLDS = 10
 _MOST_FITTED = 400  # networks that variances are fitted to: more hardly change them, and the time grows with the cube
 
 
@@ -70,14 +71,16 @@ class GroupedRidge:
         if not (np.isfinite(latency_ms) & (latency_ms > 0)).all():
             raise InputError("latencies of measured networks must be positive numbers")
         self.scaling, self.latency_ms, self.mean_ms = scaling, latency_ms, float(latency_ms.mean())
+        self._groups, self._is_given = groups, log_variances is not None
         self._x = scaling(groups)
         grams = _grams(self._x, self._x)
         target = latency_ms / self.mean_ms - 1
         noise = np.square(latency_ms / self.mean_ms)
         self.log_variances = np.atleast_2d(_greatest_evidence(grams, noise, target) if log_variances is None else log_variances)
-        evidence, self._solved = np.empty(len(self.log_variances)), []
+        evidence = np.empty(len(self.log_variances))
+        self._solved: list[tuple[FloatArray, FloatArray]] = []
         for i, setting in enumerate(self.log_variances):
-            inverse = np.linalg.inv(_covariance(setting, grams, noise))
+            inverse = _inverse(_covariance(setting, grams, noise))
             evidence[i] = _evidence(inverse, target)
             self._solved.append((inverse, inverse @ target))
         #: Probability of each setting, given the latencies.
@@ -115,7 +118,12 @@ class GroupedRidge:
         return np.asarray(np.sqrt(total))
 
     def left_out(self) -> FloatArray:
-        """Each measured network's latency in ms as predicted from the others, (n,), variances kept."""
+        """Each measured network's latency in ms as predicted from others, (n,).
+
+        Variances that were given are kept. Those with the greatest evidence have seen the network: they are fitted anew without it and a tenth of the others.
+        """
+        if not self._is_given and 2 * LEAST_NETWORKS <= len(self.latency_ms) <= _MOST_FITTED:
+            return self._folds_left_out()
         target, noise = self.latency_ms / self.mean_ms - 1, np.square(self.latency_ms / self.mean_ms)
         rows = np.arange(len(target))
         grams = _grams(self._x, self._x)
@@ -123,15 +131,24 @@ class GroupedRidge:
         evidence = np.empty_like(predicted)
         for i, setting in enumerate(self.log_variances):
             covariance = _covariance(setting, grams, noise)
-            inverse = np.linalg.inv(covariance)
+            inverse = _inverse(covariance)
             predicted[i] = target - inverse @ target / np.diag(inverse)
             for j in rows if len(self.log_variances) > 1 else ():
                 rest = np.delete(rows, j)
-                evidence[i, j] = _evidence(np.linalg.inv(covariance[np.ix_(rest, rest)]), target[rest])
+                evidence[i, j] = _evidence(_inverse(covariance[np.ix_(rest, rest)]), target[rest])
         if len(self.log_variances) == 1:
             return np.asarray(self.mean_ms * (1 + predicted[0]))
         weights = np.exp(evidence - evidence.max(axis=0))
         return np.asarray(self.mean_ms * (1 + (weights * predicted).sum(axis=0) / weights.sum(axis=0)))
+
+    def _folds_left_out(self) -> FloatArray:
+        order = np.random.default_rng(0).permutation(len(self.latency_ms))
+        predicted = np.empty(len(order))
+        for fold in (order[i::_FOLDS] for i in range(_FOLDS)):
+            kept = np.setdiff1d(order, fold)
+            fit = GroupedRidge(self.scaling, [each[kept] for each in self._groups], self.latency_ms[kept])
+            predicted[fold] = fit.linear([each[fold] for each in self._groups])
+        return predicted
 
     def _grams_with(self, x: Sequence[FloatArray]) -> FloatArray:
         return _grams(x, self._x)
@@ -147,6 +164,10 @@ def _covariance(setting: FloatArray, grams: FloatArray, noise: FloatArray) -> Fl
     return np.asarray(np.tensordot(np.exp(setting), grams, 1) + np.diag(noise + _JITTER))
 
 
+def _inverse(covariance: FloatArray) -> FloatArray:
+    return np.asarray(np.linalg.inv(covariance), np.float64)
+
+
 def _evidence(inverse: FloatArray, target: FloatArray) -> float:
     """Log marginal likelihood but for a constant, the variance of the errors integrated out under its scale-free prior."""
     return float(0.5 * np.linalg.slogdet(inverse)[1] - 0.5 * len(target) * np.log(max(float(target @ inverse @ target), 1e-300)))
@@ -156,7 +177,7 @@ def _greatest_evidence(grams: FloatArray, noise: FloatArray, target: FloatArray)
     from scipy.optimize import minimize
 
     def negative(setting: FloatArray) -> tuple[float, FloatArray]:
-        inverse = np.linalg.inv(_covariance(setting, grams, noise))
+        inverse = _inverse(_covariance(setting, grams, noise))
         solved = inverse @ target
         pull = len(target) * np.outer(solved, solved) / max(float(target @ solved), 1e-300) - inverse
         gradient = -0.5 * np.exp(setting) * np.einsum("kij,ij->k", grams, pull)

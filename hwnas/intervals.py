@@ -21,7 +21,7 @@ LEVEL = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Of n architectures, (n,) each: latency, and the ends of the interval of `level`; NaN where there are too few networks to tell.
+    """Of n architectures, (n,) each: latency, and the ends of the interval of `level`; 0 and inf where networks are too few to tell.
 
     shares: (n, 3), of the latency that rests on measured, interpolated and extrapolated rows. is_outside: the architecture lies outside of
     the measured networks, so that the interval promises nothing of it.

@@ -129,3 +129,17 @@ def test_standard_deviations_cover_what_they_say():
     rest = [each[60:] for each in groups]
     within = np.abs(fit.linear(rest) - latency[60:]) <= 1.645 * fit.std(rest)
     assert 0.8 < within.mean() < 0.97
+
+
+def test_left_out_networks_are_no_better_predicted_than_unseen_ones():
+    """Variances that had seen them would make them look 20 % better, and intervals too narrow."""
+    ratios = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        groups = groups_of(rng, 320)
+        latency = 10 + groups[0] @ [1, 2, -1.5] + groups[1] @ rng.normal(0, 0.1, 40) + rng.normal(0, 0.1, 320)
+        fit = GroupedRidge(Scaling.of(groups), [each[:20] for each in groups], latency[:20])
+        left_out = np.abs(np.log(fit.left_out() / latency[:20]))
+        unseen = np.abs(np.log(fit.linear([each[20:] for each in groups]) / latency[20:]))
+        ratios.append(left_out.mean() / unseen.mean())
+    assert 0.93 < np.mean(ratios) < 1.3

@@ -21,6 +21,7 @@ from hwnas.graph import Block
 from hwnas.latency_table import LatencyTable
 from hwnas.measured_blocks import Support, enough, measured_rows, names_in, predicted_origin
 from hwnas.ops import Conv2d
+from hwnas.ops.op import ITEM_BYTES, Op
 from hwnas.predictor import Fitted, Origin
 from hwnas.predictor_file import load_predictor, save_predictor
 from hwnas.space import FloatArray
@@ -70,7 +71,8 @@ class GraphNetwork:
         generator = torch.Generator().manual_seed(seed)
 
         def drawn(*shape: int) -> torch.Tensor:
-            return (torch.randn(_MEMBERS, *shape, generator=generator) / shape[0] ** 0.5).requires_grad_()
+            weights: torch.Tensor = (torch.randn(_MEMBERS, *shape, generator=generator) / shape[0] ** 0.5).requires_grad_()
+            return weights
 
         weights = {"input": drawn(len(names), _WIDTH), "input.bias": torch.zeros(_MEMBERS, 1, _WIDTH, requires_grad=True)}
         for i in range(_LAYERS):
@@ -139,10 +141,9 @@ class GraphNetwork:
         names, origin = names_in(facts, "features"), facts.get("origin")
         try:
             weights = {name: tensors[f"network.{name}"].astype(np.float32) for name in _shapes(len(names))}
-            mean = WorkModel(
-                names_in(facts, "work"), *(tensors[f"work.{name}"].astype(np.float64) for name in ("scale", "coefficients")), float(facts["least_ms"])
-            )
-            support = Support(names_in(facts, "sizes"), *(tensors[f"support.{name}"].astype(np.float64) for name in ("least", "greatest")))
+            floats = {name: array.astype(np.float64) for name, array in tensors.items() if not name.startswith("network.")}
+            mean = WorkModel(names_in(facts, "work"), floats["work.scale"], floats["work.coefficients"], float(facts["least_ms"]))
+            support = Support(names_in(facts, "sizes"), floats["support.least"], floats["support.greatest"])
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedFile(f"{path} lacks a part of a graph_network, or has it in another form: {error}") from None
         for name, shape in _shapes(len(names)).items():
@@ -175,11 +176,8 @@ def _shapes(features: int) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _operator(op: object) -> dict[str, float]:
+def _operator(op: Op) -> dict[str, float]:
     """An operator as a node of the graph."""
-    from hwnas.ops.op import ITEM_BYTES, Op
-
-    assert isinstance(op, Op)
     features = {f"kind.{kind(op)}": 1.0, f"type.{op.data_type}": 1.0, "weights": log1p(sum(map(prod, op.weights.values())))}
     features |= {
         "macs": log1p(tiled_macs(op)),

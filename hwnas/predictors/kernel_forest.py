@@ -29,6 +29,7 @@ FORMAT = "hwnas.kernel_forest/1"
 MAX_DEPTH = 64
 _TREES = 200
 _LEAST_IN_LEAF = 2
+_PARTS = ("roots", "feature", "threshold", "left", "right", "value")
 
 Nodes = npt.NDArray[np.int32]
 
@@ -110,7 +111,7 @@ class KernelForest:
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         facts = {"features": self.names, "work": self.mean.names, "least_ms": self.mean.least_ms, "sizes": self._support.names, "origin": self.origin}
-        trees = {f"forest.{name}": getattr(self.forest, name) for name in Forest.__slots__}
+        trees = {f"forest.{name}": getattr(self.forest, name) for name in _PARTS}
         save_predictor(path, FORMAT, facts, {**trees, "work.scale": self.mean.scale, "work.coefficients": self.mean.coefficients, **self._support.tensors()})
 
     @classmethod

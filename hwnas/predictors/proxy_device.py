@@ -96,6 +96,13 @@ def proxy_device(index: BlockIndex, known: Mapping[str, tuple[str, Metric]], cod
     known: name -> (hardware, latency in ms as a sum over layers) of other devices, such as `calibrated` tables. Features are how often each value is chosen
     among choices alike. Raises InputError.
     """
+    return fitted_proxy(index, known, codes, latency_ms, seed=seed)[0]
+
+
+def fitted_proxy(
+    index: BlockIndex, known: Mapping[str, tuple[str, Metric]], codes: Codes, latency_ms: FloatArray, *, seed: int = 0
+) -> tuple[Additive, GroupedRidge]:
+    """What `proxy_device` returns, and the fit behind it, which can leave networks out. Raises InputError."""
     metrics = [metric for _, metric in known.values()]
     if not all(isinstance(metric, Additive) for metric in metrics):
         raise InputError("known devices are sums over layers: use calibrated tables")
@@ -104,7 +111,8 @@ def proxy_device(index: BlockIndex, known: Mapping[str, tuple[str, Metric]], cod
     population = index.space.sample(np.random.default_rng(seed), _POPULATION)
     everything, few = ((one_hot(each) @ ties, np.stack([metric(each) for metric in metrics], axis=1)) for each in (population, codes))
     prior = DevicePrior(*everything, [hardware for hardware, _ in known.values()], seed=seed)
-    return _additive(one_hot, ties, [metric for metric in metrics if isinstance(metric, Layerwise)], prior, prior.fitted(*few, latency_ms).linear)
+    fit = prior.fitted(*few, latency_ms)
+    return _additive(one_hot, ties, [metric for metric in metrics if isinstance(metric, Layerwise)], prior, fit.linear), fit
 
 
 def _additive(one_hot: OneHot, ties: npt.NDArray[np.float64], metrics: Sequence[Layerwise], prior: DevicePrior, linear: Linear) -> Additive:
