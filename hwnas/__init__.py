@@ -1,9 +1,9 @@
 """Hardware-aware neural architecture search: profile a device, search under a latency budget, export what is measured to fit.
 
 Each command of the shell is a function here: `profile`, `plan_profile`, `train`, `search`, `verify`, `export`, `report`, `show_space`,
-`doctor`, `list_devices`, `add_device`, `check_device`, `check_tensorrt`, `bench` and `bench_zoo`; for `hwnas accuracy` `build_accuracy` and `report_accuracy`;
-for `hwnas table` `list_tables`, `show_table`, `check_table`, `import_table`, `export_table`, `fill_table`, `merge_tables` and `diff_tables`;
-for `hwnas weights` `add_weights`, `check_weights` and `list_weights`.
+`doctor`, `list_devices`, `add_device`, `check_device`, `check_tensorrt`, `bench`, `bench_zoo` and `predict`; for `hwnas accuracy`
+`build_accuracy` and `report_accuracy`; for `hwnas table` `list_tables`, `show_table`, `check_table`, `import_table`, `export_table`,
+`fill_table`, `merge_tables` and `diff_tables`; for `hwnas weights` `add_weights`, `check_weights` and `list_weights`.
 They, and with them PyTorch and the rest, are imported when they are first asked for; `import hwnas` alone needs numpy.
 """
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hwnas.verbs.doctor import doctor as doctor
     from hwnas.verbs.export import export as export
     from hwnas.verbs.parser_check import check_tensorrt as check_tensorrt
+    from hwnas.verbs.predict import predict as predict
     from hwnas.verbs.profile import plan_profile as plan_profile
     from hwnas.verbs.profile import profile as profile
     from hwnas.verbs.report import report as report
@@ -87,6 +88,7 @@ _VERBS = {
     "list_weights": "hwnas.verbs.weights",
     "merge_tables": "hwnas.verbs.table",
     "plan_profile": "hwnas.verbs.profile",
+    "predict": "hwnas.verbs.predict",
     "profile": "hwnas.verbs.profile",
     "report": "hwnas.verbs.report",
     "report_accuracy": "hwnas.verbs.accuracy",

@@ -96,5 +96,25 @@ class OneHot:
         return _Mask((), tuple(kept), _strides(table.shape), table.reshape(-1).astype(np.float32))
 
 
+def tied(one_hot: OneHot) -> FloatArray:
+    """(width, values): `one_hot(codes) @ tied(one_hot)` counts how often each value is chosen among the choices that have the same values.
+
+    With them a kernel size has one effect wherever it is chosen, which few networks can tell.
+    """
+    space = one_hot.index.space
+    starts: dict[str, int] = {}
+    columns = np.zeros(one_hot.width, np.intp)
+    total = 0
+    for position, choice in enumerate(one_hot.choices):
+        values = space.choices[choice].values
+        if (start := starts.get(repr(values))) is None:
+            start = starts[repr(values)] = total
+            total += len(values)
+        columns[one_hot.starts[position] : one_hot.starts[position + 1]] = start + np.arange(len(values))
+    ties = np.zeros((one_hot.width, total))
+    ties[np.arange(one_hot.width), columns] = 1.0
+    return ties
+
+
 def _strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(np.prod(shape[i + 1 :], dtype=np.int64)) for i in range(len(shape)))

@@ -11,6 +11,7 @@ from math import prod
 from typing import ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from hwnas.elimination import Indices, grid
 from hwnas.graph import Block
@@ -33,6 +34,14 @@ class Predictor(Protocol):
     origin: Origin
 
     def prices(self, blocks: Sequence[Block]) -> FloatArray: ...
+
+
+class Fitted(Predictor, Protocol):
+    """A predictor of blocks that nobody measured, made of measured ones: `fit(blocks, prices_ms)` of its module, or its factory of a table."""
+
+    def is_outside(self, blocks: Sequence[Block]) -> npt.NDArray[np.bool_]:
+        """(m,), true where a block lies outside of what was measured in some feature: its price is extrapolated."""
+        ...
 
 
 class Metric(Protocol):

@@ -33,8 +33,12 @@ from hwnas.index import BlockIndex
 from hwnas.kept_weights import read_entry, tensors_of
 from hwnas.latency_table import ENTRIES, NETWORKS, TABLE, Conditions, LatencyTable
 from hwnas.manifest import Preprocessing, read_manifest, write_manifest
+from hwnas.measured_blocks import measured_rows
+from hwnas.onnx_blocks import read_blocks
 from hwnas.predictors.accuracy_mlp import AccuracyMlp, accuracy_mlp
 from hwnas.predictors.calibrated import calibrated
+from hwnas.predictors.graph_network import GraphNetwork
+from hwnas.predictors.kernel_forest import KernelForest
 from hwnas.predictors.ofa_accuracy import ofa_accuracy
 from hwnas.report_words import quality_rows
 from hwnas.run import RunDirectory
@@ -42,6 +46,7 @@ from hwnas.table_dialects import DIALECTS, read_dialect, write_dialect
 from hwnas.table_fill import filled
 from hwnas.table_merge import merged
 from hwnas.verbs.common import existing
+from hwnas.verbs.predict import read_architectures
 from hwnas.verbs.table import check_table, diff_tables, show_table
 from hwnas.verbs.zoo import best_within, front
 from hwnas.verbs.zoo import load_table as read_zoo
@@ -269,6 +274,26 @@ def load_ofa_accuracy(folder: Path) -> None:
     ofa_accuracy(index(), file=str(folder / "acc.pth"))(index().space.largest())
 
 
+def make_block_model(folder: Path, kind: type[KernelForest] | type[GraphNetwork]) -> None:
+    kind.fit(*measured_rows(simulated_table(index(), lambda total, layers, activations: total, networks=8))).save(folder / "model.safetensors")
+
+
+def load_block_model(folder: Path, kind: type[KernelForest] | type[GraphNetwork]) -> None:
+    loaded = kind.load(folder / "model.safetensors")
+    assert np.isfinite(loaded.prices(index().blocks)).all()
+    loaded.is_outside(index().blocks)
+
+
+def make_lines(folder: Path) -> None:
+    codes = index().space.sample(np.random.default_rng(0), 3)
+    (folder / "many.jsonl").write_text("".join(json.dumps(json.loads(Architecture.of(index().space, code).to_json())) + "\n" for code in codes))
+
+
+def load_lines(folder: Path) -> None:
+    for _, architecture in read_architectures(folder / "many.jsonl"):
+        architecture.code(index().space)
+
+
 def load_foreign(folder: Path) -> None:
     from hwnas.profiling.model_file import read_model
 
@@ -323,6 +348,10 @@ FORMATS = (
     Format("checkpoint of PyTorch", ("net.pth",), partial(make_foreign_checkpoint, older=False), load_foreign_checkpoint),
     Format("older checkpoint of PyTorch", ("net.pth",), partial(make_foreign_checkpoint, older=True), load_foreign_checkpoint),
     Format("accuracy predictor", ("accuracy.safetensors",), make_accuracy, load_accuracy),
+    Format("kernel forest", ("model.safetensors",), partial(make_block_model, kind=KernelForest), partial(load_block_model, kind=KernelForest)),
+    Format("graph network", ("model.safetensors",), partial(make_block_model, kind=GraphNetwork), partial(load_block_model, kind=GraphNetwork)),
+    Format("lines of architectures", ("many.jsonl",), make_lines, load_lines),
+    Format("operators of an ONNX model", ("model.onnx",), make_model, lambda folder: read_blocks(folder / "model.onnx") and None),
     Format("ONNX model", ("model.onnx",), make_model, load_model),
     Format("foreign ONNX model", ("model.onnx",), make_model, load_foreign),
     Format("table of published networks", ("zoo.json",), make_zoo, load_zoo),

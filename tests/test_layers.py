@@ -15,9 +15,12 @@ LAYERS = (
     ("errors", "files", "flat_yaml", "registry", "data", "store", "ops", "graph", "elimination"),
     ("hwnas", "blocks", "space", "index", "architecture", "variant", "pinned"),
     ("spaces", "costs", "weights", "budget", "device", "latency_table", "table_dialects", "table_merge"),
-    ("backends", "capture", "quantization", "predictor", "predictors", "features", "quality", "memory", "growing", "table_fill"),
     (
-        *("zoo", "images", "kept_weights", "datasets", "profiling", "supernet", "training", "problem"),
+        *("backends", "capture", "quantization", "predictor", "predictors", "block_features", "work_model", "measured_blocks", "predictor_file"),
+        *("features", "grouped_ridge", "intervals", "quality", "memory", "growing", "table_fill", "table_latency"),
+    ),
+    (
+        *("onnx_blocks", "zoo", "images", "kept_weights", "datasets", "profiling", "supernet", "training", "problem"),
         *("feasible_set", "rewards", "pareto", "exact", "expectation", "milp", "surrogate"),
         *("accuracy_predictor", "accuracy_predictors", "accuracy_quality"),
     ),

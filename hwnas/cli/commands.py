@@ -620,6 +620,45 @@ def bench(
 
 
 @app.command()
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Architectures (JSON, or JSON Lines with one in each line) and ONNX models.")],
+    table: Annotated[str, typer.Option(help="Latency table: a folder, or the name of a shipped one.")] = ...,  # type: ignore[assignment]
+    space: Annotated[str, typer.Option(help="Search space of the architectures, where it is not the one they name, such as name(key=value).")] = "",
+    statistic: Annotated[str, typer.Option(help="Latency that is predicted: p50 or p90.")] = "p50",
+    level: Annotated[float, typer.Option(help="Of the interval: the share of networks like those measured that lie in it.")] = 0.9,
+    like: Annotated[list[str] | None, typer.Option(help="Table of another device, two or more: the 5 to 20 networks of --table tell how alike.")] = None,
+    by: Annotated[str, typer.Option(help="Predict what the table lacks: gaussian_process, kernel_forest, graph_network, or macs.")] = "",
+    precision: Precision = None,
+    batch: Batch = None,
+    as_json: Json = False,
+) -> None:
+    """What networks take, with intervals, and how much of it was measured, interpolated or extrapolated."""
+    from hwnas.cli import show
+    from hwnas.report_words import plain, significant
+    from hwnas.verbs.predict import predict as act
+
+    found = act(files, table=table, space=space, statistic=statistic, level=level, by=by, like=like or (), precision=precision, batch=batch)
+    if as_json:
+        show.as_json(found)
+        return
+    columns = {"network": "left", f"{statistic} ms ({found['origin']})": "right", f"{100 * level:g} % interval": "right"}
+    columns |= {"measured": "right", "interpolated": "right", "extrapolated": "right"}
+    rows = []
+    for each in found["networks"]:
+        interval = "none" if each["low_ms"] is None else f"{significant(each['low_ms'], 4)} ... {significant(each['high_ms'], 4)}"
+        shares = [f"{100 * each[key]:.0f} %" for key in ("measured", "interpolated", "extrapolated")]
+        rows.append([plain(each["name"]), significant(each["value_ms"], 4), interval, *shares])
+    show.table(plain(found["conditions"]), columns, rows)
+    warned: dict[str, list[str]] = {}
+    for each in found["networks"]:
+        for warning in each["warnings"]:
+            warned.setdefault(warning, []).append(each["name"])
+    for warning, names in warned.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        typer.echo(plain(f"warning: {names[0]}{more}: {warning}"), err=True)
+
+
+@app.command()
 @resumable
 def export(
     run: Run,

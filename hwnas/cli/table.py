@@ -183,6 +183,7 @@ def fill(
     measured_for: Annotated[str, typer.Option(help="Space the table was profiled for, where that is another: its networks calibrate the new one.")] = "",
     precision: Annotated[str | None, typer.Option(help="Which, where the table has prices for several.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images of one run: which, where the table has prices for several.")] = None,
+    by: Annotated[str, typer.Option(help="Predictor: gaussian_process, kernel_forest, graph_network, or macs, the baseline.")] = "gaussian_process",
     as_json: Json = False,
 ) -> None:
     """Predict the blocks of a space that a table did not measure, such as those of other resolutions; each such row says that it is predicted."""
@@ -190,7 +191,7 @@ def fill(
     from hwnas.report_words import plain
     from hwnas.verbs.table import fill_table as act
 
-    made = act(table, space=space, to=to, measured_for=measured_for, precision=precision, batch=batch)
+    made = act(table, space=space, to=to, measured_for=measured_for, precision=precision, batch=batch, by=by)
     if as_json:
         show.as_json(made)
         return

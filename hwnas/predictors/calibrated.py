@@ -69,8 +69,7 @@ def assess(table: LatencyTable, index: BlockIndex, quantile: float = 0.5, varian
     """How well left-out networks are predicted: by `calibrated` (its average made anew without them), by the plain sum of
     the table, and by a line through the MACs, which any table must beat. Raises as `calibrated` does."""
     fit = _Fit(table, index, quantile, variant)
-    everything = np.arange(len(fit.measured))
-    predicted = np.array([fit.features[left_out] @ fit.average(np.delete(everything, left_out)) for left_out in everything])
+    predicted = fit.left_out()
     line = _left_out(_with_constant(fit.macs[:, None]), fit.measured)
     results: dict[str, Quality] = {
         "calibrated": quality(fit.measured, predicted, fit.resolutions),
@@ -78,6 +77,11 @@ def assess(table: LatencyTable, index: BlockIndex, quantile: float = 0.5, varian
         "macs_line": quality(fit.measured, line, fit.resolutions),
     }
     return {name: {key: _rounded(key, value) for key, value in asdict(each).items() if value is not None} for name, each in results.items()}
+
+
+def left_out(table: LatencyTable, index: BlockIndex, quantile: float = 0.5, variant: Variant | None = None) -> FloatArray:
+    """Each of the table's networks of this space, in their order, as predicted by `calibrated` without it, in ms (n,). Raises as `calibrated` does."""
+    return _Fit(table, index, quantile, variant).left_out()
 
 
 def _rounded(key: str, value: float) -> float:
@@ -108,6 +112,11 @@ class _Fit:
         self.macs = macs(blocks)[ids].sum(axis=1) / 1e6
         self.resolutions: list[Hashable] = [index.space.lower(code).input for code in networks.codes]
         self.origin: Origin = "simulated" if table.origin == "simulated" else "predicted"
+
+    def left_out(self) -> FloatArray:
+        """Each network's latency (n,) as predicted by an average made anew without it."""
+        everything = np.arange(len(self.measured))
+        return np.array([self.features[row] @ self.average(np.delete(everything, row)) for row in everything])
 
     def average(self, rows: Sequence[int] | Any) -> FloatArray:
         """Coefficients (5,), the constant last: the average of the models fitted to these networks."""

@@ -6,26 +6,23 @@ not negative. What that leaves over is smooth in the block's sizes. All features
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import log, log1p, prod
+from math import log
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from hwnas.block_features import matrix, sizes
 from hwnas.errors import InputError
-from hwnas.graph import Block, parse_block
-from hwnas.latency_table import Imported, LatencyTable, Measurement
-from hwnas.ops import Conv2d
-from hwnas.ops.op import ITEM_BYTES, Op
+from hwnas.graph import Block
+from hwnas.latency_table import LatencyTable
+from hwnas.measured_blocks import LEAST_BLOCKS, Support, measured_rows, predicted_origin
 from hwnas.predictor import Origin, Predictor
 from hwnas.space import FloatArray
+from hwnas.work_model import WorkModel
 
-LEAST_BLOCKS = 8
-
-_TILE = 8  # channels, or columns of an image: lanes of a vector register of float32, and the blocks of the layouts that runtimes use
 _MOST_FITTED = 256  # rows that hyperparameters are fitted to: more would hardly change them, and the time grows with the cube
 _FOLDS = 5
 _JITTER = 1e-8
@@ -60,8 +57,8 @@ class Kernel:
     @classmethod
     def assumed(cls, blocks: Sequence[Block]) -> Kernel:
         """The one to begin with, before anything is measured."""
-        features = [_sizes(block) for block in blocks]
-        values = _matrix(features, names := sorted({name for each in features for name in each}))
+        features = [sizes(block) for block in blocks]
+        values = matrix(features, names := sorted({name for each in features for name in each}))
         varies = values.std(axis=0) > 1e-9
         kept, values = tuple(np.array(names)[varies].tolist()), values[:, varies]
         lengths = np.full(len(kept), _LOG_LENGTH + 0.5 * log(max(len(kept), 1)))
@@ -74,7 +71,7 @@ class Kernel:
 
     def features(self, blocks: Sequence[Block]) -> FloatArray:
         """(m, d), standardised."""
-        return (_matrix([_sizes(block) for block in blocks], self.names) - self.center) / self.scale
+        return (matrix([sizes(block) for block in blocks], self.names) - self.center) / self.scale
 
     def __call__(self, first: FloatArray, second: FloatArray) -> FloatArray:
         """Features (m, d) and (n, d) -> (m, n)."""
@@ -106,12 +103,9 @@ class GaussianProcess:
             raise InputError(f"{len(blocks)} blocks were measured, {LEAST_BLOCKS} are needed to predict others")
         self.blocks, self.prices_ms, self.origin = list(blocks), np.asarray(prices_ms, np.float64), origin
         self._inflation = 1.0
-        every = [_sizes(block) for block in blocks]
-        self._names = sorted({name for each in every for name in each})
-        values = _matrix(every, self._names)
-        self._least, self._greatest = values.min(axis=0), values.max(axis=0)
+        self._support = Support.of(blocks)
         try:
-            self._mean = _Mean(blocks, self.prices_ms)
+            self._mean = WorkModel.fitted(blocks, self.prices_ms)
             rest = np.log(self.prices_ms) - self._mean(blocks)
             begin = kernel or Kernel.assumed(blocks)
             self._features = begin.features(blocks)
@@ -132,7 +126,7 @@ class GaussianProcess:
         explained = np.square(solve_triangular(self._factor[0], cross.T, lower=True)).sum(axis=0)
         variance = np.maximum(np.exp(2 * self.kernel.log_sd) - explained, 0.0) + self.kernel.noise
         price_ms = np.exp(np.clip(self._mean(blocks) + cross @ self._weights, -20.0, 27.0))  # what a table can hold
-        return Prediction(price_ms, price_ms * np.sqrt(variance) * self._inflation, self._is_outside(blocks))
+        return Prediction(price_ms, price_ms * np.sqrt(variance) * self._inflation, self.is_outside(blocks))
 
     def prices(self, blocks: Sequence[Block]) -> FloatArray:
         """(m,), 0 for a skipped layer."""
@@ -160,117 +154,15 @@ class GaussianProcess:
         self._inflation = max(1.0, float(np.sqrt(np.square(errors).mean())))
         return predicted
 
-    def _is_outside(self, blocks: Sequence[Block]) -> npt.NDArray[np.bool_]:
-        features = [_sizes(block) for block in blocks]
-        values = _matrix(features, self._names)
-        unknown = np.array([any(each.keys() - set(self._names)) for each in features])
-        return np.asarray(unknown | ((values < self._least - 1e-9) | (values > self._greatest + 1e-9)).any(axis=1))
+    def is_outside(self, blocks: Sequence[Block]) -> npt.NDArray[np.bool_]:
+        """(m,), true where a block lies outside of what was measured in some feature."""
+        return self._support.is_outside(blocks)
 
 
 def gaussian_process(table: LatencyTable) -> GaussianProcess:
     """A process fitted to the rows of a table that were measured, or imported; predicted ones are no data. Raises InputError."""
-    rows = {text: entry.price_ms for text, entry in sorted(table.entries.items()) if isinstance(entry, Measurement | Imported)}
-    if len(rows) < LEAST_BLOCKS:
-        raise InputError(f"the table of {table.conditions} has {len(rows)} measured blocks, {LEAST_BLOCKS} are needed to predict others")
-    origin: Origin = table.origin if table.origin in ("emulated", "simulated") else "predicted"
-    return GaussianProcess([parse_block(text) for text in rows], np.array(list(rows.values())), origin=origin)
-
-
-# -- features -------------------------------------------------------------------------------------------------------------------------
-
-
-class _Mean:
-    """Logarithm of a price that is a sum over the work of a block, coefficients fitted for the least squares of relative errors."""
-
-    def __init__(self, blocks: Sequence[Block], prices_ms: FloatArray):
-        from scipy.optimize import nnls
-
-        work = [_work(block) for block in blocks]
-        self._names = sorted({name for each in work for name in each})
-        values = _matrix(work, self._names)
-        self._scale = values.max(axis=0)
-        self._coefficients = nnls(values / self._scale / prices_ms[:, None], np.ones(len(prices_ms)))[0]
-        self._least_ms = 1e-3 * float(prices_ms.min())
-
-    def __call__(self, blocks: Sequence[Block]) -> FloatArray:
-        values = _matrix([_work(block) for block in blocks], self._names)
-        return np.asarray(np.log(np.maximum(values / self._scale @ self._coefficients, self._least_ms)))
-
-
-def _work(block: Block) -> Mapping[str, float]:
-    """What a block does, each in a unit that takes about the same time everywhere."""
-    work = Counter[str]({"block": 1, "operators": len(block)})
-    for op in (node.op for node in block):
-        width = ITEM_BYTES[op.data_type]
-        if op.macs:
-            work[f"macs.{_kind(op)}"] += _tiled_macs(op)
-        work["activations"] += width * (sum(map(prod, op.inputs)) + prod(op.output))
-        work["weights"] += width * sum(map(prod, op.weights.values()))
-        if (act := getattr(op, "act", "none")) not in ("none", "relu", "relu6"):
-            work[f"act.{act}"] += prod(op.output)
-    return {name: float(value) for name, value in work.items()}
-
-
-def _sizes(block: Block) -> Mapping[str, float]:
-    """What blocks of about the same are alike in: counts, and logarithms of sizes."""
-    counts, amounts = Counter[str](), Counter[str]()
-    kernel, stride, widest, side = 1, 1, 1, 1
-    for op in (node.op for node in block):
-        counts[f"n.{_kind(op)}"] += 1
-        counts[f"n.{op.data_type}"] += 1
-        if (act := getattr(op, "act", "none")) != "none":
-            counts[f"n.{act}"] += 1
-        if op.macs:
-            amounts[f"macs.{_kind(op)}"] += op.macs
-        amounts["weights"] += sum(map(prod, op.weights.values()))
-        amounts["activations"] += prod(op.output)
-        if isinstance(op, Conv2d):
-            kernel, stride = max(kernel, op.kernel), stride * op.stride
-        if len(op.output) > 1:
-            widest = max(widest, op.output[1])
-        if len(op.output) == 4 and op.output[-1] > 1:
-            side = op.output[-1]
-    first, last = block[0].op.input, block[-1].op.output
-    return {
-        **{name: float(n) for name, n in counts.items()},
-        **{name: log1p(amount) for name, amount in amounts.items()},
-        "kernel": float(kernel),
-        "stride": float(stride),
-        "in": log(first[1] if len(first) > 1 else 1),
-        "out": log(last[1] if len(last) > 1 else 1),
-        "middle": log(widest),
-        "pixels": log(prod(first[2:])),
-        "ragged_rows": log(_up(side) / side),  # of the last image: the part of a tile that is computed in vain
-        "ragged_image": log(_up(side * side) / (side * side)),
-    }
-
-
-def _kind(op: Op) -> str:
-    """Operators that one kernel computes."""
-    if not isinstance(op, Conv2d):
-        return op.kind
-    if op.groups > 1:
-        return "depthwise" if op.is_depthwise else "grouped"
-    if prod(op.output[2:]) == 1:
-        return "linear"
-    return "pointwise" if op.kernel == 1 else "conv"
-
-
-def _tiled_macs(op: Op) -> int:
-    if not isinstance(op, Conv2d):
-        return op.macs
-    n, out, height, width = op.output
-    depth = 1 if op.is_depthwise else _up(op.input[1] // op.groups)
-    return n * _up(out) * height * width * depth * op.kernel**2
-
-
-def _up(size: int) -> int:
-    return -(-size // _TILE) * _TILE
-
-
-def _matrix(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> FloatArray:
-    """(rows, names), 0 where a row lacks one."""
-    return np.array([[row.get(name, 0.0) for name in names] for row in rows], np.float64).reshape(len(rows), len(names))
+    blocks, prices_ms = measured_rows(table)
+    return GaussianProcess(blocks, prices_ms, origin=predicted_origin(table))
 
 
 # -- likelihood -----------------------------------------------------------------------------------------------------------------------

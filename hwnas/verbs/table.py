@@ -206,12 +206,21 @@ def merge_tables(first: Path | str, second: Path | str, *, to: Path) -> Mapping[
     return {"table": str(to), "origin": union.origin, "conditions": str(union.conditions), **how}
 
 
-def fill_table(table: Path | str, *, space: str, to: Path, measured_for: str = "", precision: str | None = None, batch: int | None = None) -> Mapping[str, Any]:
+def fill_table(
+    table: Path | str,
+    *,
+    space: str,
+    to: Path,
+    measured_for: str = "",
+    precision: str | None = None,
+    batch: int | None = None,
+    by: str = "gaussian_process",
+) -> Mapping[str, Any]:
     """Make a table that prices every block of a space, those that nobody measured by prediction from the measured ones, marked row by row.
 
     measured_for: the space that the table was profiled for, where that is another; its networks that are networks of `space` with the
-    same blocks then calibrate the sum for `space`, too. precision, batch: which ones, where the table has prices for several. Raises InputError,
-    DamagedFile.
+    same blocks then calibrate the sum for `space`, too. precision, batch: which ones, where the table has prices for several. by: the predictor
+    (`hwnas.table_fill.PREDICTORS`). Raises InputError, DamagedFile.
     """
     to, folder = _new_folder(Path(to)), table_folder(table)
     loaded, written = LatencyTable.load(folder), BlockIndex(registry.create("spaces", space))
@@ -224,7 +233,7 @@ def fill_table(table: Path | str, *, space: str, to: Path, measured_for: str = "
             raise InputError(f"the table holds no network of {measured_for} that is one of {space}")
         known = {(each.fingerprint, each.architecture) for each in loaded.networks}
         networks = tuple(each for each in networks if (each.fingerprint, each.architecture) not in known)
-    made = filled(replace(loaded, networks=(*loaded.networks, *networks)), index.blocks)
+    made = filled(replace(loaded, networks=(*loaded.networks, *networks)), index.blocks, by)
     provenance = {**made.provenance, "filled_by": f"hwnas {__version__}", "filled_from_sha256": seal(folder)}
     replace(made, provenance=provenance).save(to)
     return {
