@@ -20,7 +20,12 @@ from hwnas.quantization import value_ranges
 from hwnas.variant import PRECISIONS, Variant
 from hwnas.weights import random_weights
 
-SMALLEST = {"ofa_mini": "ofa_mini(resolutions=(32,))", "ofa_mobilenet_v3": "ofa_mobilenet_v3(resolutions=(128,))", "nas_bench_macro": "nas_bench_macro"}
+SMALLEST = {
+    "ofa_mini": "ofa_mini(resolutions=(32,))",
+    "ofa_mobilenet_v3": "ofa_mobilenet_v3(resolutions=(128,))",
+    "nas_bench_macro": "nas_bench_macro",
+    "nasbench201": "nasbench201",
+}
 RELU = mbconv((1, 32, 14, 14), 32, 3, 4)
 HSWISH_SE = mbconv((1, 32, 14, 14), 32, 3, 4, act="hswish", se=True)
 #: Windows, a shuffle, an activation behind an addition.
