@@ -26,7 +26,7 @@ def test_options_in_backquotes_exist(path):
     programs = "".join(each.read_text() for folder in ("benchmarks", "examples") for each in (ROOT / folder).glob("*.py"))
     mine = options((path.stem,)) if (path.stem,) in COMMANDS else {"--version"}.union(*map(options, COMMANDS))
     for text in inline(path):
-        option = re.match(r"--[a-z][a-z-]*", text)
+        option = re.match(r"--[a-z][a-z0-9-]*", text)
         if option:
             assert option[0] in mine or f'"{option[0]}"' in programs, f"{path.name}: there is no option {option[0]}"
 
