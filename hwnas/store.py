@@ -180,6 +180,7 @@ class Store:
         if hasattr(self, "_db"):
             self._db.close()
         if self._lock is not None:
+            _unlock_file(self._lock)
             self._lock.close()
             self._lock = None
 
@@ -279,3 +280,11 @@ def _lock_file(file: BinaryIO) -> None:
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
     else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _unlock_file(file: BinaryIO) -> None:
+    """Let go although processes that were forked meanwhile (workers that load images) have the file open, too."""
+    with suppress(ImportError):
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_UN)

@@ -94,6 +94,23 @@ def started_writer(path):
     return subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_closed_store_is_free_although_a_forked_process_lives(path):
+    """Workers that load images are forked while the run is written, and outlive its closing."""
+    store = Store(path)
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    try:
+        store.close()
+        with Store(path) as again:
+            assert again.append("row", 1) == 1
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 def test_a_killed_writer_loses_no_acknowledged_row_and_leaves_no_lock(path):
     acknowledged = 0
     for rows in (1, 7, 20):
