@@ -66,8 +66,9 @@ def predict(
     if not files:
         raise InputError("name an architecture (JSON), a file of architectures (JSON Lines), or an ONNX model")
     files = [Path(file) for file in files]
-    models = [_Onnx(str(file), read_blocks(file)) for file in files if file.suffix == ".onnx"]
-    named = [each for file in files if file.suffix != ".onnx" for each in read_architectures(file)]
+    is_text = [_is_text(file) for file in files]
+    models = [_Onnx(str(file), read_blocks(file)) for file, text in zip(files, is_text, strict=True) if not text]
+    named = [each for file, text in zip(files, is_text, strict=True) if text for each in read_architectures(file)]
     folder = table_folder(table)
     loaded = LatencyTable.load(folder)
     loaded.refuse_emulated("no network is priced by them")
@@ -194,6 +195,17 @@ def _index(table: LatencyTable, space: str, architectures: Sequence[Architecture
             if any(each.fingerprint == index.fingerprint for each in table.networks):
                 return index
     return None
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file is to be read as JSON: as its name says, or else by how it begins. What is none of both is an ONNX model."""
+    if path.suffix in (".json", ".jsonl", ".onnx"):
+        return path.suffix != ".onnx"
+    try:
+        with path.open("rb") as file:
+            return file.read(64).lstrip()[:1] == b"{"
+    except OSError:
+        return True  # whose reader says what is wrong
 
 
 def read_architectures(path: Path) -> list[tuple[str, Architecture]]:
