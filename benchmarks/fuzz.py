@@ -82,7 +82,8 @@ def fuzz(arguments: argparse.Namespace) -> dict[str, Any]:
 def _start(arguments: argparse.Namespace, begin: int, last: int, jobs: int) -> subprocess.Popen[str]:
     command = [sys.executable, __file__, "--worker", str(begin), "--files", str(last), "--seed", str(arguments.seed), "--jobs", str(jobs)]
     command += ["--format", arguments.format] if arguments.format else []
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a job is a thread
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **alone})
 
 
 def _count(counts: dict[str, Counter[str]], defects: list[dict[str, Any]], case: dict[str, Any]) -> None:
