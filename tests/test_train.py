@@ -245,6 +245,12 @@ def test_weights_of_another_space_are_refused(trained, bars, tmp_path):
         train(tmp_path / "third", data=bars)
 
 
+def test_what_a_file_holds_beside_the_supernet_is_told(trained, bars, tmp_path):
+    torch.save({**weights(trained), "strange.weight": torch.zeros(3)}, tmp_path / "net.pth")
+    result = train(tmp_path / "run", space=SPACE, data=bars, init=tmp_path / "net.pth", batch=16, length=0.1, refit=0)
+    assert result["init"]["unknown"] == ["strange.weight"] and not result["init"]["missing"]
+
+
 def test_one_network_is_trained_alone_from_the_weights_of_the_supernet_and_exported(trained, bars, tmp_path):
     code, out, error = here(
         "train", tmp_path / "run", "--data", bars, "--init", trained, "--architecture", "smallest", "--batch", 16, "--length", 0.2, "--set", "rate=1e-9"

@@ -25,9 +25,14 @@ class Adopted:
     unknown: tuple[str, ...]
 
 
-def load_weights(path: Path, index: BlockIndex) -> dict[str, Tensor]:
-    """Tensors of a file by our names: a run's own weights, or a published checkpoint of the space. Raises DamagedFile, InputError."""
-    return load_checkpoint(path, index).tensors
+def load_weights(path: Path, index: BlockIndex) -> tuple[dict[str, Tensor], list[str]]:
+    """(tensors of a file by our names, what else it holds): a run's own weights, or a published checkpoint of the space.
+
+    A classifier of other classes is not told of. Raises DamagedFile, InputError.
+    """
+    tensors, unmatched = load_checkpoint(path, index)
+    classifier = head(index)
+    return tensors, [*unmatched.unknown, *(each for each in unmatched.misshapen if each.partition(":")[0].rpartition(".")[0] != classifier)]
 
 
 def head(index: BlockIndex) -> str:

@@ -227,8 +227,8 @@ def _options_of(init: Path | str) -> Mapping[str, Any] | None:
         return Job(directory).options("train")
 
 
-def _first_weights(training: _Training) -> dict[str, Tensor]:
-    """The tensors that --init names."""
+def _first_weights(training: _Training) -> tuple[dict[str, Tensor], list[str]]:
+    """(the tensors that --init names, what else is there)."""
     from hwnas.supernet.supernet import Supernet
     from hwnas.training.initial import load_weights
     from hwnas.training.trainer import load_tensors
@@ -244,14 +244,14 @@ def _first_weights(training: _Training) -> dict[str, Tensor]:
         found: list[dict[str, Tensor]] = []
         directory.load_files(job.result("train")["files"], lambda folder: found.append(load_tensors(folder / "supernet.safetensors")))
         if "architecture" not in training.options or "architecture" in job.options("train"):
-            return found[0]
+            return found[0], []
         # One network out of a supernet: its slices, and kernels made small by the transforms.
         import torch
 
         supernet = Supernet(job.index)
         supernet.load(found[0])
         code = job.index.space.encode(training.index.space.decode(training.index.space.smallest()))
-        return {name: torch.from_numpy(array) for name, array in supernet.extract(code[0]).items()}
+        return {name: torch.from_numpy(array) for name, array in supernet.extract(code[0]).items()}, []
 
 
 def _train(directory: RunDirectory | None, training: _Training, progress: Progress) -> Mapping[str, Any]:
@@ -370,11 +370,12 @@ def _restored(directory: RunDirectory, trainer: SupernetTrainer, training: _Trai
         return {}
     from hwnas.training.initial import adopt
 
-    found = adopt(trainer.supernet, _first_weights(training))
+    tensors, left = _first_weights(training)
+    found = adopt(trainer.supernet, tensors)
     if trainer.average is not None:
         for average, tensor in zip(trainer.average, trainer.supernet.parameters(), strict=True):
             average.copy_(tensor.detach())
-    facts = {"taken": found.taken, "new_head": found.new_head, "missing": list(found.missing), "unknown": list(found.unknown)[:1000]}
+    facts = {"taken": found.taken, "new_head": found.new_head, "missing": list(found.missing), "unknown": [*found.unknown, *left][:1000]}
     directory.checkpoint("train", "checkpoint", trainer.save, {"seconds": 0.0, "curve": [], "init": facts})  # what --init names may change
     return {"init": facts}
 
