@@ -10,21 +10,21 @@ import re
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 from hwnas.data import kept_folder
 from hwnas.errors import DamagedFile, InputError, UnknownName
 from hwnas.files import read_toml, sha256, write_toml
+from hwnas.tensor_files import MAX_BYTES, read_tensors
 
-MAX_BYTES = 16 << 30
 TIMEOUT_S = 60.0
 _PIECE = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -79,7 +79,7 @@ def keep(source: str, *, name: str | None = None, digest: str | None = None, rec
                 raise InputError(f"other weights are kept under the name '{name}' (SHA-256 {each.sha256[:12]}...); give another with --name")
             if each.name == name:
                 return each
-        tensors = len(tensors_of(temporary, source))
+        tensors = len(read_tensors(temporary, where=source))
         place = source if remote else str(Path(source).resolve())
         entry = KeptFile(name, place, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), temporary.stat().st_size, tensors, found)
         temporary.replace(_folder() / found)
@@ -122,41 +122,6 @@ def fault_of(entry: KeptFile) -> str:
     if not entry.path.is_file():
         return "are gone"
     return "" if sha256(entry.path) == entry.sha256 else "were changed: their SHA-256 is another"
-
-
-def tensors_of(path: Path, where: str) -> dict[str, Any]:
-    """The tensors of a file of safetensors or of PyTorch (`weights_only`), nested state dictionaries flattened. Raises DamagedFile."""
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-        if start[8:9] == b"{":  # the header of safetensors is JSON behind eight bytes of length
-            return dict(load_file(path))
-        found = dict(_tensors(torch.load(path, map_location="cpu", weights_only=True)))
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, RuntimeError, RecursionError, MemoryError) as error:
-        raise DamagedFile(f"{where} holds no weights that can be read: {_first_line(error)}") from None
-    except Exception as error:  # UnpicklingError: PyTorch refuses whatever is more than tensors
-        raise DamagedFile(f"{where} holds more than tensors, or no tensors, and is not read: {_first_line(error)}") from None
-    if not found:
-        raise DamagedFile(f"{where} holds no tensor")
-    return found
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
-
-
-def _tensors(found: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    import torch
-
-    if isinstance(found, torch.Tensor):
-        yield prefix.rstrip("."), found
-    elif isinstance(found, dict):
-        for key, value in found.items():
-            yield from _tensors(value, f"{prefix}{key}.")
 
 
 def _folder() -> Path:

@@ -30,7 +30,7 @@ from hwnas.exporter import Parity
 from hwnas.features import OneHot
 from hwnas.files import sha256, write_toml
 from hwnas.index import BlockIndex
-from hwnas.kept_weights import read_entry, tensors_of
+from hwnas.kept_weights import read_entry
 from hwnas.latency_table import ENTRIES, NETWORKS, TABLE, Conditions, LatencyTable
 from hwnas.manifest import Preprocessing, read_manifest, write_manifest
 from hwnas.measured_blocks import measured_rows
@@ -45,6 +45,7 @@ from hwnas.run import RunDirectory
 from hwnas.table_dialects import DIALECTS, read_dialect, write_dialect
 from hwnas.table_fill import filled
 from hwnas.table_merge import merged
+from hwnas.tensor_files import read_tensors
 from hwnas.verbs.common import existing
 from hwnas.verbs.predict import read_architectures
 from hwnas.verbs.table import check_table, diff_tables, show_table
@@ -322,7 +323,7 @@ def make_pytorch(folder: Path) -> None:
 
 
 def load_pytorch(folder: Path) -> None:
-    tensors_of(folder / "net.pth", "net.pth")
+    read_tensors(folder / "net.pth")
 
 
 def make_kept(folder: Path) -> None:

@@ -11,12 +11,13 @@ from hwnas import registry
 from hwnas.accuracy_predictor import LeftOut, calibrated, deviation_of, fit, inside, left_out
 from hwnas.accuracy_predictors._inputs import Inputs
 from hwnas.accuracy_predictors.ensemble import Ensemble
-from hwnas.accuracy_predictors.gaussian_process import _negative_log_posterior, _squares
+from hwnas.accuracy_predictors.gaussian_process import _negative_log_posterior
 from hwnas.accuracy_quality import accuracy_quality, kendall
 from hwnas.costs import macs, params
 from hwnas.errors import InputError
 from hwnas.features import OneHot
 from hwnas.index import BlockIndex
+from hwnas.matern import squared_distances
 from hwnas.predictor import Additive
 from hwnas.predictors.accuracy_mlp import AccuracyMlp, accuracy_mlp
 
@@ -127,7 +128,7 @@ def test_the_interval_of_a_mean_error_is_about_that_of_theory():
 
 def test_the_gradient_of_the_likelihood_is_its_derivative():
     rng = np.random.default_rng(0)
-    squares = [_squares(x, x) for x in (rng.normal(0, 1, (12, 3)), rng.normal(0, 1, (12, 2)))]
+    squares = [squared_distances(x, x) for x in (rng.normal(0, 1, (12, 3)), rng.normal(0, 1, (12, 2)))]
     target, begin, at = rng.normal(0, 1, 12), np.zeros(4), np.array([0.3, 0.6, 0.1, -1.0])
     _, gradient = _negative_log_posterior(at, squares, target, begin)
     for i, step in enumerate(np.eye(4) * 1e-5):

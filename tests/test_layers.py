@@ -12,12 +12,12 @@ PACKAGE = Path(registry.__file__).resolve().parent
 
 #: Each layer may import itself and those above it in this list. A new file or folder of hwnas/ goes into one of them.
 LAYERS = (
-    ("errors", "files", "flat_yaml", "registry", "data", "store", "ops", "graph", "elimination"),
+    ("errors", "files", "flat_yaml", "registry", "data", "store", "ops", "graph", "elimination", "tensor_files"),
     ("hwnas", "blocks", "space", "index", "architecture", "variant", "pinned"),
     ("spaces", "costs", "weights", "budget", "device", "latency_table", "table_dialects", "table_merge"),
     (
         *("backends", "capture", "quantization", "predictor", "predictors", "block_features", "work_model", "measured_blocks", "predictor_file"),
-        *("features", "grouped_ridge", "intervals", "quality", "memory", "growing", "table_fill", "table_latency"),
+        *("features", "grouped_ridge", "matern", "intervals", "quality", "memory", "growing", "table_fill", "table_latency"),
     ),
     (
         *("onnx_blocks", "zoo", "images", "kept_weights", "datasets", "profiling", "supernet", "training", "problem"),

@@ -13,6 +13,7 @@ import numpy as np
 from hwnas.accuracy_predictors._inputs import Inputs, Standardised
 from hwnas.errors import InputError
 from hwnas.index import BlockIndex
+from hwnas.matern import matern, squared_distances
 from hwnas.predictor import Metric, Origin
 from hwnas.space import Codes, FloatArray
 
@@ -44,7 +45,7 @@ class GaussianProcess:
         target = (values - self._mean) / self._sd
         begin = np.array([*(0.5 * log(part.shape[1]) + 0.7 for part in parts), 0.0, -3.0])
         fitted = slice(_MOST_FITTED)
-        squares = [_squares(part[fitted], part[fitted]) for part in self._known]
+        squares = [squared_distances(part[fitted], part[fitted]) for part in self._known]
         try:
             found = minimize(_negative_log_posterior, begin, (squares, target[fitted], begin), "L-BFGS-B", jac=True, bounds=_LIMITS, options={"maxiter": 100})
             self._hyper = np.round(found.x, 4)  # what the last bits of a sum are does not show
@@ -75,8 +76,8 @@ class GaussianProcess:
 
     def _covariance(self, parts: list[FloatArray]) -> FloatArray:
         """(n, known subnets)."""
-        squares = sum(_squares(part, known) * np.exp(-2 * length) for part, known, length in zip(parts, self._known, self._hyper[:2], strict=True))
-        return _matern(np.asarray(squares), float(self._hyper[2]))[0]
+        squares = sum(squared_distances(part, known) * np.exp(-2 * length) for part, known, length in zip(parts, self._known, self._hyper[:2], strict=True))
+        return matern(np.asarray(squares), float(self._hyper[2]))[0]
 
 
 def gaussian_process(index: BlockIndex, codes: Codes, values: FloatArray) -> Metric:
@@ -88,25 +89,12 @@ def _noise(hyper: FloatArray) -> float:
     return float(np.exp(2 * hyper[3])) + _JITTER
 
 
-def _squares(first: FloatArray, second: FloatArray) -> FloatArray:
-    """Squared distances, (m, n)."""
-    squares = np.square(first).sum(axis=1)[:, None] + np.square(second).sum(axis=1)
-    return np.asarray(np.maximum(squares - 2 * first @ second.T, 0.0))
-
-
-def _matern(squares: FloatArray, log_sd: float) -> tuple[FloatArray, FloatArray]:
-    """(covariance, its derivative by the squared distance)."""
-    root = np.sqrt(5 * squares)
-    decay = np.exp(2 * log_sd - root)
-    return decay * (1 + root + root * root / 3), -5 / 6 * decay * (1 + root)
-
-
 def _negative_log_posterior(hyper: FloatArray, squares: list[FloatArray], target: FloatArray, begin: FloatArray) -> tuple[float, FloatArray]:
     """(value, gradient) at [log length of choices, of sizes, log sd, log noise]."""
     from scipy.linalg import cho_solve, cholesky
 
     scaled = [square * np.exp(-2 * length) for square, length in zip(squares, hyper[:2], strict=True)]
-    covariance, slope = _matern(scaled[0] + scaled[1], float(hyper[2]))
+    covariance, slope = matern(scaled[0] + scaled[1], float(hyper[2]))
     factor = cholesky(covariance + _noise(hyper) * np.eye(len(target)), lower=True)
     inverse = cho_solve((factor, True), np.eye(len(target)))
     weights = inverse @ target

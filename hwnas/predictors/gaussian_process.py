@@ -18,6 +18,7 @@ from hwnas.block_features import matrix, sizes
 from hwnas.errors import InputError
 from hwnas.graph import Block
 from hwnas.latency_table import LatencyTable
+from hwnas.matern import matern, squared_distances
 from hwnas.measured_blocks import LEAST_BLOCKS, Support, measured_rows, predicted_origin
 from hwnas.predictor import Origin, Predictor
 from hwnas.space import FloatArray
@@ -76,7 +77,7 @@ class Kernel:
     def __call__(self, first: FloatArray, second: FloatArray) -> FloatArray:
         """Features (m, d) and (n, d) -> (m, n)."""
         length = np.exp(self.log_length)
-        return _matern(_distances(first / length, second / length), self.log_sd)[0]
+        return matern(squared_distances(first / length, second / length), self.log_sd)[0]
 
     def fitted(self, features: FloatArray, values: FloatArray) -> Kernel:
         """The hyperparameters with the greatest marginal likelihood of `values` (n,), log prices less the mean, times their prior."""
@@ -168,25 +169,12 @@ def gaussian_process(table: LatencyTable) -> GaussianProcess:
 # -- likelihood -----------------------------------------------------------------------------------------------------------------------
 
 
-def _distances(first: FloatArray, second: FloatArray) -> FloatArray:
-    """Squares of them, (m, n)."""
-    squares = np.square(first).sum(axis=1)[:, None] + np.square(second).sum(axis=1)
-    return np.asarray(np.maximum(squares - 2 * first @ second.T, 0.0))
-
-
-def _matern(squares: FloatArray, log_sd: float) -> tuple[FloatArray, FloatArray]:
-    """(covariance, its derivative by the squared distance)."""
-    root = np.sqrt(5 * squares)
-    decay = np.exp(2 * log_sd - root)
-    return decay * (1 + root + root * root / 3), -5 / 6 * decay * (1 + root)
-
-
 def _negative_log_posterior(hyper: FloatArray, features: FloatArray, values: FloatArray, prior: float) -> tuple[float, FloatArray]:
     """(value, gradient) at [log lengths, log sd, log noise]. The gradient by all lengths is two matrix products."""
     from scipy.linalg import cho_solve, cholesky
 
     scaled = features / np.exp(hyper[:-2])
-    covariance, slope = _matern(_distances(scaled, scaled), hyper[-2])
+    covariance, slope = matern(squared_distances(scaled, scaled), hyper[-2])
     noise = float(np.exp(2 * hyper[-1]))
     factor = cholesky(covariance + (noise + _JITTER) * np.eye(len(values)), lower=True)
     inverse = cho_solve((factor, True), np.eye(len(values)))

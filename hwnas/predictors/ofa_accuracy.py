@@ -13,8 +13,7 @@ Values are in ascending order; of a block that is skipped all inputs are 0, as i
 from __future__ import annotations
 
 import re
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from hwnas.errors import DamagedFile, InputError
 from hwnas.features import OneHot
 from hwnas.index import BlockIndex
 from hwnas.predictors.accuracy_mlp import MAX_BYTES, MAX_LAYERS, AccuracyMlp, Array
+from hwnas.tensor_files import read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +41,8 @@ def ofa_accuracy(index: BlockIndex, *, file: str, resolutions: Sequence[int] | N
     where it is no such file, InputError where it is of another space or does not know a resolution of this one.
     """
     path = Path(file)
-    tensors = _read(path)
+    held = read_tensors(path, what="accuracy predictor", most_bytes=MAX_BYTES)
+    tensors = {key: _array(key, value, path) for key, value in held.items()}
     package = "base_acc" in tensors
     pattern = _PACKAGE if package else _TUTORIAL
     found: dict[int, dict[str, Array]] = {}
@@ -93,36 +94,6 @@ def _rows(index: BlockIndex, weight: Array, resolutions: Sequence[int] | None, p
         if len(choice.values) == 1:
             constant += weight[inputs[choice.name, choice.values[0]]]
     return rows, constant
-
-
-def _read(path: Path) -> Mapping[str, Array]:
-    """Tensors by name; nothing that could run is read. Raises DamagedFile."""
-    import warnings
-
-    import torch
-
-    try:
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise DamagedFile(f"{path} has {size:,} bytes, over the limit of {MAX_BYTES:,} for a predictor")
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if sum(each.file_size for each in archive.infolist()) > MAX_BYTES:
-                    raise DamagedFile(f"{path} unpacks to more than {MAX_BYTES:,} bytes, the limit for a predictor")
-        with warnings.catch_warnings():  # about pickles that PyTorch did not write
-            warnings.simplefilter("ignore")
-            held = torch.load(path, map_location="cpu", weights_only=True)
-    except DamagedFile:
-        raise
-    except OSError as error:
-        raise DamagedFile(f"cannot read {path}: {error.strerror or error}") from None
-    except Exception as error:  # the reader is PyTorch's, and what it makes of arbitrary bytes is not one kind of error
-        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
-        raise DamagedFile(f"{path} cannot be read as tensors alone: {reason[:200]}") from None
-    if isinstance(held, dict) and isinstance(held.get("state_dict"), dict):
-        held = held["state_dict"]
-    if not isinstance(held, dict) or not held or not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in held.items()):
-        raise DamagedFile(f"{path} is no predictor of Once-for-All: it must be a dictionary of tensors")
-    return {key: _array(key, value, path) for key, value in held.items()}
 
 
 def _array(key: str, tensor: Tensor, path: Path) -> Array:

@@ -11,8 +11,6 @@ Files are hostile: tensors are read, code never (`weights_only`), and nothing is
 from __future__ import annotations
 
 import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -27,8 +25,8 @@ from hwnas.index import BlockIndex
 from hwnas.ops import Shape
 from hwnas.space import Codes
 from hwnas.supernet.supernet import Supernet
+from hwnas.tensor_files import read_tensors
 
-MAX_BYTES = 16 << 30  # of a file, and of what an archive unpacks to
 TOLERANCE = 1e-4  # of the logits' standard deviation, between torchvision's network and ours
 
 
@@ -120,46 +118,6 @@ def published_names(modules: Mapping[str, str], names: Mapping[str, Shape]) -> d
         leaves |= {step: f"{module}.{step}_matrix" for step in ("7to5", "5to3")}
         found |= {f"{node}.{leaf}": canonical(theirs) for leaf, theirs in leaves.items() if f"{node}.{leaf}" in names}
     return found
-
-
-# -- files ----------------------------------------------------------------------------------------------------------------------------
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Key -> tensor of a file of PyTorch, of this or the older format, or of safetensors; a training's snapshot gives its `state_dict`.
-
-    Raises DamagedFile. Nothing in the file is run; values are not looked at.
-    """
-    from hwnas.training.trainer import load_tensors
-
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-        if path.stat().st_size > MAX_BYTES:
-            raise DamagedFile(f"{path} has {path.stat().st_size:,} bytes, over the limit of {MAX_BYTES:,}")
-    except OSError as error:
-        raise DamagedFile(f"cannot read {path}: {error.strerror or error}") from None
-    if magic[:2] != b"PK" and magic[:1] != b"\x80":
-        return load_tensors(path)
-    try:
-        if magic[:2] == b"PK":
-            with zipfile.ZipFile(path) as archive:
-                if sum(each.file_size for each in archive.infolist()) > MAX_BYTES:
-                    raise DamagedFile(f"{path} unpacks to more than {MAX_BYTES:,} bytes")
-        with warnings.catch_warnings():  # about pickles that PyTorch did not write
-            warnings.simplefilter("ignore")
-            held = torch.load(path, map_location="cpu", weights_only=True)
-    except DamagedFile:
-        raise
-    except Exception as error:  # the reader is PyTorch's, and what it makes of arbitrary bytes is not one kind of error
-        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
-        raise DamagedFile(f"{path} cannot be read as tensors alone: {reason[:200]}") from None
-    for key in ("state_dict", "model"):
-        if isinstance(held, dict) and isinstance(held.get(key), dict):
-            held = held[key]
-    if not isinstance(held, dict) or not held or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in held.items()):
-        raise DamagedFile(f"{path} holds no weights: it must be a dictionary of tensors, or have one as 'state_dict'")
-    return held
 
 
 def _is_plain(tensor: Tensor) -> bool:
