@@ -28,16 +28,16 @@ PREDICTORS = ("gaussian_process", *FITS)
 QUALITY = "predicted_blocks"
 
 
-def filled(table: LatencyTable, blocks: Sequence[Block], by: str = "gaussian_process") -> LatencyTable:
+def filled(table: LatencyTable, blocks: Sequence[Block], by: str = "gaussian_process", *, renew: bool = True) -> LatencyTable:
     """The table with a predicted row for each of the blocks that has none, and for those predicted before; what failed stays failed.
 
-    by: which predictor of blocks. The table's quality says how well it predicts measured blocks. The table itself where there is nothing to
-    predict. Raises InputError.
+    by: which predictor of blocks. renew: else rows that were predicted before stay as they are. The table's quality says how well it predicts
+    measured blocks. The table itself where there is nothing to predict. Raises InputError.
     """
     if by not in PREDICTORS:
         raise UnknownName("predictor of blocks", by, PREDICTORS)
-    wanted = {block_text(block): block for block in blocks if block} | {text: parse_block(text) for text in table.predicted()}
-    without = {text: block for text, block in sorted(wanted.items()) if isinstance(table.entries.get(text), Predicted | None)}
+    wanted = {block_text(block): block for block in blocks if block} | ({text: parse_block(text) for text in table.predicted()} if renew else {})
+    without = {text: block for text, block in sorted(wanted.items()) if text not in table.entries or (renew and isinstance(table.entries[text], Predicted))}
     if not without:
         return table
     measured, prices_ms = measured_rows(table)

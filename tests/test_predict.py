@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from commands import here
 from simulated_tables import simulated_table
@@ -17,6 +18,7 @@ from hwnas.index import BlockIndex
 from hwnas.latency_table import Predicted
 from hwnas.onnx_blocks import read_blocks
 from hwnas.table_latency import TableLatency
+from hwnas.variant import Variant
 from hwnas.verbs.predict import predict
 from hwnas.weights import random_weights
 
@@ -137,11 +139,47 @@ def test_the_file_of_a_network_has_the_blocks_that_it_was_made_of(index, codes, 
     assert len(found.operators) == sum(text.count(" = ") - text.count("= flatten") for text in made)
 
 
-def test_an_onnx_model_is_priced_by_its_operators(table, folder, files):
+def test_an_onnx_model_whose_names_tell_its_blocks_is_priced_by_them(table, folder, files):
     (row,) = predict([files / "second.onnx"], table=folder, space=SPACE)["networks"]
     (line,) = predict([files / "all.jsonl"], table=folder, space=SPACE)["networks"][1:2]
+    assert row["priced_as"] == "blocks"
     assert row["value_ms"] == pytest.approx(line["value_ms"], rel=0.15)
     assert row["low_ms"] < row["value_ms"] < row["high_ms"]
+
+
+def test_another_onnx_model_is_priced_by_its_operators(folder, files):
+    """The same network under names that tell nothing."""
+    model = onnx.load(files / "second.onnx")
+    for number, node in enumerate(model.graph.node):
+        node.name = f"n{number}"
+    onnx.save(model, files / "foreign.onnx")
+    named, foreign = predict([files / "second.onnx", files / "foreign.onnx"], table=folder, space=SPACE)["networks"]
+    assert (named["priced_as"], foreign["priced_as"]) == ("blocks", "operators")
+    assert foreign["value_ms"] == pytest.approx(named["value_ms"], rel=0.3)
+    assert any("a sum of single operators" in warning for warning in foreign["warnings"]) and not named["warnings"]
+
+
+def test_rows_that_were_predicted_keep_their_predictor(index, table, files, tmp_path, codes):
+    """One row of the model is ten times its price, predicted by somebody else: so is it priced, whatever predicts operators here."""
+    text = block_text(index.blocks[index.ids(codes[1:2])[0][1]])
+    odd = Predicted(10 * table.entries[text].price_ms, 0.1, 30, False)
+    replace(table, entries={**table.entries, text: odd}).save(tmp_path / "odd")
+    (row,) = predict([files / "second.onnx"], table=tmp_path / "odd", space=SPACE)["networks"]
+    assert row["interpolated"] > 0.5, "predicted anew it would be a fifth"
+
+
+def test_a_model_finds_its_space_in_a_table_of_another_precision(files, tmp_path):
+    index = Variant("fp16").index(BlockIndex(registry.create("spaces", "ofa_mini")))
+    simulated_table(index, lambda total, layers, activations: total, networks=12).save(tmp_path / "half")
+    found = predict([files / "second.onnx"], table=tmp_path / "half")
+    assert found["onnx"]["scaled_on"] == 12
+
+
+def test_options_that_would_change_nothing_are_refused(folder, files):
+    with pytest.raises(InputError, match="is an ONNX model"):
+        predict([files / "second.onnx"], table=folder, space=SPACE, like=[folder, folder])
+    with pytest.raises(InputError, match="leave out --by"):
+        predict([files / "one.json"], table=folder, space=SPACE, like=[folder, folder], by="macs")
 
 
 def test_what_has_no_price_in_an_onnx_model_is_counted(tmp_path):
@@ -193,7 +231,9 @@ def test_ten_networks_and_the_tables_of_other_devices_price_a_new_device(index, 
         replace(made, conditions=replace(made.conditions, device=name)).save(tmp_path / name)
     few = simulated_table(index, lambda total, layers, act: 0.7 * total + 2e-6 * act, networks=12, seed=7)
     replace(few, entries={}).save(tmp_path / "new")
-    rows = predict([files / "all.jsonl"], table=tmp_path / "new", space=SPACE, like=[tmp_path / name for name in formulas])["networks"]
+    found = predict([files / "all.jsonl"], table=tmp_path / "new", space=SPACE, like=[tmp_path / name for name in formulas])
+    rows = found["networks"]
+    assert found["origin"] == "simulated"
     from simulated_tables import prices_ms
 
     from hwnas.costs import activations

@@ -24,7 +24,7 @@ class GradientBoosting:
         try:
             from sklearn.ensemble import GradientBoostingRegressor
         except ImportError:
-            raise MissingExtra("gradient_boosting", "sklearn", "demo") from None
+            raise MissingExtra("gradient_boosting", "scikit-learn", "demo") from None
         self._inputs = Inputs(index)
         made = GradientBoostingRegressor(n_estimators=trees, learning_rate=0.05, max_depth=3, subsample=0.5, max_features=0.3, random_state=0)
         self._model: Any = made.fit(self._features(codes), values)

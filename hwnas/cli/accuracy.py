@@ -34,7 +34,8 @@ def build(
     if as_json:
         show.as_json(found)
         return
-    typer.echo(f"{found['subnets']} subnets {found['origin']}: validation accuracy {found['least_pct']:.1f} ... {found['greatest_pct']:.1f} %")
+    ends = f"{found['least_pct']:.1f} ... {found['greatest_pct']:.1f} %" if found["subnets"] else "of none could be measured"
+    typer.echo(f"{found['subnets']} subnets {found['origin']}: validation accuracy {ends}")
     typer.echo(f"all of them in {found['file']}\nnext: hwnas accuracy report {run}")
 
 

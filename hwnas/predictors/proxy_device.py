@@ -18,7 +18,7 @@ from hwnas.errors import InputError
 from hwnas.features import OneHot, tied
 from hwnas.grouped_ridge import GroupedRidge, Linear, Scaling
 from hwnas.index import BlockIndex
-from hwnas.predictor import Additive, Layerwise, Metric
+from hwnas.predictor import Additive, Layerwise, Metric, Origin
 from hwnas.space import Codes, FloatArray
 
 _SHOTS = (10, 20)  # networks that a known device is predicted from
@@ -122,7 +122,8 @@ def _additive(one_hot: OneHot, ties: npt.NDArray[np.float64], metrics: Sequence[
     for metric, weight in zip(metrics, linear.coefficients[1] / prior.scale_ms, strict=True):
         cells = [mine + weight * theirs for mine, theirs in zip(cells, metric.cells, strict=True)]
         constant += float(weight) * metric.constant
-    return Additive(one_hot.index, cells, name="latency", unit="ms", constant=constant)
+    origin: Origin = "simulated" if any(metric.origin == "simulated" for metric in metrics) else "predicted"
+    return Additive(one_hot.index, cells, name="latency", unit="ms", constant=constant, origin=origin)
 
 
 def _best_setting(episodes: Sequence[Episode]) -> FloatArray:

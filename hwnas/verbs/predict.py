@@ -69,13 +69,17 @@ def predict(
     is_text = [_is_text(file) for file in files]
     models = [_Onnx(str(file), read_blocks(file)) for file, text in zip(files, is_text, strict=True) if not text]
     named = [each for file, text in zip(files, is_text, strict=True) if text for each in read_architectures(file)]
+    if like and models:
+        raise InputError(f"--like is about architectures, and {models[0].name} is an ONNX model: leave one of them out")
+    if like and by:
+        raise InputError("with --like no block is asked for: leave out --by")
     folder = table_folder(table)
     loaded = LatencyTable.load(folder)
     loaded.refuse_emulated("no network is priced by them")
     result: dict[str, Any] = {"table": str(table), "conditions": str(loaded.conditions), "origin": predicted_origin(loaded)}
     result |= {"statistic": statistic, "level": level, "networks": []}
     quantile = quantiles[statistic]
-    index = _index(loaded, space, [each for _, each in named])
+    index = _index(loaded, space, [each for _, each in named], precision, batch)
     if named:
         assert index is not None
         result |= _of_architectures(named, loaded, index, space, quantile, level, by, like, precision, batch, result["networks"])
@@ -109,7 +113,7 @@ def _of_architectures(
     if others:
         latency = ProxyLatency(table, index, others, quantile, variant, level=level)
     else:
-        latency = TableLatency(filled(table, variant.index(index).blocks, by) if missing else table, index, quantile, variant, level=level)
+        latency = TableLatency(filled(table, variant.index(index).blocks, by, renew=False) if missing else table, index, quantile, variant, level=level)
     found = latency.predict(codes)
     for i, (name, architecture) in enumerate(named):
         warnings = []
@@ -119,6 +123,7 @@ def _of_architectures(
             warnings.append(f"{100 * share:.0f} % of it is extrapolated from blocks of other sizes or kinds")
         rows.append(_row(name, found.value_ms[i], latency.margin, found.shares[i], warnings) | {"space": architecture.space})
     return {
+        "origin": "simulated" if "simulated" in (table.origin, latency.metric.origin) else latency.metric.origin,
         "space": index.space.name,
         "precision": variant.precision,
         "batch": variant.batch,
@@ -138,13 +143,16 @@ def _of_models(
         own, codes = own_networks(table, index)
         lowered = [[index.blocks[i] for i in row if index.blocks[i]] for row in index.ids(codes)]
     facts: dict[str, Any] = {"by": by, "scaled_on": len(own)}
-    for model in models:
-        layers = [block for block in model.found.layers if block]
-        as_layers = bool(layers) and all(_is_priced(table, block) for block in layers)
-        blocks = layers if as_layers else list(model.found.operators)
-        peers = lowered if as_layers else [[alone for block in each for alone in _operators(block)] for each in lowered]
-        full = filled(table, [*blocks, *(block for each in peers for block in each)], by)
-        sums = np.array([_sum(full, each) for each in peers])
+    layers = [[block for block in model.found.layers if block] for model in models]
+    are_layers = [bool(each) and all(_is_priced(table, block) for block in each) for each in layers]
+    priced = [own_layers if known else list(model.found.operators) for model, own_layers, known in zip(models, layers, are_layers, strict=True)]
+    alike = {True: lowered}
+    if not all(are_layers):
+        alike[False] = [[alone for block in each for alone in _operators(block)] for each in lowered]
+    asked = [block for each in (*priced, *(network for known in set(are_layers) for network in alike[known])) for block in each]
+    full = filled(table, asked, by, renew=False)
+    for model, blocks, as_layers in zip(models, priced, are_layers, strict=True):
+        sums = np.array([_sum(full, each) for each in alike[as_layers]])
         ratios = measured_ms(own, quantile) / sums if len(own) else np.empty(0)
         scale = float(np.median(ratios)) if len(own) else 1.0
         left_out = [float(np.median(np.delete(ratios, i))) for i in range(len(own))] if len(own) > 1 else [np.nan] * len(own)
@@ -180,7 +188,7 @@ def _row(name: str, value_ms: float, wide: float, shares: Any, warnings: list[st
     }
 
 
-def _index(table: LatencyTable, space: str, architectures: Sequence[Architecture]) -> BlockIndex | None:
+def _index(table: LatencyTable, space: str, architectures: Sequence[Architecture], precision: str | None, batch: int | None) -> BlockIndex | None:
     """The space of the architectures, or of the table's networks; None where none is named. Raises InputError."""
     if not space and architectures:
         names = sorted({each.space for each in architectures})
@@ -192,7 +200,8 @@ def _index(table: LatencyTable, space: str, architectures: Sequence[Architecture
     for name in dict.fromkeys(each.architecture.space for each in table.networks):
         if name in registry.names("spaces"):
             index = BlockIndex(registry.create("spaces", name))
-            if any(each.fingerprint == index.fingerprint for each in table.networks):
+            deployed = variant_for(table, index, precision, batch).index(index).fingerprint
+            if any(each.fingerprint == deployed for each in table.networks):
                 return index
     return None
 
