@@ -387,6 +387,7 @@ def _batch_norm(
 ) -> int:
     if weight is None or bias is None or running_mean is None or training:
         raise ValueError("a batch norm has a scale, a shift and running statistics")
+    at.once(weight)
     number, step = at.number(input), at.joined(input, "a batch norm", (Conv2d, Linear))
     if step.norm is not None or not isinstance(step.op, Conv2d | Linear):
         raise ValueError("a second batch norm")

@@ -86,12 +86,12 @@ def pareto_front(objective: Additive, cost: Additive, *, maximize: bool = True, 
     and InputError where the metrics are not of one index or not finite, or a limit is not positive.
     """
     index = _one_index([objective, cost, *(metric for _, metric in within)])
+    allowed = _allowed(index, within)
     try:
-        front = _Fronts(index, objective, cost, 1.0 if maximize else -1.0, _allowed(index, within)).whole()
-    except FrontTooLarge:
-        raise
-    except InputError as error:  # there are no buckets
+        _ = index.buckets
+    except InputError as error:  # there are none
         raise FrontTooLarge(f"{error}; solve it for one budget at a time") from None
+    front = _Fronts(index, objective, cost, 1.0 if maximize else -1.0, allowed).whole()
     codes = np.asfortranarray(front.codes)
     values, costs = objective(codes), cost(codes)
     order = np.argsort(costs, kind="stable")

@@ -161,7 +161,7 @@ def load_images(text: str, split: Split, *, download: bool = False) -> Images:
         from hwnas.datasets.torchvision import torchvision
 
         return _called(text, lambda: torchvision(split, name=name, download=download, **arguments))
-    if name not in known and ".py:" not in name:
+    if name not in known and ".py:" not in name and not name.endswith(".py"):
         raise UnknownName("data set", name, [*known, *TORCHVISION])
     images: Images = registry.create("datasets", text, split)
     return images

@@ -77,7 +77,10 @@ def keep(source: str, *, name: str | None = None, digest: str | None = None, rec
         for each in kept():
             if each.name == name and each.sha256 != found:
                 raise InputError(f"other weights are kept under the name '{name}' (SHA-256 {each.sha256[:12]}...); give another with --name")
+            if each.sha256 == found and each.name != name:
+                raise InputError(f"{source} is kept already, under the name '{each.name}'")
             if each.name == name:
+                temporary.replace(each.path)  # which may be gone, or changed
                 return each
         tensors = len(read_tensors(temporary, where=source))
         place = source if remote else str(Path(source).resolve())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hwnas.space import Choice, Codes, Layer, SearchSpace
 
 
@@ -10,4 +12,4 @@ def pinned(space: SearchSpace, code: Codes) -> SearchSpace:
     values = space.decode(code)
     choices = {choice.name: Choice(choice.name, (values[choice.name],)) for choice in space.choices}
     layers = [Layer(layer.name, tuple(choices[choice.name] for choice in layer.reads), layer.build, layer.after) for layer in space.layers]
-    return SearchSpace(space.name, list(choices.values()), layers)
+    return replace(space, choices=list(choices.values()), layers=layers, references={}, published={})

@@ -286,6 +286,11 @@ def test_a_matrix_product_is_one():
         (lambda net, x: F.relu(F.relu6(x)), {}, "has relu behind conv2d.float32 .* act=relu6"),
         (lambda net, x: net.last(x) + F.relu(x), {}, "has relu behind a value that is read without it, too"),
         (lambda net, x: F.relu(x) + x, {}, "reads a value before its batch norm or activation"),
+        (
+            lambda net, x: net.norm(net.b(net.norm(net.a(x)))),
+            {"a": nn.Conv2d(4, 4, 1, bias=False), "b": nn.Conv2d(4, 4, 1, bias=False), "norm": nn.BatchNorm2d(4)},
+            r"the module norm \(BatchNorm2d\) runs a second time with the same weights",
+        ),
         (lambda net, x: net.last(net.last(x)), {}, r"the module last \(Conv2d\) runs a second time with the same weights"),
         (lambda net, x: x * 2, {}, "combines a value with int"),
         (lambda net, x: (x, x), {}, "must return one tensor, that which it computes last, and returns tuple"),

@@ -168,6 +168,10 @@ def test_links_that_leave_the_folder_are_refused_and_others_followed(photos, tmp
     with pytest.raises(InputError, match=r"emu is a link that leaves"):
         load_images(str(photos), "train")
     (photos / "emu").unlink()
+    (photos / "val").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"val is a link that leaves"):
+        load_images(str(photos), "train")
+    (photos / "val").unlink()
     (photos / "dog" / "loop").symlink_to(photos / "dog")
     with pytest.raises(InputError, match="link to a folder around it"):
         load_images(str(photos), "train")

@@ -111,6 +111,7 @@ def test_what_was_changed_or_lost_is_told(file, folder, tmp_path):
         kept_weights.find("net")
     entry.path.unlink()
     assert kept_weights.fault_of(entry) == "are gone"
+    assert kept_weights.fault_of(keep(str(file), name="net")) == "", "adding them again mends it, as the sentence says"
     with pytest.raises(UnknownName, match="did you mean 'net'"):
         kept_weights.find("nett")
 

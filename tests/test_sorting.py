@@ -8,7 +8,9 @@ import torch
 
 from hwnas.blocks import chain, conv_bn_act, mbconv, pooled_head
 from hwnas.errors import InputError
+from hwnas.graph import Node
 from hwnas.index import BlockIndex
+from hwnas.ops import ChannelShuffle, Conv2d
 from hwnas.space import Choice, Layer, SearchSpace
 from hwnas.spaces.ofa_mini import ofa_mini
 from hwnas.supernet.sorting import permute, sort_channels
@@ -131,3 +133,29 @@ def test_subnets_made_before_see_the_new_order():
         sort_channels(supernet)
         torch.testing.assert_close(network(x), supernet.subnet(np.array([0, 1], np.int16)).eval()(x))
         torch.testing.assert_close(torch.from_numpy(network.weights()["layer/project.weight"]), supernet.tensors["layer/project.weight"][:, :32].detach())
+
+
+def test_channels_that_a_grouped_convolution_mixes_stay_where_they_are():
+    """Its inputs cannot be permuted without its groups, nor those of a shuffle without what comes behind it."""
+
+    def middle(width):
+        return (
+            *conv_bn_act((1, 8, 4, 4), width, 1),
+            Node("grouped", Conv2d((1, width, 4, 4), out=width, kernel=3, groups=2), ("conv",)),
+            Node("shuffle", ChannelShuffle((1, width, 4, 4), groups=2), ("grouped",)),
+            Node("last", Conv2d((1, width, 4, 4), out=8, kernel=1), ("shuffle",)),
+        )
+
+    width = Choice("width", (8, 12))
+    layers = [
+        Layer("stem", (), lambda: conv_bn_act((1, 3, 4, 4), 8)),
+        Layer("layer", (width,), middle),
+        Layer("head", (), lambda: pooled_head((1, 8, 4, 4), 8, 3)),
+    ]
+    supernet = Supernet(BlockIndex(SearchSpace("mixing", [width], layers)), seed=3)
+    code, images = supernet.index.space.largest()[0], torch.rand((2, 3, 4, 4), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        before = supernet.subnet(code).eval()(images)
+        sort_channels(supernet)
+        after = supernet.subnet(code).eval()(images)
+    torch.testing.assert_close(after, before)

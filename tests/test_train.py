@@ -245,6 +245,24 @@ def test_weights_of_another_space_are_refused(trained, bars, tmp_path):
         train(tmp_path / "third", data=bars)
 
 
+def test_one_network_is_trained_alone_from_the_file_of_a_supernet(trained, bars, tmp_path):
+    """Its slices, as from the run: no layer begins at random."""
+    torch.save(weights(trained), tmp_path / "net.pth")
+    for name, init in (("run", trained), ("file", tmp_path / "net.pth")):
+        train(tmp_path / name, space=SPACE, data=bars, init=init, architecture="smallest", batch=16, length=0.1, options=["rate=1e-12"])
+    from_run, from_file = weights(tmp_path / "run"), weights(tmp_path / "file")
+    for name, tensor in from_run.items():
+        torch.testing.assert_close(from_file[name], tensor, rtol=0, atol=0)
+
+
+def test_a_file_of_another_width_is_refused(trained, bars, tmp_path):
+    changed = weights(trained)
+    name = next(each for each in changed if each.endswith("project.weight"))
+    torch.save(changed | {name: changed[name][:-1]}, tmp_path / "net.pth")
+    with pytest.raises(InputError, match=f"of another space than ofa_mini: {name}"):
+        train(tmp_path / "run", space=SPACE, data=bars, init=tmp_path / "net.pth", batch=16, length=0.1)
+
+
 def test_what_a_file_holds_beside_the_supernet_is_told(trained, bars, tmp_path):
     torch.save({**weights(trained), "strange.weight": torch.zeros(3)}, tmp_path / "net.pth")
     result = train(tmp_path / "run", space=SPACE, data=bars, init=tmp_path / "net.pth", batch=16, length=0.1, refit=0)

@@ -72,6 +72,8 @@ def _split(root: Path, split: Split) -> tuple[dict[str, list[str]], dict[str, st
     """Class -> files of the split, relative to the root; and what was left out, with the reason."""
     there = {each.name: each for each in _entries(root) if each.is_dir()}
     part = {key: next((there[name] for name in names if name in there), None) for key, names in PARTS.items()}
+    for each in filter(None, part.values()):
+        _inside(root, each)
     train, final = part["train"], part["test"] or part["validation"]
     if train is None:
         if final is not None:

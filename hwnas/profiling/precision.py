@@ -21,7 +21,7 @@ def other_precision(graph: Graph, facts: Mapping[str, Fact]) -> str | None:
 
     Of a float32 model nothing has to be told; of others a runtime that tells nothing is not believed.
     """
-    asked = Counter(_READ[op.data_type] for op in graph.ops if op.macs)
+    asked = Counter(_READ[op.data_type] for op in graph.ops if "weight" in op.weights)  # a scale and shift is a convolution to runtimes
     found: Counter[str] = Counter()
     for name, count in facts.items():
         kind = name.removeprefix("computed_in_")

@@ -39,7 +39,7 @@ PUBLISHED = {
     ("a1", 160): Published(_README, macs=161.6e6, params=3.9e6),
     ("a1", 128): Published(_README, macs=104.1e6, params=3.9e6),
     ("a1", 96): Published(_README, macs=59.3e6, params=3.9e6),
-    ("b1", 224): Published("torchvision, which rounds to a hundred thousand MACs", macs=314e6, params=4_383_312),
+    ("b1", 224): Published("torchvision, which rounds to a million MACs", macs=314e6, params=4_383_312),
     ("small", 224): Published(_README, macs=68e6, params=2.0e6),
 }
 

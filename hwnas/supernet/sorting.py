@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hwnas.errors import InputError
 from hwnas.graph import Block
-from hwnas.ops import Add, Conv2d, GlobalPool, Linear, Mul
+from hwnas.ops import Activation, Add, Affine, AvgPool, Conv2d, Flatten, GlobalPool, Linear, MaxPool, Mul, Zero
 from hwnas.supernet.supernet import Supernet
 
 #: Tensor -> (axis, new order of its entries).
@@ -82,12 +82,12 @@ def _groups(blocks: Iterable[Block]) -> list[_Group]:
     for block in blocks:
         for node in block:
             op = node.op
-            if (isinstance(op, Conv2d) and op.is_depthwise) or isinstance(op, GlobalPool | Add | Mul):
+            if (isinstance(op, Conv2d) and op.is_depthwise) or isinstance(op, GlobalPool | MaxPool | AvgPool | Activation | Affine | Zero | Add | Mul):
                 for source in node.inputs:
                     parent[find(source)] = find(node.name)
             elif isinstance(op, Conv2d | Linear) and getattr(op, "groups", 1) == 1:
                 find(node.name)
-            elif op.output[:2] == op.input[:2]:  # keeps channels apart, such as a flattening of single pixels
+            elif isinstance(op, Flatten) and op.output[:2] == op.input[:2]:  # of single pixels
                 parent[find(node.inputs[0])] = find(node.name)
             else:
                 fixed |= {node.name, *node.inputs}

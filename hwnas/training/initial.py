@@ -26,13 +26,16 @@ class Adopted:
 
 
 def load_weights(path: Path, index: BlockIndex) -> tuple[dict[str, Tensor], list[str]]:
-    """(tensors of a file by our names, what else it holds): a run's own weights, or a published checkpoint of the space.
+    """(tensors of a file by our names, keys of it that are none): a run's own weights, or a published checkpoint of the space.
 
-    A classifier of other classes is not told of. Raises DamagedFile, InputError.
+    A classifier of other classes is left out. Raises DamagedFile, and InputError where anything else has another shape.
     """
     tensors, unmatched = load_checkpoint(path, index)
     classifier = head(index)
-    return tensors, [*unmatched.unknown, *(each for each in unmatched.misshapen if each.partition(":")[0].rpartition(".")[0] != classifier)]
+    for each in unmatched.misshapen:
+        if each.partition(":")[0].rpartition(".")[0] != classifier:
+            raise InputError(f"{path} is of another space than {index.space.name}: {each}")
+    return tensors, list(unmatched.unknown)
 
 
 def head(index: BlockIndex) -> str:
@@ -43,8 +46,8 @@ def head(index: BlockIndex) -> str:
     return nodes[-1]
 
 
-def adopt(supernet: Supernet, tensors: Mapping[str, Tensor], *, new_head: bool = False) -> Adopted:
-    """Copy tensors into the supernet by name. The classifier's are left as they are where their shape differs, or with `new_head`.
+def adopt(supernet: Supernet, tensors: Mapping[str, Tensor]) -> Adopted:
+    """Copy tensors into the supernet by name. The classifier's are left as they are where their shape differs.
 
     Raises InputError where any other tensor has another shape, or less than half of the supernet is there; DamagedFile where values
     are not finite. Nothing is copied then.
@@ -55,7 +58,7 @@ def adopt(supernet: Supernet, tensors: Mapping[str, Tensor], *, new_head: bool =
     for name, own in supernet.tensors.items():
         if name not in tensors:
             continue
-        if (new_head or tensors[name].shape != own.shape) and name.rpartition(".")[0] == classifier:
+        if tensors[name].shape != own.shape and name.rpartition(".")[0] == classifier:
             left_out.append(name)
         elif tensors[name].shape != own.shape:
             raise InputError(

@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from hwnas.errors import HwnasError, InputError
+
+PATIENCE = timedelta(days=1)  # the first process alone decodes a folder's images and validates, and the others wait for it
 
 
 def started() -> int:
@@ -39,7 +42,7 @@ def joined(device: torch.device) -> Iterator[None]:
         yield
         return
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"the processes cannot meet: {' '.join(str(error).split())[:200]}; start them with torchrun") from None
     try:

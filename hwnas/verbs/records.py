@@ -42,7 +42,9 @@ _CERTIFICATE = {
     **dict.fromkeys(("statistic", "verdict", "model_sha256", "origin", "plan_sha256?"), str),
 }
 
-_CURVE = [{"phase": str, "step": int, "loss": NUMBER}]
+_ENDS = {"largest": NUMBER, "smallest": NUMBER}
+_CURVE = [{"phase": str, "step": int, "loss": NUMBER, "rate?": NUMBER, "images_per_s?": NUMBER, "validation_accuracy_pct?": _ENDS}]
+_INIT = (type(None), {"taken": int, "new_head": bool, "missing": [str], "unknown": [str]})
 _VERIFY = {"top": int, "seconds": NUMBER, "device": str, "seed": int}
 
 #: Stage -> shape of its options.
@@ -65,14 +67,17 @@ OPTIONS: Mapping[str, Any] = {
 }
 #: What `search` records of its latency table, and `train` of a checkpoint.
 TABLE = {"name": str, "files": {str: str}}
-CHECKPOINT = {"files": {str: str}, "seconds": NUMBER, "curve": _CURVE, "losses?": [NUMBER]}
+CHECKPOINT = {"files": {str: str}, "seconds": NUMBER, "curve": _CURVE, "losses?": [NUMBER], "init?": _INIT}
 #: What a search by a predictor means to measure.
 PROPOSED = {"predictor": str, "samples": int, "codes": [[int]], "predicted_pct": [NUMBER]}
 #: What the driver records of an evaluated candidate: the value of each expensive metric, null where it failed.
 EVALUATED = {"code": [int], "values": [(*NUMBER, type(None))]}
 #: Stage -> shape of its result.
 RESULTS: Mapping[str, Any] = {
-    "train": {"files": {str: str}, "steps": int, "seconds": NUMBER, "validation_accuracy_pct": {"largest": NUMBER, "smallest": NUMBER}, "curve?": _CURVE},
+    "train": {
+        "files": {str: str}, "steps": int, "seconds": NUMBER, "validation_accuracy_pct": {"largest": NUMBER, "smallest": NUMBER},
+        "curve?": _CURVE, "init?": _INIT, "skipped?": [[str]],
+    },
     "search": {
         **dict.fromkeys(("budget_ms", "space_min_ms", "space_max_ms", "evaluations", "seconds"), NUMBER),
         "statistic": str,

@@ -32,6 +32,7 @@ from hwnas.verbs.records import CHECKPOINT, checked
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from hwnas.supernet.supernet import Supernet
     from hwnas.training.recipe import Recipe
     from hwnas.training.trainer import SupernetTrainer
 
@@ -228,30 +229,38 @@ def _options_of(init: Path | str) -> Mapping[str, Any] | None:
 
 
 def _first_weights(training: _Training) -> tuple[dict[str, Tensor], list[str]]:
-    """(the tensors that --init names, what else is there)."""
+    """(the tensors that --init names, what else is there). Of a supernet, where one network is trained alone, that network's."""
     from hwnas.supernet.supernet import Supernet
-    from hwnas.training.initial import load_weights
-    from hwnas.training.trainer import load_tensors
+    from hwnas.training.initial import adopt, head, load_weights
 
-    path = training.init
+    path, is_alone = training.init, "architecture" in training.options
     assert path is not None
-    if not path.is_dir():
-        if not path.exists() and not any(path.name == str(path) == each.name for each in kept()):
-            raise InputError(f"--init {path} is neither a run, nor a file, nor the name of kept weights (hwnas weights list)")
-        return load_weights(path if path.exists() else find(str(path)).path, training.index)
-    with RunDirectory(path, write=False) as directory:
-        job = Job(directory)
-        found: list[dict[str, Tensor]] = []
-        directory.load_files(job.result("train")["files"], lambda folder: found.append(load_tensors(folder / "supernet.safetensors")))
-        if "architecture" not in training.options or "architecture" in job.options("train"):
-            return found[0], []
-        # One network out of a supernet: its slices, and kernels made small by the transforms.
-        import torch
+    if path.is_dir():
+        with RunDirectory(path, write=False) as directory:
+            job = Job(directory)
+            if not is_alone or "architecture" in job.options("train"):
+                return job.supernet.state(), []
+            return _extracted(job.supernet, training), []
+    if not path.exists() and str(path) not in {each.name for each in kept()}:
+        raise InputError(f"--init {path} is neither a run, nor a file, nor the name of kept weights (hwnas weights list)")
+    file = path if path.exists() else find(str(path)).path
+    try:
+        return load_weights(file, training.index)
+    except InputError:
+        if not is_alone:
+            raise
+    supernet = Supernet(BlockIndex(registry.create("spaces", training.options["space"])))
+    tensors, left = load_weights(file, supernet.index)
+    is_new = adopt(supernet, tensors).new_head
+    return {name: tensor for name, tensor in _extracted(supernet, training).items() if not is_new or name.rpartition(".")[0] != head(supernet.index)}, left
 
-        supernet = Supernet(job.index)
-        supernet.load(found[0])
-        code = job.index.space.encode(training.index.space.decode(training.index.space.smallest()))
-        return {name: torch.from_numpy(array) for name, array in supernet.extract(code[0]).items()}, []
+
+def _extracted(supernet: Supernet, training: _Training) -> dict[str, Tensor]:
+    """The one network's slices of a supernet, and its kernels made small by the transforms."""
+    import torch
+
+    code = supernet.index.space.encode(training.index.space.decode(training.index.space.smallest()))
+    return {name: torch.from_numpy(array) for name, array in supernet.extract(code[0]).items()}
 
 
 def _train(directory: RunDirectory | None, training: _Training, progress: Progress) -> Mapping[str, Any]:
