@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from hwnas import registry
-from hwnas.errors import UnknownName
+from hwnas.errors import InputError, UnknownName
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -161,6 +161,8 @@ def load_images(text: str, split: Split, *, download: bool = False) -> Images:
         from hwnas.datasets.torchvision import torchvision
 
         return _called(text, lambda: torchvision(split, name=name, download=download, **arguments))
+    if name not in known and not name.endswith(".py") and ".py:" not in name and "/" in name:
+        raise InputError(f"there is no folder {name}; name a folder with a folder of images for each class, or a data set")
     if name not in known and ".py:" not in name and not name.endswith(".py"):
         raise UnknownName("data set", name, [*known, *TORCHVISION])
     images: Images = registry.create("datasets", text, split)
@@ -168,8 +170,6 @@ def load_images(text: str, split: Split, *, download: bool = False) -> Images:
 
 
 def _called(text: str, make: Callable[[], Images]) -> Images:
-    from hwnas.errors import InputError
-
     try:
         return make()
     except TypeError as error:

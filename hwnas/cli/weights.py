@@ -38,6 +38,9 @@ def weights_list(as_json: Json = False) -> None:
     from hwnas.verbs.weights import list_weights
 
     kept = list_weights()
+    if not kept and not as_json:
+        typer.echo("no weights are kept; keep some with: hwnas weights add FILE")
+        return
     if as_json:
         show.as_json(kept)
         return
@@ -52,6 +55,9 @@ def weights_check(as_json: Json = False) -> None:
     from hwnas.verbs.weights import check_weights
 
     found = check_weights()
+    if not found and not as_json:
+        typer.echo("no weights are kept; keep some with: hwnas weights add FILE")
+        return
     if as_json:
         show.as_json(found)
     else:
