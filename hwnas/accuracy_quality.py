@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hwnas.errors import InputError
+from hwnas.quality import kendall, spearman
 from hwnas.space import FloatArray
 
 CONFIDENCE = 0.95
@@ -68,17 +69,3 @@ def accuracy_quality(
         kendall_within=figure(within) if grouped else None,
         coverage=None if inside is None else figure(lambda rows: float(inside[rows].mean())),
     )
-
-
-def kendall(measured: FloatArray, predicted: FloatArray) -> float:
-    """Kendall's tau-b, 0 where one side is constant and ranks nothing."""
-    from scipy.stats import kendalltau
-
-    return float(kendalltau(measured, predicted).statistic) if np.ptp(measured) and np.ptp(predicted) else 0.0
-
-
-def spearman(measured: FloatArray, predicted: FloatArray) -> float:
-    """Spearman's rank correlation, 0 where one side is constant."""
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(measured, predicted).statistic) if np.ptp(measured) and np.ptp(predicted) else 0.0

@@ -18,6 +18,7 @@ from hwnas.features import OneHot
 from hwnas.index import BlockIndex
 from hwnas.predictor import Additive, Layerwise
 from hwnas.problem import Objective, Problem, Scores
+from hwnas.quality import spearman
 from hwnas.space import Codes, FloatArray
 
 LEAST_SAMPLES = 8
@@ -71,7 +72,7 @@ def fit_surrogate(index: BlockIndex, codes: Codes, values: FloatArray, *, name: 
     for weight, trend in zip(weights[one_hot.width :], trends, strict=True):
         cells = [mine + weight * theirs for mine, theirs in zip(cells, trend.cells, strict=True)]
     metric = Additive(index, cells, name=name, unit=unit, constant=constant)
-    return Surrogate(metric, len(values), error, _spearman(values, values - left_out))
+    return Surrogate(metric, len(values), error, spearman(values, values - left_out))
 
 
 def best_by_surrogate(problem: Problem, codes: Codes, scores: Scores, n: int) -> Codes:
@@ -91,11 +92,6 @@ def best_by_surrogate(problem: Problem, codes: Codes, scores: Scores, n: int) ->
         return best_codes(solvable, 1)
     except (InputError, Infeasible):
         return problem.space.sample(np.random.default_rng(0), 0)
-
-
-def _spearman(first: FloatArray, second: FloatArray) -> float:
-    a, b = (np.unique(each, return_inverse=True)[1].astype(np.float64) for each in (first, second))
-    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else 0.0
 
 
 def _singular_values(features: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

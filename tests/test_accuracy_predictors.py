@@ -12,7 +12,7 @@ from hwnas.accuracy_predictor import LeftOut, calibrated, deviation_of, fit, ins
 from hwnas.accuracy_predictors._inputs import Inputs
 from hwnas.accuracy_predictors.ensemble import Ensemble
 from hwnas.accuracy_predictors.gaussian_process import _negative_log_posterior
-from hwnas.accuracy_quality import accuracy_quality, kendall
+from hwnas.accuracy_quality import accuracy_quality
 from hwnas.costs import macs, params
 from hwnas.errors import InputError
 from hwnas.features import OneHot
@@ -20,6 +20,7 @@ from hwnas.index import BlockIndex
 from hwnas.matern import squared_distances
 from hwnas.predictor import Additive
 from hwnas.predictors.accuracy_mlp import AccuracyMlp, accuracy_mlp
+from hwnas.quality import kendall
 
 NAMES = registry.names("accuracy_predictors")
 LINES = ("macs", "params")

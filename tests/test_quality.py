@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hwnas.errors import InputError
-from hwnas.quality import quality
+from hwnas.quality import quality, spearman
 
 
 def test_errors_are_relative_to_what_was_measured():
@@ -41,3 +41,13 @@ def test_a_constant_prediction_ranks_nothing():
 def test_too_few_or_unpaired_networks_are_refused(lengths):
     with pytest.raises(InputError, match="two or more networks"):
         quality(np.ones(lengths[0]), np.ones(lengths[1]))
+
+
+def test_ranks_with_ties_are_those_of_scipy():
+    """Accuracies of a few hundred images are often equal."""
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 5, 40).astype(float), rng.integers(0, 7, 40).astype(float)
+    assert spearman(first, second) == pytest.approx(spearmanr(first, second).statistic)
+    assert spearman(first, np.ones(40)) == 0
