@@ -50,13 +50,13 @@ class SearchResult:
     def ranked(self) -> npt.NDArray[np.intp]:
         """Rows of the feasible candidates, best first, each subnet once, of the highest fidelity reached.
 
-        With one objective the best has the highest reward; with several, candidates come front by front, and the least crowded of a
-        front first, as NSGA-II ranks them (Deb et al., 2002).
+        With one objective they rank by it, whatever the reward that was searched by; with several, candidates come front by front, and the least
+        crowded of a front first, as NSGA-II ranks them (Deb et al., 2002).
         """
         rows = self._comparable
-        if len(self.problem.objectives) == 1:
-            return rows[np.argsort(-self.problem.reward(self.scores[rows]), kind="stable")]
         values = self.problem.minimised(self.scores[rows])
+        if len(self.problem.objectives) == 1:
+            return rows[np.argsort(values[:, 0], kind="stable")]
         ranks, crowding = domination_ranks(values), np.zeros(len(rows))
         for rank in np.unique(ranks):
             crowding[ranks == rank] = crowding_distance(values[ranks == rank])
@@ -141,7 +141,7 @@ class _Driver:
         self.untold: list[tuple[int, Codes, FloatArray]] = []
         self.results: list[tuple[Codes, FloatArray, FloatArray]] = []  # codes, expensive values, fidelity
         self.scored: list[Scores] = []  # of the results, where nothing is expensive
-        self.best: tuple[float, float | None] = (-math.inf, None)  # reward, objective
+        self.best: tuple[float, float | None] = (-math.inf, None)  # objective so that larger is better, and as it is
         self.recorded: deque[Event] = deque()
         self.marks: dict[int, str] = {}
         self.saved: dict[str, Any] | None = None  # the Train that a restarted searcher asks for first, already answered
@@ -283,10 +283,10 @@ class _Driver:
         if self.progress is None:
             return
         if len(self.problem.objectives) == 1 and len(scores):
-            reward = np.where(scores.feasible, self.problem.reward(scores), -math.inf)
-            row = int(np.argmax(reward))
-            if reward[row] > self.best[0]:
-                self.best = (float(reward[row]), float(scores.values[row, 0]))
+            quality = np.where(scores.feasible, -self.problem.minimised(scores)[:, 0], -math.inf)
+            row = int(np.argmax(quality))
+            if quality[row] > self.best[0]:
+                self.best = (float(quality[row]), float(scores.values[row, 0]))
         self.progress(self.landed, self.best[1])
 
     # -- Train ----------------------------------------------------------------------------------------------------------------

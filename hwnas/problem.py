@@ -141,12 +141,13 @@ class Problem:
     def reward(self, scores: Scores) -> FloatArray:
         """One number per candidate, larger is better, (n,): by default any feasible one beats any other, and those rank by violation.
 
-        Raises InputError where the problem has several objectives.
+        The rule gets an objective in % as a share of 1. Raises InputError where the problem has several objectives.
         """
         if len(self.objectives) != 1:
             raise InputError(f"a reward needs one objective, this problem has {len(self.objectives)}; use a searcher for several objectives")
         sign = 1.0 if self.objectives[0].maximize else -1.0
-        return self.rule(sign * scores.values[:, 0], scores.ratio)
+        whole = 100.0 if self.objectives[0].metric.unit == "%" else 1.0
+        return self.rule(sign * scores.values[:, 0] / whole, scores.ratio)
 
     # -- feasibility before search ------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from hwnas.pinned import pinned
 from hwnas.predictor import Additive, Metric
 from hwnas.predictors.calibrated import calibrated, variant_for
 from hwnas.problem import Objective, Problem
+from hwnas.rewards import feasible_first, named
 from hwnas.run import RunDirectory
 from hwnas.space import Codes, SearchSpace
 from hwnas.variant import Variant
@@ -218,7 +219,8 @@ class Job:
         accuracy: Metric = self.accuracy if self._predicted is None else self._predicted.accuracy
         options = self.options("search")
         others = [(Budget.parse(name, options[name]), self.costs[name]) for name in COSTS if options.get(name) is not None]
-        return Problem(self.index, [Objective(accuracy, maximize=True)], [(self.budget, self.latency), *others])
+        rule = named(options.get("reward") or feasible_first.__name__)
+        return Problem(self.index, [Objective(accuracy, maximize=True)], [(self.budget, self.latency), *others], rule)
 
     @property
     def budget_ms(self) -> float:

@@ -57,7 +57,7 @@ OPTIONS: Mapping[str, Any] = {
         "recipe?": {str: (int, float, str, bool)},
     },
     "search": {
-        **dict.fromkeys(("table", "latency", "macs?", "params?", "memory?", "precision?", "searcher", "accuracy?", "accuracy_predictor?"), str),
+        **dict.fromkeys(("table", "latency", "macs?", "params?", "memory?", "precision?", "searcher", "accuracy?", "accuracy_predictor?", "reward?"), str),
         **dict.fromkeys(("batch?", "evaluations", "seed"), int),
         "baselines": bool,
         "options": {str: (int, float, str, bool)},

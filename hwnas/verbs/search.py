@@ -22,6 +22,7 @@ from hwnas.index import BlockIndex
 from hwnas.latency_table import TABLE, LatencyTable
 from hwnas.predictor import Metric
 from hwnas.problem import Objective, Problem
+from hwnas.rewards import feasible_first, named
 from hwnas.run import RunDirectory
 from hwnas.searcher import Ask, Option, Search, parse_options
 from hwnas.space import Codes, FloatArray
@@ -68,6 +69,7 @@ def search(
     searcher: str = "regularized_evolution",
     evaluations: int = 150,
     options: Sequence[str] = (),
+    reward: str | None = None,
     baselines: bool = True,
     seed: int = 0,
     threads: int | None = None,
@@ -77,7 +79,8 @@ def search(
 
     latency: `<= 12ms p50`, or `<= 55% p50` of the largest subnet. macs, params, memory: further budgets, as `<= 300M`, `<= 4M`,
     `<= 512kB` (peak of the activations) or a share. precision, batch: which ones,
-    where the table has prices for several. options: the searcher's, as `name=value`. With `baselines` random search gets
+    where the table has prices for several. options: the searcher's, as `name=value`. reward: the name of the one to search by (hwnas/rewards.py),
+    with its constants, by default `feasible_first`; what is returned keeps the budget whatever it is. With `baselines` random search gets
     the same number of evaluations, and every uniformly scaled network within the budgets is evaluated. The same call again
     continues. Returns the stage's result. Raises HwnasError, Infeasible where no architecture keeps the budgets.
 
@@ -99,6 +102,7 @@ def search(
     check_seed(seed)
     factory = registry.load("searchers", searcher)
     chosen = parse_options(factory, options)
+    named(reward or feasible_first.__name__)
     predicted = None if space is None or accuracy is None else _predicted(space, accuracy)
     if predicted is None:
         check_begun(run)
@@ -114,7 +118,11 @@ def search(
         "seed": seed,
     }
     recorded |= {name: text for name, text in zip(COSTS, (macs, params, memory), strict=True) if text is not None}  # as older runs, without null
-    recorded |= {name: value for name, value in (("precision", precision), ("batch", batch), ("accuracy_predictor", accuracy_predictor)) if value is not None}
+    recorded |= {
+        name: value
+        for name, value in (("precision", precision), ("batch", batch), ("accuracy_predictor", accuracy_predictor), ("reward", reward))
+        if value is not None
+    }
     if predicted is not None:
         recorded |= {"space": space, "fingerprint": predicted.index.fingerprint, "accuracy": _named(accuracy, predicted.accuracy)}
     job = Job(None, {"search": recorded}, prices, predicted)
@@ -206,7 +214,7 @@ def _by_predictor(job: Job, factory: Any, chosen: Mapping[str, Option], progress
         name = options["accuracy_predictor"]
         name = best_predictor(job.index, codes, values, progress=progress) if name == BEST else name
         metric = fit(name, job.index, codes, values)
-        problem = Problem(job.index, [Objective(metric, maximize=True)], job.problem.budgets)
+        problem = Problem(job.index, [Objective(metric, maximize=True)], job.problem.budgets, job.problem.rule)
         predicted = drive(
             factory,
             problem,
