@@ -541,13 +541,17 @@ class _MeteredTrainer:
     def __init__(self, trainer: Trainer, meter: _Meter):
         self.trainer, self.meter = trainer, meter
 
-    def train(self, sampler: Sampler, steps: int) -> float:
+    def train(self, sampler: Sampler, steps: int, rate: float) -> float:
         self.meter.pay()
-        return self.trainer.train(sampler, steps)
+        return self.trainer.train(sampler, steps, rate)
 
     def gradient(self, gates: Gates, paths: Paths) -> tuple[float, Gates]:
         self.meter.pay()
         return self.trainer.gradient(gates, paths)
+
+    def validate(self, codes: Codes) -> FloatArray:
+        self.meter.pay()
+        return self.trainer.validate(codes)
 
     def save(self, folder: Path) -> None:
         self.trainer.save(folder)
