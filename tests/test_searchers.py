@@ -26,7 +26,7 @@ from hwnas.testing import check_searcher, toy_problem
 def test_every_searcher_keeps_the_contract(name):
     if trains(registry.load("searchers", name)):
         baseline = f"{SKELETONS / 'weight_sharing.py'}:single_path"
-        check_searcher(name, problem=weight_sharing.budgeted, trainer=weight_sharing.supernet_of, baseline=baseline)
+        check_searcher(name, problem=weight_sharing.budgeted, trainer=weight_sharing.supernet_of, baseline=baseline, options={"rounds": 12})
     else:
         check_searcher(name)
 
