@@ -26,7 +26,7 @@ from hwnas.pareto import crowding_distance, domination_ranks, non_dominated
 from hwnas.predictor import Metric
 from hwnas.problem import Problem, Scores
 from hwnas.run import RunDirectory
-from hwnas.searcher import Ask, Gradient, Option, Searcher, Told, Train, Trainer, options_of, trains
+from hwnas.searcher import Ask, Gradient, Option, Searcher, Told, Trace, Train, Trainer, Validate, options_of, trains
 from hwnas.space import Codes, FloatArray
 from hwnas.store import Event, pack, unpack
 
@@ -46,6 +46,8 @@ class SearchResult:
     """Share of a full evaluation that each score comes from, (n,)."""
     evaluations: float
     """What was spent, in full evaluations."""
+    trace: tuple[Mapping[str, Any], ...] = ()
+    """What the searcher told of its course, in order: `values` by name, `evaluations` that were done, and `best`, the best objective so far, if any."""
 
     def ranked(self) -> npt.NDArray[np.intp]:
         """Rows of the feasible candidates, best first, each subnet once, of the highest fidelity reached.
@@ -142,6 +144,9 @@ class _Driver:
         self.results: list[tuple[Codes, FloatArray, FloatArray]] = []  # codes, expensive values, fidelity
         self.scored: list[Scores] = []  # of the results, where nothing is expensive
         self.best: tuple[float, float | None] = (-math.inf, None)  # objective so that larger is better, and as it is
+        self.seen = 0  # results that `best` knows of
+        self.trace: list[Mapping[str, Any]] = []
+        self.traces_kept = 0  # points of the trace that are recorded already
         self.recorded: deque[Event] = deque()
         self.marks: dict[int, str] = {}
         self.saved: dict[str, Any] | None = None  # the Train that a restarted searcher asks for first, already answered
@@ -172,8 +177,13 @@ class _Driver:
                     answer = self._train(request)
                 elif isinstance(request, Gradient):
                     answer = self._trainer().gradient(request.gates, request.paths)
+                elif isinstance(request, Validate):
+                    answer = self._trainer().validate(self.problem.space.check(np.asarray(request.codes)))
+                elif isinstance(request, Trace):
+                    self._add_to_trace(request)
+                    answer = None
                 else:
-                    raise InputError(f"the searcher yielded {type(request).__name__}; it may yield Ask, Train and Gradient")
+                    raise InputError(f"the searcher yielded {type(request).__name__}; it may yield Ask, Train, Gradient, Validate and Trace")
         finally:
             self.search.close()
         return self._finish()
@@ -208,7 +218,7 @@ class _Driver:
         scores = self.problem.scores(codes, known)
         self.results.append((codes, known, np.full(len(codes), request.fidelity)))
         self.scored.append(scores)
-        self._report(scores)
+        self._report()
         return Told(codes, scores, np.arange(first, first + len(codes)))
 
     def _ask_expensive(self, codes: Codes, first: int, request: Ask) -> Told:
@@ -246,8 +256,7 @@ class _Driver:
             self.untold += [(completion.number, flight.code, values), *((number, code, values) for number, code in self.again.pop(flight.key))]
             self.landed += flight.fidelity
             self.results.append((flight.code, values[None], np.array([flight.fidelity])))
-            if self.progress is not None:
-                self._report(self.problem.scores(flight.code, values[None]))
+            self._report()
 
     def _replayed(self) -> Completion:
         body = self.recorded.popleft().body
@@ -279,15 +288,29 @@ class _Driver:
         values = self.problem.evaluate_expensive(flight.code, flight.fidelity)[0]
         return np.where(np.isfinite(values), values, np.nan)
 
-    def _report(self, scores: Scores) -> None:
-        if self.progress is None:
-            return
-        if len(self.problem.objectives) == 1 and len(scores):
+    def _report(self) -> None:
+        if self.progress is not None:
+            self.progress(self.landed, self._best_objective())
+
+    def _best_objective(self) -> float | None:
+        """Of a single objective, among the feasible results."""
+        for row in range(self.seen, len(self.results) if len(self.problem.objectives) == 1 else 0):
+            codes, known, _ = self.results[row]
+            scores = self.scored[row] if self.scored else self.problem.scores(codes, known)
             quality = np.where(scores.feasible, -self.problem.minimised(scores)[:, 0], -math.inf)
-            row = int(np.argmax(quality))
-            if quality[row] > self.best[0]:
-                self.best = (float(quality[row]), float(scores.values[row, 0]))
-        self.progress(self.landed, self.best[1])
+            if len(scores) and quality.max() > self.best[0]:
+                first = int(np.argmax(quality))
+                self.best = (float(quality[first]), float(scores.values[first, 0]))
+        self.seen = len(self.results)
+        return self.best[1]
+
+    def _add_to_trace(self, request: Trace) -> None:
+        values = {name: float(value) for name, value in request.values.items() if math.isfinite(value)}
+        point = {"number": len(self.trace), "evaluations": self.landed, "best": self._best_objective(), "values": values}
+        if self.run is not None and len(self.trace) >= self.traces_kept:  # else it is being replayed
+            self.run.append(self.stage, "trace", point)
+        self.trace.append(point)
+        self._report()
 
     # -- Train ----------------------------------------------------------------------------------------------------------------
 
@@ -308,11 +331,14 @@ class _Driver:
         if self.recorded:  # by then it had asked for more
             raise self._another()
         before = {"steps": request.steps, "state": pack(self.state), "rng": self.rng.bit_generator.state, "asked": self.asked, "idle": self.idle}
+        best = None if self._best_objective() is None else list(self.best)
+        before |= {"traced": len(self.trace), "best": best}
         with _interrupt_deferred():
-            loss = float(trainer.train(request.sampler, request.steps))
+            loss = float(trainer.train(request.sampler, request.steps, request.rate))
             self.known.clear()  # the shared weights have changed
             if self.run is not None:
                 self.run.checkpoint(self.stage, "trained", trainer.save, {**before, "digest": self.digest, "spent": self.spent, "loss": loss})
+        self._report()
         return loss
 
     # -- the record -----------------------------------------------------------------------------------------------------------
@@ -341,6 +367,8 @@ class _Driver:
         """Queue the recorded answers; where the searcher trains, restart from the last saved point."""
         evaluated, trained = run.events(self.stage, "evaluated"), run.events(self.stage, "trained")
         try:
+            traced: list[Mapping[str, Any]] = [_traced(event.body) for event in run.events(self.stage, "trace")]
+            self.traces_kept = len(traced)
             self.marks = {event.body["asked"]: event.body["digest"] for event in run.events(self.stage, "asked")}
             if trained:
                 last = self.saved = trained[-1].body
@@ -348,6 +376,9 @@ class _Driver:
                 self.rng.bit_generator.state = last["rng"]
                 self.asked, self.idle, self.digest = int(last["asked"]), int(last["idle"]), str(last["digest"])
                 self.spent = self.landed = float(last["spent"])
+                self.trace = list(traced[: int(last.get("traced", 0))])
+                if last.get("best") is not None:
+                    self.best = (float(last["best"][0]), float(last["best"][1]))
                 run.load_files(last["files"], self._trainer().load)
                 for event in evaluated:
                     if event.id < trained[-1].id:
@@ -357,6 +388,7 @@ class _Driver:
                         values = _values_of(event.body)
                         known = np.full(len(self.problem.expensive), np.nan) if values is None else values
                         self.results.append((code, known[None], np.array([float(event.body["fidelity"])])))
+                self.seen = len(self.results)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
@@ -388,7 +420,7 @@ class _Driver:
             scores = Scores(np.concatenate([each.values for each in self.scored]), np.concatenate([each.ratio for each in self.scored]))
         else:
             scores = self.problem.scores(codes, known)
-        return SearchResult(self.problem, codes, scores, fidelity, self.spent)
+        return SearchResult(self.problem, codes, scores, fidelity, self.spent, tuple(self.trace))
 
     def _another(self) -> InputError:
         where = self.run.folder if self.run is not None else "this run"
@@ -400,6 +432,13 @@ class _Driver:
 
 def _finite_or_none(values: FloatArray) -> list[float | None]:
     return [value if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _traced(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A `trace` record."""
+    best = None if body["best"] is None else float(body["best"])
+    values = {str(name): float(value) for name, value in body["values"].items()}
+    return {"number": int(body["number"]), "evaluations": float(body["evaluations"]), "best": best, "values": values}
 
 
 def _values_of(body: Mapping[str, Any]) -> FloatArray | None:

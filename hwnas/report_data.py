@@ -155,6 +155,8 @@ class Report:
     """How far the best found is from the optimum of an additive surrogate, as `search` records it."""
     curve: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
     """Learning curve of the supernet: phase, step, mean loss since the point before, and what else `train` recorded."""
+    trace: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    """Course of the search where it recorded one: number of the point, `evaluations` done, `best` objective so far, and `values` by name with unit."""
     published: PublishedBaseline | None = None
     seconds: Mapping[str, float] = field(default_factory=dict, hash=False)
     """Wall time of each stage."""

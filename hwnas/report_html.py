@@ -14,7 +14,7 @@ from typing import Any
 from hwnas import report_words as words
 from hwnas.graph import IDENTITY, block_text
 from hwnas.report_data import Comparison, Report
-from hwnas.report_plot import Scale, error_figure, front_figure
+from hwnas.report_plot import Scale, course_figures, error_figure, front_figure
 
 #: Outlines of the marks of measured networks around (0, 0), by role; `other` is for every role not named here.
 _SHAPES = {
@@ -45,6 +45,7 @@ def render_html(report: Report) -> str:
     )
     environment.filters |= {
         "ms": partial(words.significant, digits=words.latency_digits(report)),
+        "significant": words.significant,
         "count": words.count,
         "percent": words.percent,
         "share": words.share,
@@ -75,6 +76,7 @@ def _content(report: Report) -> dict[str, Any]:
         "outcomes": [(each, words.outcome(each, report)) for each in report.comparisons],
         "figures": [("wide", front_figure(report, 960, 450)), ("narrow", front_figure(report, 340, 330))],
         "error_figure": error_figure(report, 340, 320),
+        "courses": course_figures(report, 320, 210),
         "difference_scale": _difference_scale(report.comparisons),
         "labels": words.labels(report.measured),
         "shapes": _SHAPES,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hwnas.report_data import Measured, Point, Report
-from hwnas.report_words import labels
+from hwnas.report_words import labels, named
 
 _BEYOND = 0.05
 _TICK_STEPS = (1, 2, 5, 10)
@@ -171,3 +171,36 @@ def _whisker(scale: Scale, network: Measured) -> tuple[float, float] | None:
 
 def _finite(*values: float) -> bool:
     return all(map(math.isfinite, values))
+
+
+@dataclass(frozen=True, slots=True)
+class CourseFigure:
+    """One number of a search over the points of its course; `line` is path data."""
+
+    label: str
+    unit: str
+    width: int
+    height: int
+    x: Scale
+    y: Scale
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    line: str
+    last: float
+
+
+def course_figures(report: Report, width: int, height: int) -> tuple[CourseFigure, ...]:
+    """A figure for each number that the search recorded of its course at two points or more, and for the best objective so far."""
+    series: dict[str, list[tuple[int, float]]] = {}
+    for point in report.trace:
+        best = {} if point.get("best") is None else {"best so far, %": point["best"]}
+        for name, value in {**point["values"], **best}.items():
+            series.setdefault(name, []).append((point["number"], value))
+    return tuple(_course(name, points, width, height) for name, points in series.items() if len(points) > 1)
+
+
+def _course(name: str, points: Sequence[tuple[int, float]], width: int, height: int) -> CourseFigure:
+    x = Scale.over([number for number, _ in points], LEFT, width - RIGHT)
+    y = Scale.over([value for _, value in points], height - BOTTOM, TOP)
+    line = "".join(f"{'L' if i else 'M'}{x(number):g} {y(value):g}" for i, (number, value) in enumerate(points))
+    return CourseFigure(*named(name), width, height, x, y, x.ticks(_TICK_PX["x"]), y.ticks(_TICK_PX["y"]), line, points[-1][1])

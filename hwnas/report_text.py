@@ -40,6 +40,8 @@ def render_text(report: Report) -> Group:
     parts += [Text(words.outcome(each, report), "green" if each.won else "yellow") for each in report.comparisons]
     if words.published(report):
         parts.append(Text(words.published(report), "dim"))
+    if report.trace:
+        parts.append(Text(words.course(report.trace), "dim"))
     if report.surrogate is not None:
         parts.append(Text(words.surrogate_gap(report.surrogate), "dim"))
     if not report.comparisons:

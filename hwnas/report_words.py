@@ -63,6 +63,21 @@ def count(value: float) -> str:
     return significant(value) if value % 1 else f"{value:.0f}"
 
 
+def course(trace: Sequence[Mapping[str, Any]]) -> str:
+    """How a search went that recorded its course: each number at its first and at its last point."""
+    first, last = trace[0]["values"], trace[-1]["values"]
+    parts = [f"{label} {significant(first.get(name))} to {significant(last[name])} {unit}".rstrip() for name in last for label, unit in [named(name)]]
+    best = [point["best"] for point in trace if point.get("best") is not None]
+    parts += [f"best so far {significant(best[0], 4)} to {significant(best[-1], 4)} %"] if best else []
+    return f"course of the search, {trace[-1]['number'] + 1} points: {'; '.join(parts)}"
+
+
+def named(name: str) -> tuple[str, str]:
+    """What a number of a trace is called, and its unit, if any: "entropy, nats"."""
+    label, comma, unit = plain(name).rpartition(", ")
+    return (label, unit) if comma else (unit, "")
+
+
 def cost(metric: str, value: float | None) -> str:
     """A number of MACs or parameters, or bytes of peak memory: 0.61 M, 38.4 kB."""
     text = NOTHING if value is None else count(value)

@@ -63,27 +63,50 @@ class Told:
 class Train:
     """Take `steps` weight steps of the shared weights, each on what `sampler(rng)` draws. The answer is the mean loss, a float.
 
-    No candidate may be unscored.
+    rate: share of the trainer's own learning rate, in (0, 1], for rates that fall while a search goes on. No candidate may be unscored.
     """
 
     sampler: Sampler
     steps: int
+    rate: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Gradient:
     """One forward and backward of the shared weights on a validation batch, weights untouched. The answer is `(loss, gates)`:
-    the loss and its derivative by every gate.
+    the loss and its derivative by every gate, NaN where it was not asked for.
 
-    paths: run all cells of each layer, two sampled ones (ProxylessNAS), or their mixture.
+    paths: `mixture` runs the sum of each layer's cells, weighted by their gates. `all` and `two` run one path: gates are binary, in each layer
+    the cell whose gate is 1 runs, and the derivative is by each gate that is not NaN. That is all cells, or of each choice two values (ProxylessNAS).
     """
 
     gates: Gates
     paths: Paths = "all"
 
 
-Request: TypeAlias = Ask | Train | Gradient
-#: Receives Told after Ask, a float after Train, (float, Gates) after Gradient.
+@dataclass(frozen=True, slots=True)
+class Validate:
+    """How accurate subnets are with the shared weights, on the next validation images: cheap and noisy, the signal of a controller.
+
+    The answer is their accuracy in %, (n,): of all on the same images, whose own statistics normalise them. Nothing is recorded, and it is
+    no evaluation; `Ask` is.
+    """
+
+    codes: Codes
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A point of the search's course, for its report: numbers by name, with the unit, such as {"entropy, nats": 9.1}. The answer is None.
+
+    The driver adds how much was evaluated and the best objective so far. Numbers that are not finite are left out.
+    """
+
+    values: Mapping[str, float]
+
+
+Request: TypeAlias = Ask | Train | Gradient | Validate | Trace
+#: Receives Told after Ask, a float after Train, (float, Gates) after Gradient, accuracies (n,) after Validate, None after Trace.
 Search: TypeAlias = Generator[Request, Any, None]
 
 
@@ -99,12 +122,16 @@ class Searcher(Protocol):
 class Trainer(Protocol):
     """Shared weights that the driver owns: weights, optimiser, data order and randomness."""
 
-    def train(self, sampler: Sampler, steps: int) -> float:
-        """The mean loss over `steps` weight steps; `sampler` is called once a step with the trainer's own generator."""
+    def train(self, sampler: Sampler, steps: int, rate: float) -> float:
+        """The mean loss over `steps` weight steps, see `Train`; `sampler` is called once a step with the trainer's own generator."""
         ...
 
     def gradient(self, gates: Gates, paths: Paths) -> tuple[float, Gates]:
-        """Loss on the next validation batch and its derivative by every gate."""
+        """Loss on the next validation batch and its derivative by every gate, see `Gradient`."""
+        ...
+
+    def validate(self, codes: Codes) -> FloatArray:
+        """Accuracies in %, (n,), on the next validation images, see `Validate`."""
         ...
 
     def save(self, folder: Path) -> None:

@@ -7,7 +7,7 @@ check_space(my_space())
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -474,6 +474,7 @@ def check_searcher(
     baseline: str | None = "random_search",
     seeds: int = 20,
     evaluations: int = 60,
+    options: Mapping[str, Option] | None = None,
 ) -> None:
     """Checks a searcher on a solved toy problem: 4,096 networks under a MACs budget, each evaluation paid for.
 
@@ -485,19 +486,19 @@ def check_searcher(
 
     problem: makes another one, for searchers that need a space of a certain kind, such as one that grows, or several objectives; each
     call makes a fresh one, with at least one expensive metric. trainer: makes the shared weights of a searcher that trains.
-    baseline: what random search is on that problem, as a name or `path.py:name`; None compares with nothing.
+    baseline: what random search is on that problem, as a name or `path.py:name`; None compares with nothing. options: of the searcher, such as fewer rounds.
     """
     searcher: Searcher = registry.load("searchers", name)
-    check = _SearcherCheck(name, searcher, problem, trainer, evaluations)
+    check, given = _SearcherCheck(name, searcher, problem, trainer, evaluations), dict(options or {})
     try:
-        options = options_of(searcher)
+        specs = options_of(searcher)
         if not problem().expensive:
             raise CheckFailed(f"{name}: the problem to check it on has no metric with `expensive = True`; there is nothing to interrupt or to pay for")
-        check.search_and_resume({})
-        if "pending" in options:
-            check.search_and_resume({"pending": 2})
+        check.search_and_resume(given)
+        if "pending" in specs:
+            check.search_and_resume({**given, "pending": 2})
         if baseline is not None:
-            check.compare(registry.load("searchers", baseline), seeds)
+            check.compare(registry.load("searchers", baseline), seeds, given)
     except InputError as error:
         raise CheckFailed(f"{name}: {error}") from error
 
@@ -541,13 +542,17 @@ class _MeteredTrainer:
     def __init__(self, trainer: Trainer, meter: _Meter):
         self.trainer, self.meter = trainer, meter
 
-    def train(self, sampler: Sampler, steps: int) -> float:
+    def train(self, sampler: Sampler, steps: int, rate: float) -> float:
         self.meter.pay()
-        return self.trainer.train(sampler, steps)
+        return self.trainer.train(sampler, steps, rate)
 
     def gradient(self, gates: Gates, paths: Paths) -> tuple[float, Gates]:
         self.meter.pay()
         return self.trainer.gradient(gates, paths)
+
+    def validate(self, codes: Codes) -> FloatArray:
+        self.meter.pay()
+        return self.trainer.validate(codes)
 
     def save(self, folder: Path) -> None:
         self.trainer.save(folder)
@@ -585,7 +590,7 @@ class _SearcherCheck:
             evaluations=evaluations or self.evaluations,
             options=options,
             trainer=trainer,
-            executor=_MeteredExecutor(meter, last_first=bool(options)),
+            executor=_MeteredExecutor(meter, last_first="pending" in (options or {})),
         )
 
     def search_and_resume(self, options: dict[str, Option]) -> None:
@@ -618,10 +623,10 @@ class _SearcherCheck:
                 if budget.metric == "macs" and budget.limit is not None and lowered > budget.limit:
                     raise CheckFailed(f"{how}: a candidate told to be feasible has {lowered:,} MACs, over the budget of {budget.limit}")
 
-    def compare(self, baseline: Searcher, seeds: int) -> None:
+    def compare(self, baseline: Searcher, seeds: int, options: dict[str, Option]) -> None:
         worse = better = 0
         for seed in range(seeds):
-            found = self.search(self.problem(), seed=seed)
+            found = self.search(self.problem(), seed=seed, options=options)
             other = self.search(self.problem(), searcher=baseline, seed=seed, evaluations=max(1, round(found.evaluations)))
             mine, theirs = _merits(found, other)
             worse, better = worse + (mine < theirs), better + (mine > theirs)

@@ -9,7 +9,8 @@ import ast
 import sys
 from collections.abc import Sequence
 
-from hwnas import cli
+from hwnas import cli, registry
+from hwnas.searcher import trains
 
 #: By command: options that take the place of those written, or are added. All else is as the document says. The budget is wide, so
 #: that whether a network is certified does not hang on how busy this machine is; the one on memory makes the job one under two budgets.
@@ -27,6 +28,9 @@ SHORTER: dict[str, dict[str, str | int | float | tuple[str, ...]]] = {
 #: smaller share of the largest may leave none.
 SHORTER_SEARCH: dict[str, str | int | float | tuple[str, ...]] = {"evaluations": 6, "latency": "<= 90% p50"}
 
+#: Of a searcher that trains, besides.
+SHORTER_TRAINING = {"options": ("rounds=3",)}
+
 #: What takes the place of a space, wherever one is searched, trained or measured.
 SMALLER = {"ofa_mini": "ofa_mini(resolutions=(24,))"}
 
@@ -35,6 +39,9 @@ def shortened(arguments: Sequence[str]) -> list[str]:
     """Arguments of `hwnas` -> arguments of `hwnas`."""
     command = next((each.split() for each in SHORTER if list(arguments[: len(each.split())]) == each.split()), [])
     changed = SHORTER_SEARCH if "--searcher" in arguments else SHORTER.get(" ".join(command), {})
+    searcher = arguments[list(arguments).index("--searcher") + 1] if "--searcher" in arguments else ""
+    if searcher in registry.names("searchers") and trains(registry.load("searchers", searcher)):
+        changed = changed | SHORTER_TRAINING
     if "--help" in arguments:
         return list(arguments)
     kept, given = list(command), iter(arguments[len(command) :])

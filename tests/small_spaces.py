@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 from hypothesis import strategies as st
 
+from hwnas.blocks import conv_bn_act, mbconv, mobilenet_head
 from hwnas.graph import IDENTITY, Node
 from hwnas.ops import Conv2d
 from hwnas.space import Choice, Layer, SearchSpace
@@ -53,3 +54,25 @@ def block_prices(metric):
     for table, cells in zip(metric.index.tables, metric.cells, strict=True):
         prices[table] = cells
     return prices
+
+
+_RESOLUTION, _DEPTH = Choice("resolution", (8, 12)), Choice("depth", (0, 1, 2))
+_KERNELS = [Choice(f"block{i}.kernel", (1, 3, 5)) for i in range(2)]
+
+
+def _stem(resolution):
+    return conv_bn_act((1, 1, resolution, resolution), 4, act="hswish")
+
+
+def _block(i, resolution, depth, kernel):
+    return mbconv((1, 4, resolution, resolution), 4, kernel, 2, act="hswish") if i < depth else IDENTITY
+
+
+def _head(resolution):
+    return mobilenet_head((1, 4, resolution, resolution), 8, 8, 3)
+
+
+def two_blocks():
+    """Two blocks that may be skipped by a depth which both read, each with a kernel of its own."""
+    blocks = [Layer(f"block{i}", (_RESOLUTION, _DEPTH, _KERNELS[i]), partial(_block, i)) for i in range(2)]
+    return SearchSpace("two_blocks", [_RESOLUTION, _DEPTH, *_KERNELS], [Layer("stem", (_RESOLUTION,), _stem), *blocks, Layer("head", (_RESOLUTION,), _head)])

@@ -524,10 +524,10 @@ class Watched(LogisticSupernet):
         super().__init__()
         self.kill, self.trainings = kill, 0
 
-    def train(self, sampler, steps):
+    def train(self, sampler, steps, rate):
         self.kill()
         self.trainings += 1
-        loss = super().train(sampler, steps)
+        loss = super().train(sampler, steps, rate)
         self.kill()
         return loss
 

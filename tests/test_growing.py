@@ -88,7 +88,7 @@ class Counter:
     def __init__(self):
         self.steps = 0
 
-    def train(self, sampler, steps):
+    def train(self, sampler, steps, rate):
         self.steps += steps
         return 0.0
 

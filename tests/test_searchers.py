@@ -15,7 +15,7 @@ from hwnas.errors import CheckFailed, InputError
 from hwnas.index import BlockIndex
 from hwnas.predictor import Additive
 from hwnas.problem import Objective, Problem
-from hwnas.searcher import Ask, Told, options_of
+from hwnas.searcher import Ask, Told, options_of, trains
 from hwnas.searchers.random_search import random_search
 from hwnas.searchers.regularized_evolution import regularized_evolution
 from hwnas.spaces.nas_bench_macro import nas_bench_macro
@@ -24,7 +24,11 @@ from hwnas.testing import check_searcher, toy_problem
 
 @pytest.mark.parametrize("name", registry.names("searchers"))
 def test_every_searcher_keeps_the_contract(name):
-    check_searcher(name)
+    if trains(registry.load("searchers", name)):
+        baseline = f"{SKELETONS / 'weight_sharing.py'}:single_path"
+        check_searcher(name, problem=weight_sharing.budgeted, trainer=weight_sharing.supernet_of, baseline=baseline, options={"rounds": 12})
+    else:
+        check_searcher(name)
 
 
 # -- the four kinds of searcher that the contract is for ------------------------------------------------------------------------------

@@ -334,7 +334,8 @@ def train(
     run: Run,
     data: Annotated[str, typer.Option(help="Data set: a name, one of torchvision's, or a folder with a folder of images for each class.")] = ...,  # type: ignore[assignment]
     space: Annotated[str | None, typer.Option(help="Search space; with --init that of the run by default.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Phases of progressive shrinking: small, ofa, fine_tune (the default with --init).")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Phases: small, ofa, fine_tune (the default with --init), single_path (with --sharing paths).")] = None,
+    sharing: Annotated[str | None, typer.Option(help="What blocks of a layer have in common: slices, kernels, or paths (nothing).")] = None,
     length: Annotated[float, typer.Option(help="Multiplies the epochs of every phase.")] = 1.0,
     batch: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
     shards: Annotated[int | None, typer.Option(help="Batches that make a step together; one for each process of torchrun by default.")] = None,
@@ -360,6 +361,7 @@ def train(
             space=space,
             data=data,
             schedule=schedule,
+            sharing=sharing,
             length=length,
             batch=batch,
             shards=shards,
@@ -413,13 +415,14 @@ def search(
     options: Annotated[list[str] | None, typer.Option("--set", help="Option of the searcher, name=value.")] = None,
     reward: Annotated[str | None, typer.Option(help="What to search by: a reward, such as 'mnasnet_soft(exponent=-0.07)'; feasible_first by default.")] = None,
     baselines: Annotated[bool, typer.Option(help="Also random search at equal cost, and uniform scaling.")] = True,
+    device: Annotated[str, typer.Option(help="Where the supernet is evaluated, and trained by searchers that do: cpu or cuda.")] = "cpu",
     seed: Seed = 0,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Search the trained supernet under a latency budget, and others beside it."""
     from hwnas.cli import show
-    from hwnas.report_words import budget_line, cost, cost_name, share_line, surrogate_gap
+    from hwnas.report_words import budget_line, cost, cost_name, course, share_line, surrogate_gap
     from hwnas.verbs.search import search as act
 
     with show.progress_bar() as progress:
@@ -440,6 +443,7 @@ def search(
             options=options or (),
             reward=reward,
             baselines=baselines,
+            device=device,
             seed=seed,
             threads=threads,
             progress=progress,
@@ -471,6 +475,10 @@ def search(
             f"searched by {by['name']}, fitted to {by['samples']} measured subnets; "
             f"the {by['measured']} it proposed were measured, and are {by['error_points']:.2f} points from its predictions on average"
         )
+    if trace := result.get("trace"):
+        typer.echo(course(trace))
+    if steps := result.get("weight_steps"):
+        typer.echo(f"the supernet was trained for {steps} more steps; accuracies are of the weights after them, those of the baselines, too")
     if gap := result.get("surrogate"):
         typer.echo(surrogate_gap(gap))
     after = f"hwnas train RUN --space '{space}' --data DATA" if accuracy else f"hwnas verify {run}"

@@ -170,6 +170,11 @@ class Supernet:
             steps.append((partial(_weighted_sum, list(weights.values())), tuple(ends)))
         return Network(_no_graph, tensors, sources, steps)
 
+    def layer(self, layer: int, block: int) -> Network:
+        """A layer alone, of that number, that runs one of its blocks (which is not the identity); on inputs of any resolution."""
+        piece = self._pieces.get((layer, block)) or self._piece(layer, block)
+        return Network(_no_graph, piece.tensors, piece.sources, piece.steps)
+
     def _piece(self, layer: int, block: int) -> _Piece:
         graph = Graph([(self.index.space.layers[layer].name, self.index.blocks[block], None)])
         tensors, sources = self._tensors(graph, {layer: block})
@@ -337,4 +342,4 @@ def _weighted_sum(weights: Sequence[float | Tensor], network: Network, *outputs:
 
 
 def _no_graph() -> Graph:
-    raise InputError("a mixture of blocks is no architecture: it has no graph")
+    raise InputError("this is no architecture but a part or a mixture: it has no graph")

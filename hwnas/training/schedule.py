@@ -17,14 +17,14 @@ from hwnas.space import Codes, SearchSpace
 class Phase:
     """`freedom`: role of a choice (the last part of its name) -> how many of its largest values may be sampled.
 
-    Roles that are not named stay at their largest value; `resolution` is free unless named. Each step trains `subnets` random
+    Roles that are not named stay at their largest value; `resolution` is free unless named. None frees every choice. Each step trains `subnets` random
     architectures at one resolution, and with `sandwich` (Yu et al., 2020) also the largest and the smallest that the phase allows.
     """
 
     name: str
     epochs: float
     rate: float
-    freedom: Mapping[str, int] = field(default_factory=dict)
+    freedom: Mapping[str, int] | None = field(default_factory=dict)
     subnets: int = 1
     sandwich: bool = False
     sort: int | None = None
@@ -32,6 +32,8 @@ class Phase:
 
     def lowest(self, space: SearchSpace) -> Codes:
         """Smallest code of each choice that the phase allows, (choices,)."""
+        if self.freedom is None:
+            return np.zeros(len(space.choices), np.int16)
         low = []
         for choice in space.choices:
             role, n = choice.name.rpartition(".")[2], len(choice.values)
@@ -73,7 +75,10 @@ SMALL = (
 #: For a supernet that starts from weights that were trained on other images: the whole space at once, at a low rate.
 FINE_TUNE = (Phase("fine-tune", 6, 2e-3, {"kernel": _ALL, "depth": _ALL, "expand": _ALL}, sandwich=True),)
 
-SCHEDULES = {"ofa": OFA, "small": SMALL, "fine_tune": FINE_TUNE}
+#: One random path a step, each choice uniform, from labels alone: the warm-up of ProxylessNAS (Cai et al., 2019), and single-path one-shot (Guo et al., 2020).
+SINGLE_PATH = (Phase("single path", 16, 8e-3, None),)
+
+SCHEDULES = {"ofa": OFA, "small": SMALL, "fine_tune": FINE_TUNE, "single_path": SINGLE_PATH}
 
 
 def schedule(name: str) -> tuple[Phase, ...]:

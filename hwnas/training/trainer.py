@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from hwnas.errors import DamagedFile, HwnasError, InputError
 from hwnas.files import parse_json, write_whole
 from hwnas.graph import Graph
 from hwnas.images import Images
-from hwnas.space import Codes
+from hwnas.space import Codes, FloatArray
+from hwnas.supernet.gates import mixed, mixture_resolution
 from hwnas.supernet.sorting import permute, sort_channels
 from hwnas.supernet.supernet import Supernet
 from hwnas.training import processes
@@ -71,7 +73,7 @@ class SupernetTrainer:
         self.recipe, self.device = recipe or Recipe(), torch.device(device)
         if shards < 1 or shards % processes.world():
             raise InputError(f"{shards} shards cannot be shared by {processes.world()} processes: their number must be a multiple of it")
-        _move(supernet, self.device)
+        move(supernet, self.device)
         self.optimizer = _optimizer(dict(zip(supernet.trained, supernet.parameters(), strict=True)), self.recipe)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=PRECISIONS[self.recipe.precision])
         self.average = [tensor.detach().clone() for tensor in supernet.parameters()] if self.recipe.ema else None
@@ -95,8 +97,11 @@ class SupernetTrainer:
         if self.average is not None:
             permute(dict(zip(named, self.average, strict=True)), orders)
 
-    def step(self, codes: Codes, rate: float, *, sandwich: bool) -> float:
-        """One optimiser step on the summed losses of the subnets `codes` (n, choices); their mean loss. Raises TrainingFailed."""
+    def step(self, codes: Codes | Sequence[FloatArray], rate: float, *, sandwich: bool) -> float:
+        """One optimiser step on the summed losses of the subnets `codes` (n, choices), or of a mixture of each layer's cells by gates; the mean loss.
+
+        Raises TrainingFailed.
+        """
         total = 0.0
         try:
             for shard in self.mine:
@@ -114,14 +119,32 @@ class SupernetTrainer:
             )
         self._update(rate)
         self.steps += 1
-        return total / len(codes)
+        return total / (len(codes) if isinstance(codes, np.ndarray) else 1)
 
-    def _backward(self, codes: Codes, shard: int, sandwich: bool) -> float:
+    def _networks(self, codes: Codes | Sequence[FloatArray]) -> Iterator[tuple[Network, int]]:
+        """The networks of a step, in training mode, each with its resolution."""
+        index = self.supernet.index
+        if isinstance(codes, np.ndarray):
+            for code, resolution in zip(codes, index.resolutions(codes), strict=True):
+                yield self.supernet.subnet(code).train(), resolution
+        else:
+            yield self.supernet.mixture(mixed(index, codes)).train(), self.resolution(mixture_resolution(index, codes))
+
+    def resolution(self, code: int | None) -> int:
+        """Side of the images of the resolution with that code, or of the only one."""
+        space = self.supernet.index.space
+        return self._side if code is None else int(space.choices[space.column["resolution"]].values[code])
+
+    @cached_property
+    def _side(self) -> int:
+        space = self.supernet.index.space
+        return space.lower(space.largest()).input[2]
+
+    def _backward(self, codes: Codes | Sequence[FloatArray], shard: int, sandwich: bool) -> float:
         """Add the gradients of all subnets for one shard; their summed loss."""
         recipe, soft, total = self.recipe, None, 0.0
         ready: dict[int, tuple[Tensor, Tensor]] = {}
-        for code, resolution in zip(codes, self.supernet.index.resolutions(codes), strict=True):
-            network = self.supernet.subnet(code).train()
+        for network, resolution in self._networks(codes):
             if resolution not in ready:
                 x, labels = self.batches(self.steps, shard, resolution)
                 ready[resolution] = x.to(self.device), labels.to(self.device)
@@ -165,8 +188,8 @@ class SupernetTrainer:
         lower = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.recipe.precision]
         return torch.autocast(self.device.type, lower, enabled=lower != torch.float32)
 
-    def _too_large(self, codes: Codes) -> TrainingFailed:
-        resolution = max(self.supernet.index.resolutions(codes))
+    def _too_large(self, codes: Codes | Sequence[FloatArray]) -> TrainingFailed:
+        resolution = max(resolution for _, resolution in self._networks(codes))
         fewer = f"--batch {max(2, self.batch // 2)} --shards {2 * self.shards}"
         return TrainingFailed(
             f"the memory of {self.device.type} is not enough for {self.batch} images of {resolution} pixels at step {self.steps}: "
@@ -266,7 +289,7 @@ def _optimizer(parameters: Mapping[str, Tensor], recipe: Recipe) -> torch.optim.
     return torch.optim.AdamW(groups, lr=0.0, weight_decay=recipe.weight_decay)
 
 
-def _move(supernet: Supernet, device: torch.device) -> None:
+def move(supernet: Supernet, device: torch.device) -> None:
     """The supernet's tensors on another device; no subnet may have been made yet."""
     for name, tensor in supernet.tensors.items():
         if tensor.device.type != device.type:

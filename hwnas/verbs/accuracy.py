@@ -52,6 +52,7 @@ def build_accuracy(run: Path, *, samples: int = 500, seed: int = 0, threads: int
         use_threads(threads)
         have = len(directory.events(STAGE, "evaluated"))
         if have < samples:
+            _check_weights(job)
             problem = Problem(job.index, [Objective(job.accuracy, maximize=True)])
             drive(
                 uniform_subnets,
@@ -66,6 +67,16 @@ def build_accuracy(run: Path, *, samples: int = 500, seed: int = 0, threads: int
         write_whole(directory.folder / CSV, _csv(job, codes, values))
         ends = {"least_pct": float(values.min()), "greatest_pct": float(values.max())} if len(values) else {}
         return {"subnets": len(values), "origin": "measured", "file": str(directory.folder / CSV), **ends}
+
+
+def _check_weights(job: Job) -> None:
+    """Raises InputError where subnets were measured before a search that went on training the supernet: those measured now would not go with them."""
+    searched, measured_before = job.run.events("search", "result"), job.run.events(STAGE, "evaluated")
+    if searched and measured_before and measured_before[0].id < searched[-1].id and (job.recorded("search") or {}).get("files"):
+        raise InputError(
+            f"the search of {job.run.folder} has trained the supernet on since subnets of it were measured, and more of them would not go with those; "
+            f"measure them in another run"
+        )
 
 
 def report_accuracy(run: Path, *, predictors: Sequence[str] = (), seed: int = 0, progress: Progress = silent) -> Mapping[str, Any]:

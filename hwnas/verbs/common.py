@@ -151,12 +151,13 @@ class Job:
 
     @cached_property
     def supernet(self) -> Supernet:
-        """The trained supernet."""
+        """The trained supernet, with the weights that the search ended with where that went on training them."""
         from hwnas.supernet.supernet import Supernet
         from hwnas.training.trainer import load_tensors
 
-        supernet = Supernet(self.index)
-        self.run.load_files(self.result("train")["files"], lambda folder: supernet.load(load_tensors(folder / "supernet.safetensors")))
+        trained, searched = self.result("train"), self.recorded("search") or {}
+        supernet = Supernet(self.index, sharing=self.options("train").get("sharing") or "slices")
+        self.run.load_files(searched.get("files") or trained["files"], lambda folder: supernet.load(load_tensors(folder / "supernet.safetensors")))
         return supernet
 
     @cached_property
@@ -274,3 +275,29 @@ def use_threads(threads: int | None) -> int:
             raise InputError(f"--threads is {threads}, it must be at least 1")
         torch.set_num_threads(threads)
     return torch.get_num_threads()
+
+
+def placed(name: str) -> Any:
+    """`cpu`, or the GPU of this process. Raises InputError."""
+    import os
+
+    import torch
+
+    if name not in ("cpu", "cuda"):
+        raise InputError(f"--device is '{name}', it must be cpu or cuda")
+    if name == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise InputError("--device is cuda, but PyTorch finds no GPU here; see: hwnas doctor")
+    local = os.environ.get("LOCAL_RANK", "0")
+    torch.cuda.set_device(int(local) if local.isdecimal() else 0)
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def moved(supernet: Supernet, device: str) -> str:
+    """Where the supernet is from now on, no subnet of it having been made yet. Raises InputError."""
+    from hwnas.training.trainer import move
+
+    place = placed(device)
+    move(supernet, place)
+    return str(place)

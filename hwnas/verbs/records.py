@@ -42,6 +42,9 @@ _CERTIFICATE = {
     **dict.fromkeys(("statistic", "verdict", "model_sha256", "origin", "plan_sha256?"), str),
 }
 
+#: A point of a search's course.
+_TRACED = {"number": int, "evaluations": NUMBER, "best?": NUMBER, "values": {str: NUMBER}}
+
 _ENDS = {"largest": NUMBER, "smallest": NUMBER}
 _CURVE = [{"phase": str, "step": int, "loss": NUMBER, "rate?": NUMBER, "images_per_s?": NUMBER, "validation_accuracy_pct?": _ENDS}]
 _INIT = (type(None), {"taken": int, "new_head": bool, "missing": [str], "unknown": [str]})
@@ -50,7 +53,7 @@ _VERIFY = {"top": int, "seconds": NUMBER, "device": str, "seed": int}
 #: Stage -> shape of its options.
 OPTIONS: Mapping[str, Any] = {
     "train": {
-        **dict.fromkeys(("space", "data", "schedule", "fingerprint", "init?", "images?"), str),
+        **dict.fromkeys(("space", "data", "schedule", "fingerprint", "init?", "images?", "sharing?"), str),
         **dict.fromkeys(("batch", "seed", "shards?"), int),
         "length": NUMBER,
         "architecture?": [int],
@@ -88,6 +91,9 @@ RESULTS: Mapping[str, Any] = {
         "surrogate?": {**dict.fromkeys(("samples", "error_points", "spearman", "optimum_pct", "best_found_pct", "gap_points"), NUMBER), "proof": str},
         "predictor?": {"name": str, **dict.fromkeys(("samples", "measured", "error_points"), NUMBER)},
         "baselines?": {str: {"evaluations": NUMBER, "points": [_POINT]}},
+        "trace?": [_TRACED],
+        "files?": {str: str},
+        "weight_steps?": int,
     },
     "verify": {"budget_ms": NUMBER, "options": _VERIFY, "measured": [_MEASURED], "certificate": (type(None), _CERTIFICATE)},
     "report": {"images": int, "codes?": [[int]], "correct": [re.compile("(?:[0-9a-f]{2})*")], "sources": [int]},

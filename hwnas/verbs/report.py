@@ -110,6 +110,7 @@ def _report(job: Job, tested: Mapping[str, Any]) -> Report:
         budgets=_budgets(search, networks[chosen] if chosen is not None else {}),
         surrogate=search.get("surrogate"),
         curve=tuple(trained.get("curve") or ()),
+        trace=tuple(search.get("trace") or ()),
         published=baseline(conditions, search["statistic"], search["budget_ms"]) if job.table.origin == "measured" else None,
         seconds={"train": trained["seconds"], "search": search["seconds"]},
         versions={"hwnas": __version__, "python": sys.version.split()[0]} | {name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")},
@@ -174,7 +175,7 @@ def _commands(job: Job) -> tuple[str, ...]:
     run, folder = job.run.folder.resolve().name, job.table_name
     variant = {name: value for name, value, usual in zip(("precision", "batch"), astuple(job.variant), astuple(Variant()), strict=True) if value != usual}
     profiled = {"space": train["space"], "to": folder, **variant, **{key: table[key] for key in ("visits", "networks", "seed") if key in table}}
-    trained = {key: train[key] for key in ("space", "data", "schedule", "length", "batch", "shards", "init", "seed") if train.get(key) is not None}
+    trained = {key: train[key] for key in ("space", "data", "schedule", "sharing", "length", "batch", "shards", "init", "seed") if train.get(key) is not None}
     recipe = [f"--set={name}={value}" for name, value in (train.get("recipe") or {}).items()]
     budgets = ["latency", *(name for name in COSTS if search.get(name) is not None)]
     chosen = [name for name in ("precision", "batch") if search.get(name) is not None]

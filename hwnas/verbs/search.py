@@ -6,8 +6,10 @@ import csv
 import io
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +26,10 @@ from hwnas.predictor import Metric
 from hwnas.problem import Objective, Problem
 from hwnas.rewards import feasible_first, named
 from hwnas.run import RunDirectory
-from hwnas.searcher import Ask, Option, Search, parse_options
+from hwnas.searcher import Ask, Option, Search, parse_options, trains
 from hwnas.space import Codes, FloatArray
 from hwnas.surrogate import fit_surrogate
+from hwnas.training.schedule import schedule
 from hwnas.verbs.accuracy import best_predictor, needed, recorded_codes
 from hwnas.verbs.common import (
     COSTS,
@@ -37,6 +40,8 @@ from hwnas.verbs.common import (
     check_begun,
     check_seed,
     existing,
+    moved,
+    placed,
     share_facts,
     silent,
     table_folder,
@@ -44,10 +49,15 @@ from hwnas.verbs.common import (
 )
 from hwnas.verbs.records import PROPOSED, checked
 
+if TYPE_CHECKING:
+    from hwnas.training.search_trainer import SearchTrainer
+
 MAX_POINTS = 1_000  # recorded of a search, beside the front
 PREDICTIONS = 10_000  # of a search by predictor
 BEST = "best"
 MAX_SAMPLES = 2_000  # that a surrogate is fitted to
+MAX_TRACE = 1_000  # points of a search's course that its result holds
+RATE = 0.5  # of the last phase of training, where a search goes on training (ProxylessNAS, official code: 0.025 after a warm-up at 0.05)
 
 #: Stage of the run -> searcher: what every search is compared with.
 BASELINES = {"random": "random_search", "uniform": "uniform_scaling"}
@@ -71,6 +81,7 @@ def search(
     options: Sequence[str] = (),
     reward: str | None = None,
     baselines: bool = True,
+    device: str = "cpu",
     seed: int = 0,
     threads: int | None = None,
     progress: Progress = silent,
@@ -83,6 +94,9 @@ def search(
     with its constants, by default `feasible_first`; what is returned keeps the budget whatever it is. With `baselines` random search gets
     the same number of evaluations, and every uniformly scaled network within the budgets is evaluated. The same call again
     continues. Returns the stage's result. Raises HwnasError, Infeasible where no architecture keeps the budgets.
+
+    A searcher that trains goes on training the supernet: then accuracies, also those of the baselines, and later stages are of the weights that it ended with.
+    device: where the supernet is trained and evaluated, `cpu` or `cuda`.
 
     space, accuracy: search `space` without a supernet, by a predictor: the name of one, such as `accuracy_mlp(file='mlp.safetensors')`,
     `path.py:name` of a function that takes the BlockIndex and returns a metric, or a metric. What is found has no weights yet.
@@ -100,9 +114,13 @@ def search(
     if evaluations < 1:
         raise InputError(f"--evaluations is {evaluations}, it must be at least 1")
     check_seed(seed)
+    if device != "cpu":
+        placed(device)  # refused before anything is recorded
     factory = registry.load("searchers", searcher)
     chosen = parse_options(factory, options)
     named(reward or feasible_first.__name__)
+    if trains(factory) and (accuracy is not None or accuracy_predictor is not None):
+        raise InputError(f"{searcher} trains shared weights; leave out --accuracy and --accuracy-predictor, which search without any, or use another searcher")
     predicted = None if space is None or accuracy is None else _predicted(space, accuracy)
     if predicted is None:
         check_begun(run)
@@ -138,12 +156,15 @@ def search(
             job.problem.within(job.index.space.smallest())  # raises before anything is recorded
             if accuracy_predictor is not None:
                 needed(job)
+            if trains(factory):
+                with closing(factory(job.problem, rng=np.random.default_rng(seed), state={}, **chosen)) as begun:
+                    next(begun)  # options that cannot be are refused before they are recorded
             copy = {"name": table.resolve().name, "files": directory.keep_files(prices.save)}
             if [event.body for event in directory.events("search", "table")][-1:] != [copy]:  # else it was killed just before its options were recorded
                 directory.append("search", "table", copy)
         directory.options("search", recorded)
         result = job.recorded("search")
-        return _search(job, factory, chosen, threads, progress) if result is None else result
+        return _search(job, factory, chosen, device, threads, progress) if result is None else result
 
 
 def _predicted(space: str, accuracy: str | Metric) -> Predicted:
@@ -160,14 +181,17 @@ def _named(given: str | Metric | None, metric: Metric) -> str:
     return " ".join(filter(None, (given if isinstance(given, str) else f"{metric.name} ({type(metric).__name__})", str(fingerprint))))
 
 
-def _search(job: Job, factory: Any, chosen: Mapping[str, Option], threads: int | None, progress: Progress) -> Mapping[str, Any]:
+def _search(job: Job, factory: Any, chosen: Mapping[str, Option], device: str, threads: int | None, progress: Progress) -> Mapping[str, Any]:
     started = time.monotonic()
+    place = "cpu"
     if job.is_trained:
         use_threads(threads)
+        place = moved(job.supernet, device)
     problem, options = job.problem, job.options("search")
     predictor: dict[str, Any] | None = None
+    trainer = _trainer(job, place) if trains(factory) else None
     if options.get("accuracy_predictor") is None:
-        found = _drive(job, "search", factory, chosen, progress)
+        found = _drive(job, "search", factory, chosen, progress, trainer=trainer)
     else:
         found, predictor = _by_predictor(job, factory, chosen, progress)
     samples = predictor["samples"] if predictor else 0
@@ -192,6 +216,12 @@ def _search(job: Job, factory: Any, chosen: Mapping[str, Option], threads: int |
     }
     if predictor:
         result["predictor"] = predictor
+    if found.trace:
+        every = -(-len(found.trace) // MAX_TRACE)
+        result["trace"] = [*found.trace[:-1:every], found.trace[-1]]  # the last one always
+    if trainer is not None:
+        result["weight_steps"] = trainer.trainer.steps
+        result["files"] = job.run.keep_files(lambda folder: write_whole(folder / "supernet.safetensors", _weights(job)))
     if options["baselines"]:
         result["baselines"] = {}
         for name, searcher in BASELINES.items():
@@ -251,8 +281,15 @@ def _proposal(found: SearchResult, latency: Metric, n: int) -> npt.NDArray[np.in
     return np.array(list(dict.fromkeys([*front[: n // 2], *ranked]))[:n], np.intp)
 
 
-def _drive(job: Job, stage: str, factory: Any, chosen: Mapping[str, Option], progress: Progress, more: int = 0) -> SearchResult:
+def _drive(
+    job: Job, stage: str, factory: Any, chosen: Mapping[str, Option], progress: Progress, more: int = 0, trainer: SearchTrainer | None = None
+) -> SearchResult:
     """more: evaluations beside those of the search's options."""
+
+    def show(spent: float, best: float | None) -> None:
+        done = stage if trainer is None or spent else f"{stage}, {trainer.trainer.steps} weight steps"
+        progress(done if best is None else f"{done}, best {best:.1f} %", round(spent), total)
+
     options = job.options("search")
     total = options["evaluations"] + more
     result = drive(
@@ -263,10 +300,37 @@ def _drive(job: Job, stage: str, factory: Any, chosen: Mapping[str, Option], pro
         evaluations=total,
         options=chosen,
         stage=stage,
-        progress=lambda spent, best: progress(stage if best is None else f"{stage}, best {best:.1f} %", round(spent), total),
+        progress=show,
+        trainer=trainer,
     )
     progress(stage, total, total)
     return result
+
+
+def _trainer(job: Job, device: str) -> SearchTrainer:
+    """The supernet of the run, to be trained further as it was trained, from labels, at half the rate of the last phase."""
+    from hwnas.training.recipe import RECIPES
+    from hwnas.training.search_trainer import SearchTrainer
+    from hwnas.training.trainer import SupernetTrainer
+
+    options = job.options("train")
+    last = schedule(options["schedule"])[-1]
+    try:
+        recipe = replace(RECIPES[options["schedule"]], **{**(options.get("recipe") or {}), "ema": 0.0, "distillation": 0.0})
+    except TypeError as error:
+        raise DamagedFile(f"training of {job.run.folder} was recorded by another version of hwnas or altered: {error}; make a new run") from None
+    images, shards = job.images("train"), options.get("shards") or 1
+    trainer = SupernetTrainer(job.supernet, images, batch=options["batch"], seed=options["seed"], recipe=recipe, shards=shards, device=device)
+    scale = recipe.rate * (options["batch"] * shards / recipe.rate_images if recipe.rate_images else 1.0)
+    return SearchTrainer(trainer, job.images("validation"), rate=RATE * scale * last.rate, seed=job.options("search")["seed"])
+
+
+def _weights(job: Job) -> bytes:
+    """Those of the supernet as they are now, as a safetensors file."""
+    from safetensors.torch import save
+
+    raw: bytes = save({name: tensor.cpu().contiguous() for name, tensor in job.supernet.state().items()})
+    return raw
 
 
 def _points(job: Job, found: SearchResult) -> list[dict[str, Any]]:

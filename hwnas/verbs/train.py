@@ -26,7 +26,7 @@ from hwnas.searcher import OptionSpec, parse_given
 from hwnas.space import Codes, SearchSpace
 from hwnas.training.schedule import Plan, alone
 from hwnas.training.schedule import schedule as phases_of
-from hwnas.verbs.common import Job, Progress, check_seed, silent, use_threads
+from hwnas.verbs.common import Job, Progress, check_seed, placed, silent, use_threads
 from hwnas.verbs.records import CHECKPOINT, checked
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def train(
     data: str,
     space: str | None = None,
     schedule: str | None = None,
+    sharing: str | None = None,
     length: float = 1.0,
     batch: int = 64,
     shards: int | None = None,
@@ -80,7 +81,9 @@ def train(
 ) -> Mapping[str, Any]:
     """Train the supernet of `space` on the data set `data`, through all phases of the schedule, into the folder `run`.
 
-    length: multiplies every phase's epochs. shards: parts of `batch` images that make a step together; by default one for each process
+    sharing: what the blocks of a layer have in common, one of `hwnas.supernet.sharing`, by default that of --init's run, or `slices`; with `paths`, where each
+    block has weights of its own, the schedule is by default `single_path`. length: multiplies every phase's epochs.
+    shards: parts of `batch` images that make a step together; by default one for each process
     that torchrun started. options: of the recipe, as `name=value` (`hwnas.training.recipe.Recipe`). init: a run or a file whose weights
     are the first ones, with a new classifier where the classes differ; then the space is by default the run's and the schedule `fine_tune`.
     architecture: train this one alone: the file of one, a reference of the space, `largest` or `smallest`. device: `cpu` or `cuda`.
@@ -98,12 +101,15 @@ def train(
     if shards is not None and not 1 <= shards <= 1_000_000:
         raise InputError(f"--shards is {shards}, it must be at least 1")
     check_seed(seed)
-    schedule = schedule or ("small" if init is None else "fine_tune")
+    sharing = _sharing(sharing, init)
+    schedule = schedule or ("single_path" if sharing == "paths" else "small" if init is None else "fine_tune")
+    if sharing != "slices" and any(phase.sort is not None for phase in phases_of(schedule)):
+        raise InputError(f"--schedule {schedule} sorts channels, which blocks have in common with --sharing slices alone; use small or single_path")
     phases, used_threads = phases_of(schedule), use_threads(threads)
     specs = {each.name: OptionSpec(each.name, type(each.default), each.default) for each in fields(Recipe)}  # type: ignore[arg-type]
     changed = parse_given(specs, "option of training", options)
     recipe = replace(RECIPES[schedule], **changed)  # type: ignore[arg-type]
-    place = _device(device)
+    place = placed(device)
     with ExitStack() as stack:
         stack.enter_context(processes.joined(place))
         images, space_text, data = _matched(space, data, init, download)
@@ -118,6 +124,7 @@ def train(
         recorded["fingerprint"] = index.fingerprint
         recorded |= {"shards": shards} if shards > 1 else {}  # what is as it always was is not named, so that older runs go on
         recorded |= {"recipe": changed} if changed else {}
+        recorded |= {"sharing": sharing} if sharing != "slices" else {}
         recorded |= {"init": str(init)} if init is not None else {}
         recorded |= {"architecture": code[0].tolist()} if code is not None else {}
         recorded |= {"images": contents(images)} if isinstance(images.pixels, DecodedImages) else {}
@@ -154,23 +161,6 @@ def check_fits(index: BlockIndex, images: Images) -> None:
         )
 
 
-def _device(name: str) -> Any:
-    """`cpu`, or the GPU of this process. Raises InputError."""
-    import os
-
-    import torch
-
-    if name not in ("cpu", "cuda"):
-        raise InputError(f"--device is '{name}', it must be cpu or cuda")
-    if name == "cpu":
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise InputError("--device is cuda, but PyTorch finds no GPU here; see: hwnas doctor")
-    local = os.environ.get("LOCAL_RANK", "0")
-    torch.cuda.set_device(int(local) if local.isdecimal() else 0)
-    return torch.device("cuda", torch.cuda.current_device())
-
-
 def _code(text: str, space: SearchSpace) -> Codes:
     """The code that an architecture's file or name has in a space. Raises InputError."""
     if text in ("largest", "smallest"):
@@ -180,6 +170,19 @@ def _code(text: str, space: SearchSpace) -> Codes:
     if Path(text).is_file():
         return Architecture.load(Path(text)).code(space)
     raise UnknownName(f"architecture of {space.name}, and no file,", text, ["largest", "smallest", *space.references])
+
+
+def _sharing(sharing: str | None, init: Path | str | None) -> str:
+    """Which weights blocks have in common. Raises InputError where it is not known, or those of --init have others."""
+    from hwnas.supernet.sharing import SHARINGS
+
+    source = None if init is None else _options_of(init)
+    theirs = str((source or {}).get("sharing") or "slices")
+    if sharing is not None and sharing not in SHARINGS:
+        raise UnknownName("weight sharing", sharing, SHARINGS)
+    if init is not None and sharing not in (None, theirs):
+        raise InputError(f"--sharing is {sharing}, and the weights of --init {init} are shared by {theirs}; leave it out, or begin without --init")
+    return sharing or theirs
 
 
 def _matched(space: str | None, data: str, init: Path | str | None, download: bool) -> tuple[Images, str, str]:
@@ -272,7 +275,7 @@ def _train(directory: RunDirectory | None, training: _Training, progress: Progre
     plan, options, images, recipe = training.plan, training.options, training.images, training.recipe
     started = time.monotonic()
     trainer = SupernetTrainer(
-        Supernet(training.index, seed=options["seed"]),
+        Supernet(training.index, sharing=options.get("sharing", "slices"), seed=options["seed"]),
         images,
         batch=options["batch"],
         seed=options["seed"],

@@ -38,23 +38,30 @@ class LogisticSupernet:
         by_product = np.einsum("n,nlc->lc", error, X[rows])
         return float(loss), by_product * self.weights, by_product * gates
 
-    def train(self, sampler, steps):
+    def train(self, sampler, steps, rate):
         losses = []
         for _ in range(steps):
             drawn = sampler(self.rng)
             gates = one_hot(drawn)[0] if isinstance(drawn, np.ndarray) else np.stack(drawn)
             loss, _, gradient = self._loss(gates, self.rng.integers(0, 80, 16))
-            self.weights -= 0.5 * gradient
+            self.weights -= 0.5 * rate * gradient
             losses.append(loss)
         self.trained += steps
         return float(np.mean(losses))
 
     def gradient(self, gates, paths):
-        assert paths == "mixture"
-        rows = 80 + (self.validation + np.arange(10)) % 20
+        looked = np.stack(gates)
+        assert paths == "mixture" or (np.nansum(looked, axis=1) == 1).all()
+        loss, by_gates, _ = self._loss(np.nan_to_num(looked), self._next_rows())
+        return loss, tuple(np.where(np.isnan(looked), np.nan, by_gates))
+
+    def validate(self, codes):
+        rows = self._next_rows()
+        return np.array([100 * np.mean((np.einsum("nlc,lc->n", X[rows], self.weights * gates) > 0) == Y[rows]) for gates in one_hot(codes)])
+
+    def _next_rows(self):
         self.validation += 10
-        loss, by_gates, _ = self._loss(np.stack(gates), rows)
-        return loss, tuple(by_gates)
+        return 80 + (self.validation - 10 + np.arange(10)) % 20
 
     def save(self, folder):
         np.save(folder / "weights.npy", self.weights)
