@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hwnas.feasible_set import is_expensive
 from hwnas.index import BlockIndex
 from hwnas.pareto import BoolArray
-from hwnas.policies import Policy
+from hwnas.policies import Policy, entropy
+from hwnas.predictor import Additive
 from hwnas.problem import Problem
 from hwnas.space import Codes, FloatArray
 
@@ -79,6 +81,39 @@ class Baseline:
     def value(self) -> float:
         """The average; NaN before the first reward."""
         return float(self.memory["total"] / self.memory["weight"]) if self.memory["weight"] > 0 else np.nan
+
+
+class Milestones:
+    """Which numbers of candidates deserve a point of a search's course: every tenth at first, later every fiftieth part of what there was."""
+
+    def __init__(self) -> None:
+        self._next = 10
+
+    def passed(self, count: int) -> bool:
+        """Whether another one is reached."""
+        if count < self._next:
+            return False
+        self._next = count + max(10, count // 50)
+        return True
+
+
+def course(problem: Problem, policy: Policy, codes: Codes | None = None) -> dict[str, float]:
+    """What a policy has come to, for `Trace`: its entropy, and what it expects of each cheap budget's metric.
+
+    codes: some that it drew, (n, choices), over which both are averaged where choices are not independent. Where they are, entropy and sums over
+    layers are exact.
+    """
+    exact = codes is None
+    codes = policy.likeliest() if codes is None else codes
+    logs = policy.log_probabilities(codes)
+    facts = {"entropy, nats": float(entropy(logs).sum(axis=1).mean())}
+    for each in problem.constraints:
+        name = f"{each.metric.name}, {each.metric.unit}"
+        if exact and isinstance(each.metric, Additive):
+            facts[f"expected {name}"] = each.expected([np.exp(row[:size]) for row, size in zip(logs[0], problem.space.cardinalities, strict=True)])[0]
+        elif not exact and not is_expensive(each.metric):
+            facts[f"mean {name}, of the drawn"] = float(each.price(codes).mean())
+    return facts
 
 
 def active(index: BlockIndex, codes: Codes) -> BoolArray:

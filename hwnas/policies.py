@@ -183,7 +183,8 @@ def likelihood_slopes(logs: FloatArray, codes: Codes, weights: FloatArray) -> Fl
 
 def entropy(logs: FloatArray) -> FloatArray:
     """Entropy of each choice in nats, given those before it, (n, choices)."""
-    return -(np.exp(logs) * logs).sum(axis=2)
+    found: FloatArray = -(np.exp(logs) * logs).sum(axis=2)
+    return found
 
 
 def entropy_slopes(logs: FloatArray) -> FloatArray:

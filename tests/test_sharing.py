@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from hwnas import registry
 from hwnas.backends.torch import static
 from hwnas.blocks import conv_bn_act, mbconv, pooled_head
 from hwnas.errors import InputError
 from hwnas.graph import IDENTITY, Graph
 from hwnas.index import BlockIndex
 from hwnas.space import Choice, Layer, SearchSpace
-from hwnas.supernet.sharing import warm_up, warm_up_chance
+from hwnas.supernet.gates import mixed
 from hwnas.supernet.supernet import Supernet
+from hwnas.supernet.warm_up import decisions, warm_up, warm_up_chance
 
 OPERATIONS = {"zero": None, "k3": (3, 2), "k5": (5, 2), "k3 wide": (3, 4)}
 
@@ -158,7 +160,7 @@ def test_gates_receive_the_derivative_of_the_loss_by_each_blocks_weight(index):
 def test_training_a_mixture_trains_every_block_by_its_weight(index):
     supernet = Supernet(index, sharing="paths")
     x = torch.randn(4, 3, 4, 4)
-    mixture = warm_up(index, code(index, "zero", "zero"), average=("op",))
+    mixture = mixed(index, warm_up(index, code(index, "zero", "zero"), average=("op",)))
     supernet.mixture(mixture).train()(x).square().sum().backward()
     supernet.merge()
     assert all(tensor.grad is not None for tensor in supernet.parameters())
@@ -175,10 +177,26 @@ def test_warm_up_averages_operators_and_takes_the_largest_filters():
     index = BlockIndex(SearchSpace("warm", [kernel, expand, depth], layers))
     first, second = (list(table) for table in index.tables)
     row = np.array([1, 0, 0], np.int16)
-    assert warm_up(index, row, average=(), largest=()) == [{first[2]: 1.0}, {second[1]: 1.0}]  # kernel 5, expand 2; depth 1
-    both = warm_up(index, row, average=("kernel", "depth"), largest=("expand",))
+
+    def mixture(**which):
+        return mixed(index, warm_up(index, row, **which))
+
+    assert mixture(average=(), largest=()) == [{first[2]: 1.0}, {second[1]: 1.0}]  # kernel 5, expand 2; depth 1
+    both = mixture(average=("kernel", "depth"), largest=("expand",))
     assert both[0] == {first[1]: 1 / 3, first[3]: 1 / 3, first[5]: 1 / 3}  # each kernel at expand 4
     assert both[1] == pytest.approx({second[0]: 1 / 2, second[3]: 1 / 6, second[4]: 1 / 6, second[5]: 1 / 6})  # half of the depths leave it out
+    one = warm_up(index, row, average=("b0.kernel",))  # by its whole name, too
+    assert [np.isnan(each).tolist() for each in one] == [[False, True] * 3, [False] * 3 + [True] * 3] and np.nansum(one[0]) == pytest.approx(1)
+
+
+def test_what_has_one_shape_is_averaged_and_filters_are_not():
+    def of(name):
+        index = BlockIndex(registry.create("spaces", name))
+        return [sorted({index.space.choices[column].name.rpartition(".")[2] for column in columns}) for columns in decisions(index)]
+
+    assert of("ofa_mini") == [["depth", "kernel"], ["expand", "resolution"]]
+    assert of("mnasnet") == [["kernel", "layers", "op", "se", "skip"], ["filters"]]
+    assert of("nasbench201") == [[], []]  # its layers name their inputs
 
 
 def test_the_chance_of_a_warm_up_falls_to_zero_in_the_first_quarter():

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hwnas.adam import Adam
-from hwnas.controller import Baseline, Rewards, Sampling, draw
+from hwnas.controller import Baseline, Milestones, Rewards, Sampling, course, draw
 from hwnas.errors import InputError
 from hwnas.policies import Recurrent, chosen, entropy, entropy_slopes, likelihood_slopes
 from hwnas.problem import Problem
-from hwnas.searcher import Ask, Search
+from hwnas.searcher import Ask, Search, Trace
 from hwnas.space import Codes, FloatArray
 
 _BARREN = 20  # batches in a row without a new subnet: the policy has made up its mind
@@ -47,7 +47,7 @@ def mnasnet(
     policy, rewards, baseline = Recurrent(problem.space, rng, hidden=hidden), Rewards(), Baseline(momentum)
     optimiser = Adam(policy.parameters)
     old: dict[int, FloatArray] = {}  # number of a candidate -> log-probability of each of its tokens when it was sampled
-    asked, count, barren = set[bytes](), 0, 0
+    asked, count, barren, milestones = set[bytes](), 0, 0, Milestones()
     while barren < _BARREN:
         codes = draw(problem, policy, rng, batch, sampling)
         old.update(enumerate(chosen(policy.log_probabilities(codes), codes), start=count))
@@ -64,8 +64,10 @@ def mnasnet(
         for amount in amounts:
             baseline.add(float(amount))
         for _ in range(epochs):
-            _, slopes = clipped_objective(policy.log_probabilities(told.codes), told.codes, then, advantages, clip, entropy_weight)
+            objective, slopes = clipped_objective(policy.log_probabilities(told.codes), told.codes, then, advantages, clip, entropy_weight)
             optimiser.ascend(policy.gradients(told.codes, slopes), rate)
+        if milestones.passed(count):
+            yield Trace({"reward": float(amounts.mean()), "clipped objective": objective} | course(problem, policy, told.codes))
 
 
 def clipped_objective(logs: FloatArray, codes: Codes, old: FloatArray, advantages: FloatArray, clip: float, entropy_weight: float) -> tuple[float, FloatArray]:

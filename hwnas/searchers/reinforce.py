@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hwnas.adam import Adam
-from hwnas.controller import Baseline, Rewards, Sampling, draw
+from hwnas.controller import Baseline, Milestones, Rewards, Sampling, course, draw
 from hwnas.errors import InputError
 from hwnas.policies import Independent, likelihood_slopes
 from hwnas.problem import Problem
-from hwnas.searcher import Ask, Search
+from hwnas.searcher import Ask, Search, Trace
 
 _BARREN = 20  # batches in a row without a new subnet: the policy has made up its mind
 
@@ -36,7 +36,7 @@ def reinforce(
         raise InputError(f"reinforce needs batch >= 1, rate > 0, 0 <= momentum < 1 and pending >= 0, got {batch=}, {rate=}, {momentum=}, {pending=}")
     policy, rewards, baseline = Independent(problem.space), Rewards(), Baseline(momentum)
     optimiser = Adam(policy.parameters)
-    asked, barren = set[bytes](), 0
+    asked, count, barren, milestones = set[bytes](), 0, 0, Milestones()
     while barren < _BARREN:
         codes = draw(problem, policy, rng, batch, sampling)
         before = len(asked)
@@ -50,6 +50,9 @@ def reinforce(
         weights = np.repeat(advantages[:, None] / len(amounts), len(problem.space.choices), axis=1)
         slopes = likelihood_slopes(policy.log_probabilities(told.codes), told.codes, weights)
         optimiser.ascend(policy.gradients(told.codes, slopes), rate)
+        count += len(amounts)
+        if milestones.passed(count):
+            yield Trace({"reward, moving average": baseline.value} | course(problem, policy))
 
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""How the tensors of a subnet are taken from a supernet's, and how supernets are warmed up.
+"""How the tensors of a subnet are taken from a supernet's.
 
 `slices`: one tensor for all blocks of a layer, of which a block has the leading channels and the centre of the kernel, with kernel transforms
 between the sizes (Once-for-All: Cai et al., 2020, section 3.3). `kernels`: leading channels, and a depthwise kernel of its own for each
@@ -8,18 +8,15 @@ and Han, 2019); blocks that differ in the resolution alone are one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from itertools import pairwise, product
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hwnas.index import BlockIndex
 from hwnas.ops import Shape
-from hwnas.space import Codes
 
 Sharing = Literal["slices", "kernels", "paths"]
 SHARINGS: tuple[Sharing, ...] = get_args(Sharing)
@@ -60,32 +57,3 @@ def transformed(weight: Tensor, kernel: int, matrices: Sequence[tuple[int, Tenso
 def identity(small: int) -> Tensor:
     """A transform's initial value: the plain centre crop."""
     return torch.eye(small * small)
-
-
-def warm_up_chance(progress: float, share: float = 0.25) -> float:
-    """Chance that a step of a search warms up, falling from one to zero over the first `share` of it (TuNAS); progress in [0, 1]."""
-    return max(0.0, 1.0 - progress / share)
-
-
-def warm_up(index: BlockIndex, code: Codes, *, average: Collection[str], largest: Collection[str] = ()) -> list[dict[int, float]]:
-    """The mixture that a warm-up step trains instead of the architecture `code`, for `Supernet.mixture`.
-
-    Op warm-up runs all values of the choices whose role (the last part of their name) is in `average`, each with the same weight; filter
-    warm-up sets those in `largest` to their largest value (TuNAS, section 4.2). Each layer averages by itself, so that no operator is left untrained
-    while the search still has to make up its mind. TuNAS averages operators inside of a block, here it is the blocks.
-    """
-    space = index.space
-    fixed = space.check(np.asarray(code).reshape(1, -1))[0]
-    mixture: list[dict[int, float]] = []
-    for table, columns, strides in zip(index.tables, index.columns, index.strides, strict=True):
-        values = []
-        for column in columns:
-            role, n = space.choices[column].name.rpartition(".")[2], int(space.cardinalities[column])
-            values.append(range(n) if role in average else [n - 1] if role in largest else [int(fixed[column])])
-        cells = [sum(value * stride for value, stride in zip(cell, strides, strict=True)) for cell in product(*values)]
-        weights: dict[int, float] = {}
-        for cell in cells:
-            block = int(table[cell])
-            weights[block] = weights.get(block, 0.0) + 1 / len(cells)
-        mixture.append(weights)
-    return mixture

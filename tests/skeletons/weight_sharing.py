@@ -42,7 +42,7 @@ class LogisticSupernet:
         losses = []
         for _ in range(steps):
             drawn = sampler(self.rng)
-            gates = one_hot(drawn)[0] if isinstance(drawn, np.ndarray) else np.stack(drawn)
+            gates = one_hot(drawn)[0] if isinstance(drawn, np.ndarray) else np.nan_to_num(np.stack(drawn))
             loss, _, gradient = self._loss(gates, self.rng.integers(0, 80, 16))
             self.weights -= 0.5 * rate * gradient
             losses.append(loss)
