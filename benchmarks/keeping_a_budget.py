@@ -19,6 +19,7 @@ import inspect
 import json
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -40,11 +41,13 @@ from hwnas.verbs.verify import MAX_ROUNDS, SPREAD, pick
 
 DEVICES = ("pixel3", "raspi4", "gold_6226", "titan_rtx_32")
 EVALUATIONS = 300
-ERRORS = (0.05, 0.10)
+FILTERS = {"hard filter, exact latency": 0.0, "hard filter, 5% error": 0.05, "hard filter, 10% error": 0.10}
 TARGET = 2.5  # measurements of the default rule, on average
 
 #: chosen code (1, choices) or none (0, choices), and how many were measured
 Choice = tuple[Codes, int]
+#: codes of a search, the most accurate first, their accuracy, predicted and true latency, the limit, and the standard deviation of the predictor's error
+Rule = Callable[[Codes, FloatArray, FloatArray, FloatArray, float, float], Choice]
 
 
 def rewards_there_are() -> dict[str, rewards.Reward]:
@@ -65,7 +68,7 @@ def task_of(made: TabularBenchmark, latency: FloatArray, limit: float, *, hard: 
     return replace(made.problem, objectives=[Objective(share, maximize=True)], budgets=[(Budget("latency", limit), metric)], rule=rule)
 
 
-def in_order(codes: Codes, accuracy: FloatArray, predicted: FloatArray, truth: FloatArray, limit: float) -> Choice:
+def in_order(codes: Codes, accuracy: FloatArray, predicted: FloatArray, truth: FloatArray, limit: float, error: float) -> Choice:
     """The most accurate one that is measured within the limit."""
     for n, row in enumerate(np.argsort(-accuracy, kind="stable"), start=1):
         if truth[row] <= limit:
@@ -73,10 +76,10 @@ def in_order(codes: Codes, accuracy: FloatArray, predicted: FloatArray, truth: F
     return codes[:0], len(codes)
 
 
-def verified(top: int, error: float) -> Callable[[Codes, FloatArray, FloatArray, FloatArray, float], Choice]:
+def verified(top: int) -> Rule:
     """As `hwnas verify` chooses candidates and corrects its predictions."""
 
-    def rule(codes: Codes, accuracy: FloatArray, predicted: FloatArray, truth: FloatArray, limit: float) -> Choice:
+    def rule(codes: Codes, accuracy: FloatArray, predicted: FloatArray, truth: FloatArray, limit: float, error: float) -> Choice:
         points = [
             {"row": int(row), "accuracy_pct": float(accuracy[row]), "latency_ms": float(predicted[row])} for row in np.argsort(-accuracy, kind="stable")
         ]
@@ -97,8 +100,18 @@ def verified(top: int, error: float) -> Callable[[Codes, FloatArray, FloatArray,
     return rule
 
 
-def outcomes(made: TabularBenchmark, seed: int) -> Iterator[dict[str, Any]]:
-    """One row for each reward and rule with that seed."""
+#: What comes after the name of the search -> what is measured of it, and chosen.
+MEASURING: dict[str, Rule] = {", measured in order until one fits": in_order, **{f", as hwnas verify --top {top}": verified(top) for top in (1, 2, 3)}}
+
+
+def rules() -> list[str]:
+    """The names of all rules, in the order of the table."""
+    filters = [f"{name}{rule}" for name, error in FILTERS.items() for rule in ("", *(MEASURING if error else ()))]
+    return [*(f"{name} alone" for name in rewards_there_are()), *filters]
+
+
+def outcomes(made: TabularBenchmark, seed: int, known: set[str]) -> Iterator[dict[str, Any]]:
+    """A row for each reward and rule with that seed, but for the rules that are known."""
     assert made.latency_ms is not None
     exact, limit = made.latency_ms.table, made.problem.constraints[0].limit  # type: ignore[attr-defined]
 
@@ -109,29 +122,32 @@ def outcomes(made: TabularBenchmark, seed: int) -> Iterator[dict[str, Any]]:
         return {"rule": rule, "used": float(made.latency_ms(code)[0] / limit), "test_pct": float(made.reported(code)[0]), "measured": measured}  # type: ignore[misc]
 
     for name, reward in rewards_there_are().items():
+        if f"{name} alone" in known:
+            continue
         task = task_of(made, exact, limit, hard=False, rule=reward)
         result = drive(regularized_evolution, task, seed=seed, evaluations=EVALUATIONS)
         best = int(np.argmax(task.reward(result.scores)))
         yield row(f"{name} alone", (result.codes[best : best + 1], 0))
-    for error in (0.0, *ERRORS):
+    for what, error in FILTERS.items():
+        if known.issuperset(f"{what}{rule}" for rule in ("", *(MEASURING if error else ()))):
+            continue
         noise = np.exp(error * np.random.default_rng([seed, 201]).normal(size=exact.shape))
         task = task_of(made, exact * noise, limit, hard=True)
         result = drive(regularized_evolution, task, seed=seed, evaluations=EVALUATIONS)
         codes = result.codes[result.ranked()]
         accuracy, predicted, truth = task.objectives[0].metric(codes), task.budgets[0][1](codes), made.latency_ms(codes)
-        what = f"hard filter, {error:.0%} error" if error else "hard filter, exact latency"
         yield row(what, (codes[:1], 0))
-        if error:
-            yield row(f"{what}, measured in order until one fits", in_order(codes, accuracy, predicted, truth, limit))
-            for top in (1, 3):
-                yield row(f"{what}, as hwnas verify --top {top}", verified(top, error)(codes, accuracy, predicted, truth, limit))
+        for rule, choose in MEASURING.items() if error else ():
+            yield row(f"{what}{rule}", choose(codes, accuracy, predicted, truth, limit, error))
 
 
 def summary(made: TabularBenchmark, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Per rule: share of runs over the budget and without a choice, and means over runs."""
     found = []
-    for rule in dict.fromkeys(row["rule"] for row in rows):
+    for rule in rules():
         runs = [row for row in rows if row["rule"] == rule]
+        if not runs:
+            continue
         used = np.array([row["used"] for row in runs if row["used"] is not None])
         lost = made.best_pct - np.array([row["test_pct"] for row in runs if row["test_pct"] is not None])
         found.append(
@@ -165,6 +181,17 @@ def printed(device: str, made: TabularBenchmark, found: list[dict[str, Any]], *,
     return "\n".join(lines)
 
 
+def overall(rule: str, rows: list[dict[str, Any]]) -> str:
+    """One line about a rule on all devices and with all errors."""
+    if not rows:
+        return f"{rule[2:]}: nothing yet"
+    runs = sum(row["runs"] for row in rows)
+    over, none = (sum(row[key] for row in rows) for key in ("over", "none"))
+    measured, worst = float(np.average([row["measured"] for row in rows], weights=[row["runs"] for row in rows])), max(row["measured"] for row in rows)
+    verdict = "met" if over == 0 and measured <= TARGET else "MISSED"
+    return f"{rule[2:]}: {over} of {runs} runs over budget, {none} without a choice, {measured:.2f} measured on average ({worst:.2f} at worst): {verdict}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="What rewards and rules do to a latency budget.")
     parser.add_argument("--seeds", type=int, default=60)
@@ -175,41 +202,38 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     until = time.monotonic() + 60 * given.minutes
-    done: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    done: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
     try:
         if given.to.is_file():
             for line in read_text(given.to).splitlines():
                 each = json.loads(line)
-                done[each["device"], each["seed"]] = each["rows"]
+                done[each["device"], each["seed"]] += each["rows"]
         devices = {name: create("tabular_benchmarks", f"nasbench201(device='{name}')") for name in given.device or DEVICES}
         given.to.parent.mkdir(parents=True, exist_ok=True)
         left = 0
         with given.to.open("a") as file:
             for seed in range(given.seeds):
                 for device, made in devices.items():
-                    if (device, seed) in done:
+                    known = {row["rule"] for row in done[device, seed]}
+                    if known.issuperset(rules()):
                         continue
                     if time.monotonic() > until:
                         left += 1
                         continue
-                    done[device, seed] = list(outcomes(made, seed))
-                    file.write(json.dumps({"device": device, "seed": seed, "rows": done[device, seed]}) + "\n")
+                    rows = [row for row in outcomes(made, seed, known) if row["rule"] not in known]
+                    done[device, seed] += rows
+                    file.write(json.dumps({"device": device, "seed": seed, "rows": rows}) + "\n")
                     file.flush()
     except HwnasError as error:
         sys.exit(str(error))
-    report = {
-        device: summary(made, [row for seed in range(given.seeds) if (device, seed) in done for row in done[device, seed]]) for device, made in devices.items()
-    }
+    report = {device: summary(made, [row for seed in range(given.seeds) for row in done[device, seed]]) for device, made in devices.items()}
     if given.json:
         print(json.dumps({"left": left, "devices": report}, indent=1))
         return
     for device, found in report.items():
         print(f"{printed(device, devices[device], found, markdown=given.markdown)}\n")
-    default = [row for found in report.values() for row in found if row["rule"].endswith("until one fits")]
-    over, measured = sum(row["over"] for row in default), max((row["measured"] for row in default), default=0.0)
-    verdict = "met" if default and over == 0 and measured <= TARGET else "MISSED"
-    runs = sum(row["runs"] for row in default)
-    print(f"measured in order until one fits: {over} of {runs} runs over budget, at most {measured:.2f} measurements on average: {verdict}")
+    for rule in MEASURING:
+        print(overall(rule, [row for found in report.values() for row in found if row["rule"].endswith(rule)]))
     if left:
         print(f"{left} pairs of device and seed are left; the same command goes on")
 

@@ -29,7 +29,8 @@ def fetched_folder() -> Path:
 def find_table(file: str, remedy: str) -> Path:
     """The table of that name in $HWNAS_DATA, else among those fetched. Raises InputError that ends with the remedy."""
     named = os.environ.get(VARIABLE)
-    for folder in (*([Path(named)] if named else ()), fetched_folder()):
+    folders: list[Path] = [Path(named)] if named else []
+    for folder in [*folders, fetched_folder()]:
         if (folder / file).is_file():
             return folder / file
     where = f"{VARIABLE} is {named}, which does not have it" if named else f"{VARIABLE} is not set"

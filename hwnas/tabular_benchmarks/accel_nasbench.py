@@ -13,6 +13,7 @@ from hwnas.benchmark_tables import Columns, find_table
 from hwnas.budget import Budget
 from hwnas.errors import DamagedFile, InputError
 from hwnas.index import BlockIndex
+from hwnas.predictor import Origin
 from hwnas.problem import Objective, Problem
 from hwnas.space import Codes, FloatArray, SearchSpace
 from hwnas.spaces.accel_nasbench import accel_nasbench as space_of_stages
@@ -27,7 +28,7 @@ RIDGE = 0.3  # of standard deviations of errors to those of weights, squared; 0.
 class Quadratic:
     """A number for each pair of values of the choices, and for each value, summed: fitted to values (n,) of codes (n, choices)."""
 
-    origin = "predicted"
+    origin: Origin = "predicted"
 
     def __init__(self, space: SearchSpace, codes: Codes, values: FloatArray, *, name: str, unit: str, expensive: bool = False):
         self.name, self.unit, self.expensive = name, unit, expensive
