@@ -165,7 +165,24 @@ def summary(made: TabularBenchmark, rows: list[dict[str, Any]]) -> list[dict[str
     return found
 
 
-def printed(device: str, made: TabularBenchmark, found: list[dict[str, Any]], *, markdown: bool) -> str:
+def in_markdown(report: dict[str, list[dict[str, Any]]]) -> str:
+    """One table: of each rule and device the runs over the budget, the share of it that is used, points lost, and what was measured."""
+    lines = [f"| rule | {' | '.join(report)} |", "|---" * (1 + len(report)) + "|"]
+    for rule in rules():
+        cells = []
+        for found in report.values():
+            row = next((each for each in found if each["rule"] == rule), None)
+            if row is None or row["used"] is None:
+                cells.append("-")
+                continue
+            texts = [f"{row['over'] / row['runs']:.0%} over", f"uses {row['used']:.0%}", f"loses {row['lost_points']:.2f}"]
+            texts += [f"none in {row['none'] / row['runs']:.0%}"] if row["none"] else []
+            cells.append(", ".join(texts + ([f"measures {row['measured']:.2f}"] if row["measured"] else [])))
+        lines.append(f"| {rule} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def printed(device: str, made: TabularBenchmark, found: list[dict[str, Any]]) -> str:
     head = ["rule", "over budget", "none found", "worst, of the budget", "budget used", "points lost", "measured"]
     lines = [f"{device}: {made.about}; the most accurate cell within it has {made.best_pct:.2f} % test accuracy", ""]
     table = [head]
@@ -173,11 +190,7 @@ def printed(device: str, made: TabularBenchmark, found: list[dict[str, Any]], *,
         texts = [f"{row['over'] / row['runs']:.0%}", f"{row['none'] / row['runs']:.0%}"]
         texts += ["-"] * 3 if row["used"] is None else [f"{row['worst_used']:.2f}", f"{row['used']:.0%}", f"{row['lost_points']:.2f}"]
         table.append([row["rule"], *texts, f"{row['measured']:.2f}" if row["measured"] else "-"])
-    if markdown:
-        lines += [f"| {' | '.join(row)} |" for row in table]
-        lines.insert(3, "|---" * len(head) + "|")
-    else:
-        lines += [f"{row[0]:52s}" + "".join(f"{text:>22s}" for text in row[1:]) for row in table]
+    lines += [f"{row[0]:52s}" + "".join(f"{text:>22s}" for text in row[1:]) for row in table]
     return "\n".join(lines)
 
 
@@ -230,8 +243,10 @@ def main() -> None:
     if given.json:
         print(json.dumps({"left": left, "devices": report}, indent=1))
         return
-    for device, found in report.items():
-        print(f"{printed(device, devices[device], found, markdown=given.markdown)}\n")
+    if given.markdown:
+        print(f"{in_markdown(report)}\n")
+    for device, found in () if given.markdown else report.items():
+        print(f"{printed(device, devices[device], found)}\n")
     for rule in MEASURING:
         print(overall(rule, [row for found in report.values() for row in found if row["rule"].endswith(rule)]))
     if left:

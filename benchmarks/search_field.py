@@ -63,7 +63,7 @@ def run_on(benchmarks: dict[str, TabularBenchmark], searchers: list[str], given:
 def printed(text: str, made: TabularBenchmark, rows: list[dict[str, Any]]) -> str:
     """A table in Markdown."""
     points = [at["evaluations"] for at in rows[0]["at"]]
-    lines = [f"`{text}`: {made.about}. Best there is: {made.best_pct:.2f} %.", "", f"| searcher | {' | '.join(map(str, points))} | against random | |"]
+    lines = [f"`{text}`: {made.about}. The best known has {made.best_pct:.2f} %.", "", f"| searcher | {' | '.join(map(str, points))} | against random | |"]
     lines.append(f"|---|{'---|' * len(points)}---|---|")
     for row in rows:
         figures = [f"{at['mean_pct']:.2f} ± {at['sd']:.2f} [{at['low_pct']:.2f}, {at['high_pct']:.2f}]" for at in row["at"]]

@@ -368,7 +368,7 @@ def load_benchmark(folder: Path) -> None:
 
 
 def make_field(folder: Path) -> None:
-    write_field([FieldRow("nasbench201", "random_search", seed, 100, "0.1.0", "ab" * 6, "1:20 7:9000") for seed in range(3)], folder / "field.csv")
+    write_field([FieldRow("nasbench201", "random_search", seed, 100, "0.1.0", "ab" * 6, "1:20 7:600") for seed in range(3)], folder / "field.csv")
 
 
 def load_field(folder: Path) -> None:

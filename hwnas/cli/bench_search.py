@@ -42,7 +42,8 @@ def bench_search(
         show.as_json(found)
         return
     for each in found["benchmarks"]:
-        typer.echo(f"{each['benchmark']}: {each['about']}\nbest there is: {each['best_pct']:.2f} %; in brackets the 95 % interval of the mean over seeds")
+        typer.echo(f"{each['benchmark']}: {each['about']}")
+        typer.echo(f"the best known has {each['best_pct']:.2f} %; in brackets the 95 % interval of the mean over seeds")
         last = found["evaluations"][-1]
         columns = {"searcher": "left", **{f"{n} evaluations": "right" for n in found["evaluations"]}}
         columns |= {f"against random at {last}": "right", "seeds": "right", "": "left"}
