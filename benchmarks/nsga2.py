@@ -16,12 +16,13 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from search_macro import EVERYTHING, TrainedAccuracy, read, sign_test
+from search_macro import EVERYTHING, TrainedAccuracy, read
 
 from hwnas.budget import Budget
 from hwnas.costs import macs
@@ -34,6 +35,7 @@ from hwnas.problem import Objective, Problem
 from hwnas.searcher import Option, parse_options
 from hwnas.searchers.nsga2 import nsga2
 from hwnas.searchers.random_search import random_search
+from hwnas.significance import sign_test
 from hwnas.space import Codes, FloatArray
 from hwnas.spaces.nas_bench_macro import nas_bench_macro
 
@@ -130,7 +132,7 @@ def compare(folder: Path, seeds: int, evaluations: list[int], shares: list[float
             }
             for name, values in covered.items():
                 row = {"share": share, "evaluations": n, "method": name, "hypervolume": float(values.mean()), "sd": float(values.std(ddof=1))}
-                against = {f"against {other}": sign_test(values, covered[other]) for other in ("random search", "nsga2") if other != name}
+                against = {f"against {other}": asdict(sign_test(values, covered[other])) for other in ("random search", "nsga2") if other != name}
                 rows.append({**row, **against})
     return {"space": "nas_bench_macro", "seeds": seeds, "options": dict(options), "rows": rows}
 

@@ -16,7 +16,7 @@ import gzip
 import json
 import os
 import sys
-from math import comb
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from hwnas.problem import Objective, Problem
 from hwnas.searcher import parse_options
 from hwnas.searchers.random_search import random_search
 from hwnas.searchers.regularized_evolution import regularized_evolution
+from hwnas.significance import sign_test
 from hwnas.space import Codes, FloatArray
 from hwnas.spaces.nas_bench_macro import nas_bench_macro
 
@@ -73,12 +74,6 @@ def problem(accuracy: FloatArray, share: float) -> Problem:
     return Problem(index, [Objective(TrainedAccuracy(accuracy), maximize=True)], [(Budget("macs", None, share=share), cost)])
 
 
-def sign_test(first: FloatArray, second: FloatArray) -> dict[str, float]:
-    """How often the first is larger and smaller, and the chance of that or more wins where both are equally good."""
-    wins, losses = int((first > second).sum()), int((first < second).sum())
-    return {"wins": wins, "losses": losses, "p": sum(comb(wins + losses, k) for k in range(wins, wins + losses + 1)) / 2 ** (wins + losses)}
-
-
 def compare(folder: Path, seeds: int, evaluations: list[int], share: float, options: list[str]) -> dict[str, Any]:
     """The report: per number of evaluations and kind of accuracy, mean and standard deviation of both searchers and the sign test."""
     validation, test = read(folder)
@@ -97,7 +92,7 @@ def compare(folder: Path, seeds: int, evaluations: list[int], share: float, opti
         for i, kind in enumerate(kinds):
             random, evolved = (values[:, i] for values in found.values())
             spread = {"random_pct": random.mean(), "random_sd": random.std(ddof=1), "evolution_pct": evolved.mean(), "evolution_sd": evolved.std(ddof=1)}
-            rows.append({"evaluations": n, "accuracy": kind, **{name: float(value) for name, value in spread.items()}, **sign_test(evolved, random)})
+            rows.append({"evaluations": n, "accuracy": kind, **{name: float(value) for name, value in spread.items()}, **asdict(sign_test(evolved, random))})
     best_pct = {kind: float(table.reshape(-1)[inside].max()) for kind, table in kinds.items()}
     return {
         "space": task.space.name,

@@ -1,9 +1,10 @@
 """Hardware-aware neural architecture search: profile a device, search under a latency budget, export what is measured to fit.
 
 Each command of the shell is a function here: `profile`, `plan_profile`, `train`, `search`, `verify`, `export`, `report`, `show_space`,
-`doctor`, `list_devices`, `add_device`, `check_device`, `check_tensorrt`, `bench`, `bench_zoo` and `predict`; for `hwnas accuracy`
+`doctor`, `list_devices`, `add_device`, `check_device`, `check_tensorrt`, `bench`, `bench_zoo`, `bench_search` and `predict`; for `hwnas accuracy`
 `build_accuracy` and `report_accuracy`; for `hwnas table` `list_tables`, `show_table`, `check_table`, `import_table`, `export_table`,
-`fill_table`, `merge_tables` and `diff_tables`; for `hwnas weights` `add_weights`, `check_weights` and `list_weights`.
+`fill_table`, `merge_tables` and `diff_tables`; for `hwnas weights` `add_weights`, `check_weights` and `list_weights`; for `hwnas data` `fetch_data`
+and `list_data`.
 They, and with them PyTorch and the rest, are imported when they are first asked for; `import hwnas` alone needs numpy.
 """
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from hwnas.verbs.accuracy import build_accuracy as build_accuracy
     from hwnas.verbs.accuracy import report_accuracy as report_accuracy
     from hwnas.verbs.bench import bench as bench
+    from hwnas.verbs.bench_search import bench_search as bench_search
+    from hwnas.verbs.data import fetch_data as fetch_data
+    from hwnas.verbs.data import list_data as list_data
     from hwnas.verbs.device import add_device as add_device
     from hwnas.verbs.device import check_device as check_device
     from hwnas.verbs.device import list_devices as list_devices
@@ -71,6 +75,7 @@ _VERBS = {
     "add_device": "hwnas.verbs.device",
     "add_weights": "hwnas.verbs.weights",
     "bench": "hwnas.verbs.bench",
+    "bench_search": "hwnas.verbs.bench_search",
     "bench_zoo": "hwnas.verbs.zoo",
     "build_accuracy": "hwnas.verbs.accuracy",
     "check_device": "hwnas.verbs.device",
@@ -81,8 +86,10 @@ _VERBS = {
     "doctor": "hwnas.verbs.doctor",
     "export": "hwnas.verbs.export",
     "export_table": "hwnas.verbs.table",
+    "fetch_data": "hwnas.verbs.data",
     "fill_table": "hwnas.verbs.table",
     "import_table": "hwnas.verbs.table",
+    "list_data": "hwnas.verbs.data",
     "list_devices": "hwnas.verbs.device",
     "list_tables": "hwnas.verbs.table",
     "list_weights": "hwnas.verbs.weights",

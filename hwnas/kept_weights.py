@@ -5,34 +5,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from http.client import HTTPException, HTTPMessage
 from pathlib import Path
-from typing import IO
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 from hwnas.data import kept_folder
+from hwnas.download import Received, download
 from hwnas.errors import DamagedFile, InputError, UnknownName
 from hwnas.files import read_toml, sha256, write_toml
 from hwnas.tensor_files import MAX_BYTES, read_tensors
 
-TIMEOUT_S = 60.0
-_PIECE = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FORMAT = "hwnas.weights/1"
-
-#: (bytes so far, of so many; 0 where the sender does not say)
-Received = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +61,7 @@ def keep(source: str, *, name: str | None = None, digest: str | None = None, rec
     temporary = _folder() / f".{uuid4().hex}.part"
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
-        found = _fetched(source, temporary, received) if remote else _copied(Path(source), temporary)
+        found = download(source, temporary, received, most=MAX_BYTES) if remote else _copied(Path(source), temporary)
         if digest is not None and found != digest:
             raise DamagedFile(f"{source} is not the file that was meant: its SHA-256 is {found[:12]}..., not {digest[:12]}...; nothing was kept")
         for each in kept():
@@ -138,36 +128,3 @@ def _copied(source: Path, target: Path) -> str:
         raise InputError(f"{source} has {source.stat().st_size:,} bytes, over the limit of {MAX_BYTES:,}")
     shutil.copyfile(source, target)
     return sha256(target)
-
-
-class _OnlyHttps(urllib.request.HTTPRedirectHandler):
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> urllib.request.Request | None:
-        if urlsplit(newurl).scheme != "https":
-            raise InputError(f"{req.full_url} leads to {newurl}, which is not https; fetch the file yourself and add it from its path")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _fetched(url: str, target: Path, received: Received) -> str:
-    """Write what a URL gives; its SHA-256. Raises InputError."""
-    digest, done = hashlib.sha256(), 0
-    try:
-        with urllib.request.build_opener(_OnlyHttps).open(url, timeout=TIMEOUT_S) as answer, target.open("xb") as file:
-            length = answer.headers.get("Content-Length", "")
-            total = int(length) if length.isdecimal() else 0
-            while piece := answer.read(_PIECE):
-                done += len(piece)
-                if max(done, total) > MAX_BYTES:
-                    raise InputError(f"{url} gives more than {MAX_BYTES:,} bytes")
-                digest.update(piece)
-                file.write(piece)
-                received(done, total)
-            if done < total:
-                raise InputError(f"{url} broke off after {done:,} of {total:,} bytes; try again")
-    except (urllib.error.URLError, HTTPException, TimeoutError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", None) or error
-        raise InputError(f"cannot fetch {url}: {reason}; fetch the file yourself and add it from its path") from None
-    return digest.hexdigest()

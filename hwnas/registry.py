@@ -28,6 +28,7 @@ CATALOGUES = {
     "exporters": "exporter",
     "profiling.runtimes": "runtime",
     "profiling.transports": "transport",
+    "tabular_benchmarks": "tabular benchmark",
 }
 
 

@@ -3,11 +3,14 @@
 One thread for PyTorch: small networks gain nothing from more, and lose much on a machine that does something else as well.
 """
 
+import http.server
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,3 +136,46 @@ def exported_folder(tmp_path: Path) -> Path:
         latency=ExpectedLatency(1.5, 1.6, "p50", "a test"),
     )
     return folder
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A real HTTPS server that serves a folder, with a certificate that only this test trusts; its address and the folder."""
+    if shutil.which("openssl") is None:
+        pytest.skip("a certificate needs the program openssl")
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    done = subprocess.run([*made, "-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "served").mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(tmp_path / "served"))
+
+        def do_GET(self):
+            if self.path == "/away":
+                self.send_response(302)
+                self.send_header("Location", f"http://localhost:{self.server.server_port}/net.safetensors")
+                self.end_headers()
+            elif self.path == "/short":
+                self.send_response(200)
+                self.send_header("Content-Length", "100000")
+                self.end_headers()
+                self.wfile.write(b"only this")
+            else:
+                super().do_GET()
+
+        def log_message(self, *arguments):
+            pass
+
+    http_server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    http_server.socket = context.wrap_socket(http_server.socket, server_side=True)
+    threading.Thread(target=http_server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    yield f"https://localhost:{http_server.server_port}", tmp_path / "served"
+    http_server.shutdown()
+    http_server.server_close()

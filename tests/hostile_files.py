@@ -6,7 +6,10 @@ and says what happened. Used by tests/test_hostile.py, and by benchmarks/fuzz.py
 
 from __future__ import annotations
 
+import csv
+import gzip
 import hashlib
+import io
 import json
 import random
 import re
@@ -20,10 +23,12 @@ from pathlib import Path
 
 import numpy as np
 from lookup_yaml import BY_DIALECT
+from published_benchmarks import accel_tar, nasbench101_tfrecord
 from simulated_tables import simulated_table
 
-from hwnas import registry
+from hwnas import benchmark_originals, registry
 from hwnas.architecture import Architecture
+from hwnas.benchmark_tables import Columns
 from hwnas.device import load_device
 from hwnas.errors import HwnasError
 from hwnas.exporter import Parity
@@ -42,9 +47,12 @@ from hwnas.predictors.kernel_forest import KernelForest
 from hwnas.predictors.ofa_accuracy import ofa_accuracy
 from hwnas.report_words import quality_rows
 from hwnas.run import RunDirectory
+from hwnas.search_field import FieldRow, read_field, write_field
+from hwnas.spaces.accel_nasbench import accel_nasbench as accel_space
 from hwnas.table_dialects import DIALECTS, read_dialect, write_dialect
 from hwnas.table_fill import filled
 from hwnas.table_merge import merged
+from hwnas.tabular_benchmarks.accel_nasbench import _codes as accel_codes
 from hwnas.tensor_files import read_tensors
 from hwnas.verbs.common import existing
 from hwnas.verbs.predict import read_architectures
@@ -333,6 +341,41 @@ def make_kept(folder: Path) -> None:
 
 KEPT = "ab" * 32
 
+
+def make_originals(folder: Path) -> None:
+    accel_tar(folder / "results.tar.gz", 2)
+    nasbench101_tfrecord(folder / "cells.tfrecord", [("a" * 32, 1000.5, 0.9, 0.89), ("b" * 32, 2000.0, 0.945, 0.94)])
+
+
+def load_originals(folder: Path) -> None:
+    list(benchmark_originals.accel_nasbench(folder / "results.tar.gz"))
+    list(benchmark_originals.nasbench101(folder / "cells.tfrecord"))
+
+
+def make_benchmark(folder: Path) -> None:
+    text = io.StringIO()
+    accel_tar(folder / "results.tar.gz", 4)
+    csv.writer(text).writerows(benchmark_originals.accel_nasbench(folder / "results.tar.gz"))
+    (folder / "results.tar.gz").unlink()
+    (folder / "accel_nasbench.csv.gz").write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
+
+
+def load_benchmark(folder: Path) -> None:
+    table = Columns(folder / "accel_nasbench.csv.gz", ("expand", "train_s"))
+    table.numbers("train_s")
+    table.digest("expand", "val_top1")
+    accel_codes(table, accel_space())
+
+
+def make_field(folder: Path) -> None:
+    write_field([FieldRow("nasbench201", "random_search", seed, 100, "0.1.0", "ab" * 6, "1:20 7:600") for seed in range(3)], folder / "field.csv")
+
+
+def load_field(folder: Path) -> None:
+    for row in read_field(folder / "field.csv"):
+        row.trace(registry.create("spaces", "nas_bench_macro"))
+
+
 FORMATS = (
     Format("latency table", (TABLE, ENTRIES, NETWORKS), make_table, load_table, reseal_table),
     Format("filled table", (TABLE, ENTRIES), make_filled, load_filled, reseal_table),
@@ -356,6 +399,9 @@ FORMATS = (
     Format("ONNX model", ("model.onnx",), make_model, load_model),
     Format("foreign ONNX model", ("model.onnx",), make_model, load_foreign),
     Format("table of published networks", ("zoo.json",), make_zoo, load_zoo),
+    Format("published benchmarks", ("results.tar.gz", "cells.tfrecord"), make_originals, load_originals),
+    Format("benchmark table", ("accel_nasbench.csv.gz",), make_benchmark, load_benchmark),
+    Format("stored field", ("field.csv",), make_field, load_field),
     Format("export", ("manifest.json", "certificate.json", "architecture.json", "model.onnx"), make_export, read_manifest, reseal_export),
 )
 

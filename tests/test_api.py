@@ -11,16 +11,19 @@ import pytest
 import hwnas
 from hwnas.cli.commands import app
 
+DATA_VERBS = ("fetch_data", "list_data")
 WEIGHTS_VERBS = ("add_weights", "check_weights", "list_weights")
 TABLE_VERBS = ("check_table", "diff_tables", "export_table", "fill_table", "import_table", "list_tables", "merge_tables", "show_table")
 ACCURACY_VERBS = ("build_accuracy", "report_accuracy")
 DEVICE_VERBS = ("add_device", "check_device", "list_devices")
 VERBS = (
-    *("bench", "bench_zoo", "check_tensorrt", "doctor", "export", "plan_profile", "predict", "profile", "report", "search", "show_space", "train", "verify"),
+    *("bench", "bench_search", "bench_zoo", "check_tensorrt", "doctor", "export", "plan_profile", "predict", "profile", "report", "search", "show_space"),
+    *("train", "verify"),
     *ACCURACY_VERBS,
     *DEVICE_VERBS,
     *TABLE_VERBS,
     *WEIGHTS_VERBS,
+    *DATA_VERBS,
 )
 
 

@@ -38,8 +38,10 @@ from hwnas.driver import drive
 #: Commands that no test runs as they stand, and why. Their options are checked all the same; `*` stands for anything.
 NOT_RUN = {
     "hwnas bench --zoo *": "measures eighty networks; tests/test_zoo.py measures a small one",
+    "hwnas bench-search *": "needs published data; tests/test_bench_search.py has some, and draws some",
     "hwnas bench mine.onnx *": "takes files of the reader's own; tests/test_bench.py has some",
     "hwnas check-tensorrt *": "needs TensorRT for RTX, 100 MB; tests/test_tensorrt_parser.py does where that is installed",
+    "hwnas data fetch *": "fetches from the network; tests/test_benchmark_sources.py does from a real server",
     "hwnas device check orin.toml": "measures on a board with a GPU, which none of us has: docs/tensorrt.md says what was checked",
     "cmake *": "needs headers that no package has; tests/native_agents.py does the same where they are",
     "hwnas device check pi4": "measures on a board; tests/test_profiling_ssh.py does over a real SSH server",

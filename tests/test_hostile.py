@@ -26,7 +26,7 @@ from hwnas.manifest import read_manifest
 from hwnas.run import RunDirectory
 
 BY_NAME = {each.name: each for each in FORMATS}
-LINES = ("device", "OFA table", "ProxylessNAS table", "lines of architectures")  # files that are whole wherever they are cut between two of their lines
+LINES = ("device", "OFA table", "ProxylessNAS table", "lines of architectures", "published benchmarks", "stored field")  # cut between lines they are whole
 FEW = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 OUTSIDE = ("../x", "/x", "a/../../x", "a\\..\\x", "C:x", "a\0b", "\ud800", "\x1b[2J", "", ".", "..", "~\n")
 

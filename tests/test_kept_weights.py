@@ -1,13 +1,8 @@
 """Weights that are kept: by hash, from files and https, never as code."""
 
 import hashlib
-import http.server
 import json
 import pickle
-import shutil
-import ssl
-import subprocess
-import threading
 
 import pytest
 import torch
@@ -137,49 +132,6 @@ def test_only_https_with_a_hash_is_fetched():
             keep(url, digest="0" * 64)
     with pytest.raises(InputError, match="--sha256"):
         keep("https://localhost/x.pth")
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A real HTTPS server that serves a folder, with a certificate that only this test trusts; its address and the folder."""
-    if shutil.which("openssl") is None:
-        pytest.skip("a certificate needs the program openssl")
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    done = subprocess.run([*made, "-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (tmp_path / "served").mkdir()
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments):
-            super().__init__(*arguments, directory=str(tmp_path / "served"))
-
-        def do_GET(self):
-            if self.path == "/away":
-                self.send_response(302)
-                self.send_header("Location", f"http://localhost:{self.server.server_port}/net.safetensors")
-                self.end_headers()
-            elif self.path == "/short":
-                self.send_response(200)
-                self.send_header("Content-Length", "100000")
-                self.end_headers()
-                self.wfile.write(b"only this")
-            else:
-                super().do_GET()
-
-        def log_message(self, *arguments):
-            pass
-
-    http_server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    http_server.socket = context.wrap_socket(http_server.socket, server_side=True)
-    threading.Thread(target=http_server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    yield f"https://localhost:{http_server.server_port}", tmp_path / "served"
-    http_server.shutdown()
-    http_server.server_close()
 
 
 def test_a_url_gives_what_its_hash_says_or_nothing_is_kept(server, folder):

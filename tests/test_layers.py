@@ -12,12 +12,13 @@ PACKAGE = Path(registry.__file__).resolve().parent
 
 #: Each layer may import itself and those above it in this list. A new file or folder of hwnas/ goes into one of them.
 LAYERS = (
-    ("errors", "files", "flat_yaml", "registry", "data", "store", "ops", "graph", "elimination", "tensor_files"),
+    ("errors", "files", "flat_yaml", "registry", "data", "download", "store", "ops", "graph", "elimination", "tensor_files"),
     ("hwnas", "blocks", "space", "index", "architecture", "variant", "pinned"),
     ("spaces", "costs", "weights", "budget", "device", "latency_table", "table_dialects", "table_merge"),
     (
         *("backends", "capture", "quantization", "predictor", "predictors", "block_features", "work_model", "measured_blocks", "predictor_file"),
         *("features", "grouped_ridge", "matern", "intervals", "quality", "memory", "growing", "table_fill", "table_latency"),
+        *("significance", "benchmark_tables", "benchmark_originals", "benchmark_sources"),
     ),
     (
         *("onnx_blocks", "zoo", "images", "kept_weights", "datasets", "profiling", "supernet", "training", "problem"),
@@ -25,7 +26,10 @@ LAYERS = (
         *("accuracy_predictor", "accuracy_predictors", "accuracy_quality"),
     ),
     ("searcher", "searchers", "optuna_search"),
-    ("run", "driver", "executor", "exporter", "exporters", "manifest", "kit", "testing", "tensorrt_parser"),
+    (
+        *("run", "driver", "executor", "exporter", "exporters", "manifest", "kit", "testing", "tensorrt_parser"),
+        *("tabular_benchmark", "tabular_benchmarks", "search_field"),
+    ),
     ("report_data", "report_html", "report_plot", "report_text", "report_words"),
     ("verbs",),
     ("cli", "__main__"),

@@ -53,8 +53,8 @@ def test_the_wheel_holds_the_package_and_the_three_folders(built):
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "hwnas").rglob("*.py")}
     expected = modules | {f"hwnas/_data/{name}" for name in shipped_files()}
     assert expected <= names
-    assert "hwnas/py.typed" in names
-    assert names - expected - {name for name in names if ".dist-info/" in name} <= {"hwnas/py.typed", "hwnas/report.html.jinja"}
+    assert {"hwnas/py.typed", "hwnas/search_field.csv"} <= names
+    assert names - expected - {name for name in names if ".dist-info/" in name} <= {"hwnas/py.typed", "hwnas/report.html.jinja", "hwnas/search_field.csv"}
 
 
 def test_the_source_distribution_can_be_built_again(built):

@@ -86,7 +86,8 @@ def regularized_evolution(
     initial = problem.index.distinct(problem.sample_feasible(rng, 4 * population))[:population]
     told = yield Ask(np.asfortranarray(new(initial, population)))
     pool, rewards = told.codes, problem.reward(told.scores)
-    favourites = new(best_by_surrogate(problem, told.codes, told.scores, seeds), seeds) if seeds > 0 else initial[:0]
+    favourites = best_by_surrogate(problem, told.codes, told.scores, seeds) if seeds > 0 else initial[:0]
+    favourites = new(favourites[problem.within(favourites)], seeds)  # the surrogate knows only budgets on layers
     if len(favourites):
         told = yield Ask(np.asfortranarray(favourites))
         pool, rewards = np.concatenate([pool, told.codes]), np.concatenate([rewards, problem.reward(told.scores)])
