@@ -59,9 +59,6 @@ RECIPES = {
     "ofa": Recipe(optimizer="sgd", decay_norms=False, rate_images=64, label_smoothing=0.1),
     "small": Recipe(),
     "fine_tune": Recipe(),
-<<<<<<< HEAD
     "single_path": Recipe(),
-=======
     "as_is": Recipe(),
->>>>>>> main
 }

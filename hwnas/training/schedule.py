@@ -17,13 +17,9 @@ from hwnas.space import Codes, SearchSpace
 class Phase:
     """`freedom`: role of a choice (the last part of its name) -> how many of its largest values may be sampled.
 
-<<<<<<< HEAD
-    Roles that are not named stay at their largest value; `resolution` is free unless named. None frees every choice. Each step trains `subnets` random
-    architectures at one resolution, and with `sandwich` (Yu et al., 2020) also the largest and the smallest that the phase allows.
-=======
-    Roles that are not named have the freedom of `*`, without which they stay at their largest value; `resolution` is free unless named. Each
-    step trains `subnets` random architectures at one resolution, and with `sandwich` (Yu et al., 2020) also the largest and the smallest that the phase allows.
->>>>>>> main
+    Roles that are not named have the freedom of `*`, without which they stay at their largest value; `resolution` is free unless named. None
+    frees every choice. Each step trains `subnets` random architectures at one resolution, and with `sandwich` (Yu et al., 2020) also the largest and
+    the smallest that the phase allows.
     """
 
     name: str
@@ -80,15 +76,11 @@ SMALL = (
 #: For a supernet that starts from weights that were trained on other images: the whole space at once, at a low rate.
 FINE_TUNE = (Phase("fine-tune", 6, 2e-3, {"*": _ALL}, sandwich=True),)
 
-<<<<<<< HEAD
 #: One random path a step, each choice uniform, from labels alone: the warm-up of ProxylessNAS (Cai et al., 2019), and single-path one-shot (Guo et al., 2020).
 SINGLE_PATH = (Phase("single path", 16, 8e-3, None),)
 
-SCHEDULES = {"ofa": OFA, "small": SMALL, "fine_tune": FINE_TUNE, "single_path": SINGLE_PATH}
-=======
 #: `as_is`: no training at all, for weights that are there and whose classes are those of the images.
-SCHEDULES: dict[str, tuple[Phase, ...]] = {"ofa": OFA, "small": SMALL, "fine_tune": FINE_TUNE, "as_is": ()}
->>>>>>> main
+SCHEDULES: dict[str, tuple[Phase, ...]] = {"ofa": OFA, "small": SMALL, "fine_tune": FINE_TUNE, "single_path": SINGLE_PATH, "as_is": ()}
 
 
 def schedule(name: str) -> tuple[Phase, ...]:

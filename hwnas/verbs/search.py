@@ -314,7 +314,7 @@ def _trainer(job: Job, device: str) -> SearchTrainer:
     from hwnas.training.trainer import SupernetTrainer
 
     options = job.options("train")
-    last = schedule(options["schedule"])[-1]
+    last = (schedule(options["schedule"]) or schedule("fine_tune"))[-1]  # weights that were taken as they are had no phase
     try:
         recipe = replace(RECIPES[options["schedule"]], **{**(options.get("recipe") or {}), "ema": 0.0, "distillation": 0.0})
     except TypeError as error:
