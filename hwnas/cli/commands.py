@@ -338,7 +338,7 @@ def train(
     run: Run,
     data: Annotated[str, typer.Option(help="Data set: a name, one of torchvision's, or a folder with a folder of images for each class.")] = ...,  # type: ignore[assignment]
     space: Annotated[str | None, typer.Option(help="Search space; with --init that of the run by default.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Phases: small, ofa, fine_tune (default with --init), as_is (none), single_path (with --sharing paths).")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Phases: small, ofa, fine_tune (with --init), as_is (none), single_path (with --sharing paths).")] = None,
     sharing: Annotated[str | None, typer.Option(help="What blocks of a layer have in common: slices, kernels, or paths (nothing).")] = None,
     length: Annotated[float, typer.Option(help="Multiplies the epochs of every phase.")] = 1.0,
     batch: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
