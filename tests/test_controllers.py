@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from skeletons import weight_sharing
 
 from hwnas import registry
 from hwnas.adam import Adam
@@ -19,7 +20,7 @@ from hwnas.index import BlockIndex
 from hwnas.policies import Independent, Recurrent, chosen, entropy, entropy_slopes, likelihood_slopes
 from hwnas.problem import Objective, Problem
 from hwnas.rewards import mnasnet_soft
-from hwnas.searcher import Ask, Told
+from hwnas.searcher import Ask, Told, Train, Validate
 from hwnas.searchers.mnasnet import clipped_objective, mnasnet
 from hwnas.searchers.random_search import random_search
 from hwnas.searchers.reinforce import reinforce
@@ -353,3 +354,48 @@ def test_the_search_ends_when_the_policy_has_made_up_its_mind(searcher):
 def test_impossible_options_are_refused(name, option, value):
     with pytest.raises(InputError, match=f"{name} needs .* got"):
         drive(registry.load("searchers", name), toy_problem(), seed=0, evaluations=5, options={option: value})
+
+
+# -- TuNAS ----------------------------------------------------------------------------------------------------------------------------
+
+
+def requests_of(problem, **options):
+    """What tunas yields, answered by the trainer of a small supernet, and what its weight steps were on."""
+    trainer, rng, answer, requests, trained = weight_sharing.supernet_of(problem), np.random.default_rng(2), None, [], []
+    search = registry.load("searchers", "tunas")(problem, rng=rng, state={}, **options)
+    while True:
+        request = search.send(answer)
+        requests.append(request)
+        if isinstance(request, Train):
+            trained.append([request.sampler(np.random.default_rng(seed)) for seed in range(20)])
+            answer = trainer.train(request.sampler, request.steps, request.rate)
+        elif isinstance(request, Validate):
+            answer = trainer.validate(request.codes)
+        elif isinstance(request, Ask):
+            return requests, trained
+        else:
+            answer = None
+
+
+def test_tunas_warms_up_then_learns_and_asks_within_the_budget():
+    problem = weight_sharing.budgeted()
+    requests, trained = requests_of(problem, rounds=8, steps=3)
+    kinds = [type(each).__name__ for each in requests]
+    assert kinds == ["Train", "Trace"] * 2 + ["Train", "Validate", "Validate", "Validate", "Trace"] * 6 + ["Ask"]  # no learning in the first quarter
+    mixtures = [sum(not isinstance(each, np.ndarray) for each in drawn) for drawn in trained]
+    assert mixtures[0] == 20 and mixtures[2:] == [0] * 6  # chance 3/4 of each of five choices, then 1/4, then none
+    gates = trained[0][0]
+    assert all(np.nansum(each) == pytest.approx(1) and (np.nanmax(each) in (pytest.approx(1), pytest.approx(1 / 3))) for each in gates)
+    validated = [each.codes for each in requests if isinstance(each, Validate)]
+    assert problem.within(np.asfortranarray(np.concatenate(validated))).all() and problem.within(requests[-1].codes).all()
+    rates = [each.rate for each in requests if isinstance(each, Train)]
+    assert rates == sorted(rates, reverse=True) and 0 < rates[-1] < 0.05
+    free = [each.codes for each in requests_of(problem, rounds=8, steps=3, sampling="free")[0] if isinstance(each, Validate)]
+    assert not problem.within(np.asfortranarray(np.concatenate(free))).all()
+
+
+def test_tunas_refuses_what_it_cannot_learn_from():
+    with pytest.raises(InputError, match="the accuracy of a supernet in %"):
+        next(registry.load("searchers", "tunas")(toy_problem(), rng=np.random.default_rng(0), state={}))
+    with pytest.raises(InputError, match=r"0 <= warmup <= delay < 1, got .*delay=0\.1"):
+        next(registry.load("searchers", "tunas")(weight_sharing.budgeted(), rng=np.random.default_rng(0), state={}, delay=0.1))
