@@ -88,14 +88,15 @@ class Supernet:
         self._elastic_kernels = _elastic_kernels(index)
         self._paths = [_paths([index.blocks[i] for i in np.unique(table)]) if sharing == "paths" else {} for table in index.tables]
         self._layer = {layer.name: i for i, layer in enumerate(index.space.layers)}
-        self.shapes, trained = self._largest_shapes()
+        self.shapes, trained, nodes = self._largest_shapes()
         self._matrices: dict[str, list[tuple[int, str]]] = {}
         if transforms and sharing == "slices":
             for name, sizes in self._elastic_kernels.items():
                 self._matrices[name] = [(small, f"{name.removesuffix('weight')}{step}") for step, _, small in transform_names(sizes)]
         matrix_names = {matrix: small for steps in self._matrices.values() for small, matrix in steps}
         self.trained = tuple(name for name in (*self.shapes, *matrix_names) if name in trained or name in matrix_names)
-        initial = _initial(index, self.shapes, torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        initial = _alike(index, self.shapes, nodes, generator) if sharing == "paths" else _initial(index, self.shapes, generator)
         initial |= {name: identity(small) for name, small in matrix_names.items()}
         self.tensors: dict[str, Tensor] = initial
         for name in self.trained:
@@ -284,9 +285,10 @@ class Supernet:
                 own = self.tensors[name]
                 own[window(tuple(own.shape), tuple(tensor.shape))] = tensor
 
-    def _largest_shapes(self) -> tuple[dict[str, Shape], set[str]]:
-        """Largest shape of each tensor over each layer's blocks, and which of them are trained."""
+    def _largest_shapes(self) -> tuple[dict[str, Shape], set[str], dict[str, str]]:
+        """Largest shape of each tensor over each layer's blocks, which of them are trained, and what each is of its node."""
         shapes: dict[str, Shape] = {}
+        nodes: dict[str, str] = {}
         trained: set[str] = set()
         for number, (layer, table) in enumerate(zip(self.index.space.layers, self.index.tables, strict=True)):
             for block in (self.index.blocks[i] for i in np.unique(table)):
@@ -296,9 +298,10 @@ class Supernet:
                         name = self._stored(number, block, each, leaf)
                         known = shapes.get(name, shape)
                         shapes[name] = tuple(map(max, known, shape))
+                        nodes[name] = f"{each.name}.{leaf}"
                         if leaf in node.parameters:
                             trained.add(name)
-        return shapes, trained
+        return shapes, trained, nodes
 
 
 def _elastic_kernels(index: BlockIndex) -> dict[str, set[int]]:
@@ -331,6 +334,19 @@ def _initial(index: BlockIndex, shapes: Mapping[str, Shape], generator: torch.Ge
     largest = initial_weights(index.space.lower(index.space.largest()), generator)
     initial = {name: torch.from_numpy(np.array(array)) for name, array in largest.items() if shapes.get(name) == array.shape}
     return {name: initial[name] if name in initial else torch.from_numpy(initial_tensor(name, shape, generator)) for name, shape in shapes.items()}
+
+
+def _alike(index: BlockIndex, shapes: Mapping[str, Shape], nodes: Mapping[str, str], generator: torch.Generator) -> dict[str, Tensor]:
+    """Fresh weights with which the paths of a layer begin alike: each is a copy of the part of one tensor that a block of its shape would use.
+
+    What follows a layer then sees much the same whichever path runs, and learns from the first step on; paths of their own random weights
+    are told apart only after each was trained for long.
+    """
+    largest: dict[str, Shape] = {}
+    for name, shape in shapes.items():
+        largest[nodes[name]] = tuple(map(max, largest.get(nodes[name], shape), shape))
+    drawn = _initial(index, largest, generator)
+    return {name: drawn[node][window(largest[node], shape)].clone() for name, shape in shapes.items() for node in [nodes[name]]}
 
 
 def _same(view: Tensor) -> Tensor:
