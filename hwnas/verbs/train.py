@@ -249,16 +249,23 @@ def _first_weights(training: _Training) -> tuple[dict[str, Tensor], list[str]]:
     file = path if path.exists() else find(str(path)).path
     try:
         return load_weights(file, training.index)
-    except InputError:
-        if (name := torchvision_name(file)) is not None:
-            code = np.asfortranarray([training.options["architecture"]], np.int16) if is_alone else None
-            return pretrained(file, name, training.options["space"], code, training.index), []
-        if not is_alone:
-            raise
-    supernet = Supernet(BlockIndex(registry.create("spaces", training.options["space"])))
-    tensors, left = load_weights(file, supernet.index)
-    is_new = adopt(supernet, tensors).new_head
-    return {name: tensor for name, tensor in _extracted(supernet, training).items() if not is_new or name.rpartition(".")[0] != head(supernet.index)}, left
+    except InputError as error:
+        refused = error
+    if is_alone:
+        supernet = Supernet(BlockIndex(registry.create("spaces", training.options["space"])))
+        try:
+            tensors, left = load_weights(file, supernet.index)
+            is_new = adopt(supernet, tensors).new_head
+        except InputError as error:
+            refused = error
+        else:
+            return {
+                name: tensor for name, tensor in _extracted(supernet, training).items() if not is_new or name.rpartition(".")[0] != head(supernet.index)
+            }, left
+    if (name := torchvision_name(file)) is None:
+        raise refused
+    code = np.asfortranarray([training.options["architecture"]], np.int16) if is_alone else None
+    return pretrained(file, name, training.options["space"], code, training.index), []
 
 
 def _extracted(supernet: Supernet, training: _Training) -> dict[str, Tensor]:
