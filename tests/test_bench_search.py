@@ -145,3 +145,31 @@ def test_the_sign_test_is_the_binomial_one_and_intervals_hold_the_mean():
         sign_test(first, second[1:])
     with pytest.raises(InputError):
         mean_interval(np.empty(0))
+
+
+OWN = '''
+import numpy as np
+from hwnas.index import BlockIndex
+from hwnas.problem import Objective, Problem
+from hwnas.spaces.nas_bench_macro import nas_bench_macro
+from hwnas.tabular_benchmark import Tabulated, TabularBenchmark
+
+def ones(weight: float = 1.0):
+    """Networks are as good as they have second operations."""
+    counts = weight * (np.indices((3,) * 8) == 1).sum(axis=0)
+    signal = Tabulated(counts, name="accuracy", unit="%", expensive=True)
+    problem = Problem(BlockIndex(nas_bench_macro()), [Objective(signal, maximize=True)])
+    return TabularBenchmark(problem, Tabulated(counts, name="ones", unit="%"), 8 * weight, "ones", "drawn")
+
+def none():
+    return 3
+'''
+
+
+def test_a_benchmark_of_ones_own_is_one(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    found = hwnas.bench_search("local_search", benchmarks=[f"{tmp_path}/own.py:ones(weight=2.0)"], seeds=3, evaluations=[40, 400])
+    rows = {row["searcher"]: row["at"] for row in found["benchmarks"][0]["rows"]}
+    assert rows["local_search"][-1]["mean_pct"] == 16 and rows["local_search"][-1]["regret"] == 0 < rows["random_search"][-1]["regret"]
+    with pytest.raises(InputError, match="must return a TabularBenchmark"):
+        hwnas.bench_search("local_search", benchmarks=[f"{tmp_path}/own.py:none"])

@@ -21,6 +21,7 @@ from hwnas.variant import PRECISIONS, Variant
 from hwnas.weights import random_weights
 
 SMALLEST = {
+    "accel_nasbench": "accel_nasbench(resolution=64)",
     "ofa_mini": "ofa_mini(resolutions=(32,))",
     "ofa_mobilenet_v3": "ofa_mobilenet_v3(resolutions=(128,))",
     "nas_bench_macro": "nas_bench_macro",

@@ -67,12 +67,14 @@ def bench_search(
     found, absent = list[dict[str, Any]](), list[str]()
     for text in dict.fromkeys(benchmarks or BENCHMARKS):
         try:
-            made: TabularBenchmark = registry.create("tabular_benchmarks", text)
+            made = registry.create("tabular_benchmarks", text)
         except InputError as error:
             if benchmarks:
                 raise
             absent.append(f"{text}: {error}")
             continue
+        if not isinstance(made, TabularBenchmark):
+            raise InputError(f"{text} must return a TabularBenchmark of hwnas.tabular_benchmark, it returns {type(made).__name__}")
         found.append({"benchmark": text, **_compared(text, made, mine, parsed, seeds, points, progress)})
     if not found:
         raise InputError(f"no benchmark is there: {absent[0]}")
