@@ -36,6 +36,8 @@ from hwnas.verbs.common import (
     check_begun,
     check_seed,
     existing,
+    keep_others,
+    other_tables,
     share_facts,
     silent,
     table_folder,
@@ -60,6 +62,8 @@ def search(
     macs: str | None = None,
     params: str | None = None,
     memory: str | None = None,
+    size: str | None = None,
+    also: Sequence[str] = (),
     precision: str | None = None,
     batch: int | None = None,
     space: str | None = None,
@@ -75,8 +79,8 @@ def search(
 ) -> Mapping[str, Any]:
     """Search the trained supernet of `run` for accurate subnets whose latency, predicted from `table`, keeps the budget.
 
-    latency: `<= 12ms p50`, or `<= 55% p50` of the largest subnet. macs, params, memory: further budgets, as `<= 300M`, `<= 4M`,
-    `<= 512kB` (peak of the activations) or a share. precision, batch: which ones,
+    latency: `<= 12ms p50`, or `<= 55% p50` of the largest subnet. macs, params, memory, size: further budgets, as `<= 300M`, `<= 4M`,
+    `<= 512kB` (peak of the activations), `<= 4MB` (the exported file) or a share. also: on latency on other devices, `TABLE <= 30ms p50`. precision, batch: which ones,
     where the table has prices for several. options: the searcher's, as `name=value`. With `baselines` random search gets
     the same number of evaluations, and every uniformly scaled network within the budgets is evaluated. The same call again
     continues. Returns the stage's result. Raises HwnasError, Infeasible where no architecture keeps the budgets.
@@ -113,11 +117,15 @@ def search(
         "baselines": baselines,
         "seed": seed,
     }
-    recorded |= {name: text for name, text in zip(COSTS, (macs, params, memory), strict=True) if text is not None}  # as older runs, without null
+    recorded |= {name: text for name, text in zip(COSTS, (macs, params, memory, size), strict=True) if text is not None}  # as older runs, without null
     recorded |= {name: value for name, value in (("precision", precision), ("batch", batch), ("accuracy_predictor", accuracy_predictor)) if value is not None}
+    others = other_tables(also)
+    if others:
+        recorded["also"] = [{"table": sha256(folder / TABLE), "latency": text} for folder, text in others]
+    loaded = [LatencyTable.load(folder) for folder, _ in others]
     if predicted is not None:
         recorded |= {"space": space, "fingerprint": predicted.index.fingerprint, "accuracy": _named(accuracy, predicted.accuracy)}
-    job = Job(None, {"search": recorded}, prices, predicted)
+    job = Job(None, {"search": recorded}, prices, predicted, loaded)
     if predicted is not None:
         job.problem.within(job.index.space.smallest())  # all is checked before there is a folder
     with existing(run) if predicted is None else RunDirectory(Path(run)) as directory:
@@ -133,6 +141,7 @@ def search(
             copy = {"name": table.resolve().name, "files": directory.keep_files(prices.save)}
             if [event.body for event in directory.events("search", "table")][-1:] != [copy]:  # else it was killed just before its options were recorded
                 directory.append("search", "table", copy)
+            keep_others(directory, others, loaded)
         directory.options("search", recorded)
         result = job.recorded("search")
         return _search(job, factory, chosen, threads, progress) if result is None else result
@@ -189,7 +198,7 @@ def _search(job: Job, factory: Any, chosen: Mapping[str, Option], threads: int |
         for name, searcher in BASELINES.items():
             other = _drive(job, name, registry.load("searchers", searcher), {}, progress, samples)
             result["baselines"][name] = {"evaluations": other.evaluations, "points": _points(job, other)}
-    _write_front(job.run.folder / "front.csv", result["points"])
+    write_front(job.run.folder / "front.csv", result["points"])
     job.run.finish("search", result)
     return result
 
@@ -297,9 +306,10 @@ def _gap(found: SearchResult) -> dict[str, Any] | None:
 
 
 def records(job: Job, codes: Codes, accuracy: Sequence[float] | FloatArray) -> list[dict[str, Any]]:
-    """Candidates for the store: code, values by choice, validation accuracy (measured), latency (predicted), MACs, parameters, peak memory."""
+    """Candidates for the store: code, values by choice, validation accuracy (measured), latency (predicted), MACs, parameters, peak memory, size of the file."""
     costs = {name: metric(codes) for name, metric in job.costs.items()}
     latency = job.latency(codes)
+    elsewhere = [each.latency(codes) for each in job.elsewhere]
     return [
         {
             "code": code.tolist(),
@@ -310,17 +320,19 @@ def records(job: Job, codes: Codes, accuracy: Sequence[float] | FloatArray) -> l
             "macs": int(costs["macs"][i]),
             "params": int(costs["params"][i]),
             "memory_bytes": int(costs["memory"][i]),
+            "size_bytes": int(costs["size"][i]),
+            **({"also_ms": [float(each[i]) for each in elsewhere]} if elsewhere else {}),
         }
         for i, code in enumerate(codes)
     ]
 
 
-def _write_front(path: Path, points: Sequence[Mapping[str, Any]]) -> None:
+def write_front(path: Path, points: Sequence[Mapping[str, Any]]) -> None:
     """The front for people and spreadsheets; derived from the store."""
     text = io.StringIO()
     front = sorted((point for point in points if point["on_front"]), key=lambda point: point["latency_ms"])
     writer = csv.writer(text, lineterminator="\n")
-    costs = ("macs", "params", "memory_bytes")
+    costs = ("macs", "params", "memory_bytes", "size_bytes")
     writer.writerow(["accuracy_pct", "latency_ms_predicted", *costs, *(front[0]["values"] if front else ())])
     for point in front:
         writer.writerow([f"{point['accuracy_pct']:.2f}", f"{point['latency_ms']:.6g}", *(point[cost] for cost in costs), *point["values"].values()])
