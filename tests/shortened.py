@@ -20,6 +20,7 @@ SHORTER: dict[str, dict[str, str | int | float | tuple[str, ...]]] = {
     "profile": {"visits": 8, "networks": 16},  # 8 networks are needed; a busy machine loses some, and makes single visits worthless
     "train": {"length": 0.02},
     "search": {"latency": "<= 900ms p50", "memory": "<= 60%", "evaluations": 20, "options": ("population=4", "tournament=2")},
+    "solve": {"latency": "<= 900ms p50"},
     "verify": {"top": 2, "seconds": 6},
 }
 

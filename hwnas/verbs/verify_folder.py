@@ -58,6 +58,7 @@ def verify_folder(folder: Path, *, seconds: float, device: str | None, data: str
     stated = certificate["conditions"]
     target = _target(device or stated["device"], device is not None)
     runtime = _runtime(target, stated["runtime"])
+    logits = _logits(Path(folder), manifest, model)
     window = measure_window(
         [model],
         target,
@@ -75,7 +76,7 @@ def verify_folder(folder: Path, *, seconds: float, device: str | None, data: str
     plan = certificate.get("plan_sha256")
     if plan is not None and plan != window.facts[0].get("plan_sha256"):
         differs["plan_sha256"] = [plan, window.facts[0].get("plan_sha256")]
-    same, logits = verdict(row, certificate["budget_ms"]), _logits(Path(folder), manifest, model)
+    same = verdict(row, certificate["budget_ms"])
     accuracy = None if data is None else _accuracy(certificate, manifest, model, data)
     return {
         "folder": str(folder),
