@@ -108,7 +108,13 @@ def main() -> None:
             print(f"{number + 1:>3} {limit_ms:8.3f} ms: {'certified' if rows[-1]['certified'] else 'NOT certified'}, used {rows[-1]['used']}", file=sys.stderr)
     except HwnasError as error:
         sys.exit(str(error))
-    report = {"processor": table.conditions.processor, "conditions": str(table.conditions), "space_ms": [least.value, greatest.value], **summary(rows), "rows": rows}
+    report = {
+        "processor": table.conditions.processor,
+        "conditions": str(table.conditions),
+        "space_ms": [least.value, greatest.value],
+        **summary(rows),
+        "rows": rows,
+    }
     if given.json:
         print(json.dumps(report, indent=1))
         return

@@ -4,8 +4,9 @@
 
 The real window (`hwnas.profiling.window`: trial, schedule, rounds, stride, bound, verdict) with simulated visits and a simulated clock. Devices, all with
 log-normal runs of 5 %: steady; one that switches between a fast and a slow speed (1.3 to 1.5 times slower), each kept for exponential times whose mean is
-drawn for each run from 3 to 30 s; and one that becomes slower by 5 % an hour. The anchor feels the speed as the models do. Before the window a profile watches the device for 60 s, as `hwnas profile` does, and tells how
-long speeds are kept; the window is 60 s or five times that. Truth is the stationary quantile, of the drifting device that over the window.
+drawn for each run from 3 to 30 s; and one that becomes slower by 5 % an hour. The anchor feels the speed as the models do. Before the window a profile
+watches the device for 60 s (--profile), as `hwnas profile` does, and tells how long speeds are kept; the window is 60 s or five times that.
+Truth is the stationary quantile, of the drifting device that over the window.
 
 `over`: five candidates, each 0 to 2 % above the budget; a run is false where any is said to be within, at a level of 1 % for all. `below`: one
 candidate 5 % below it. Beside it, what 100 runs of each candidate in a row would say with the same bound. With --to the same command goes on where it stopped.
@@ -27,11 +28,12 @@ from scipy.special import ndtr, ndtri
 
 from hwnas.files import read_json, write_json
 from hwnas.profiling.agent import ANCHOR_ITEM
-from hwnas.profiling.protocol import TIMING, Burst, Visit, is_slow, speed_states
-from hwnas.profiling.statistics import dwell_s, upper_bound, values_needed
-from hwnas.profiling.window import summarise, verdict, visit_in_rounds, window_s
+from hwnas.profiling.protocol import TIMING, Burst, Visit
+from hwnas.profiling.speeds import Speeds
+from hwnas.profiling.statistics import upper_bound
+from hwnas.profiling.window import needed_visits, summarise, verdict, visit_in_rounds
 
-LEVEL, SECONDS, PROFILE_S = 0.01, 60.0, 60.0
+LEVEL, SECONDS = 0.01, 60.0
 SIGMA, ANCHOR_SIGMA = 0.05, 0.01  # of a run of a model, and of the anchor's median
 MODEL_MS, ANCHOR_MS = 5.0, 0.5
 IN_A_ROW = 100
@@ -91,37 +93,37 @@ class Device:
             visits.append(Visit(item, runs, before, self.anchor_ns(), int(1e9 * self.now_s), wall, wall, 0, 0, 0))
         return visits
 
-    def profile(self, seconds: float) -> dict[str, Any]:
+    def profile(self, seconds: float) -> Speeds:
         """What a profile tells of its speeds, as a table has it under `anchor`."""
         looks: list[tuple[float, int]] = []
         while self.now_s < seconds:
             looks.append((self.now_s, self.anchor_ns()))
             self.now_s += 0.1
-        anchors = [ns for _, ns in looks]
-        states = [{"relative_latency": each.relative_latency, "share": each.share} for each in speed_states(anchors)]
-        return {"states": states, "dwell_s": dwell_s(np.array([at for at, _ in looks]), is_slow(anchors))}
+        return Speeds.seen(*map(list, zip(*looks, strict=True))) if looks else Speeds()
 
     def quantile(self, q: float) -> float:
         """The stationary quantile of a model whose median at the fast speed is 1."""
+
         def below(x: float) -> float:
             return (1 - self.slow_share) * float(ndtr(np.log(x) / SIGMA)) + self.slow_share * float(ndtr(np.log(x / self.slower) / SIGMA)) - q
 
         return float(np.exp(SIGMA * ndtri(q))) if self.slow_share == 0 else float(brentq(below, 0.5, 2.5))
 
 
-def one_run(kind: str, setting: str, q: float, seed: int) -> dict[str, Any]:
+def one_run(kind: str, setting: str, q: float, seed: int, profile_s: float) -> dict[str, Any]:
     """The verdicts of one window, and whether runs in a row would have been certified."""
     rng = np.random.default_rng([seed, DEVICES.index(kind), SETTINGS.index(setting), int(100 * q)])
     shares = 1 + rng.uniform(0, 0.02, 5) if setting == "over" else np.array([0.95])
     device = Device(kind, list(MODEL_MS * shares), rng)
     limit_ms = MODEL_MS * device.quantile(q)  # a model's own quantile is `shares` times that
-    seconds = window_s(SECONDS, device.profile(PROFILE_S), q)
-    needed, names = values_needed(q, LEVEL / len(shares)), [f"m{i}" for i in range(len(shares))]
+    speeds = device.profile(profile_s)
+    seconds = speeds.window_s(SECONDS, q)
+    needed, names = needed_visits(q, LEVEL / len(shares), speeds), [f"m{i}" for i in range(len(shares))]
     begin = device.now_s
     seen = visit_in_rounds(device, names, dict.fromkeys(names, TIMING.network_burst), needed=needed, seconds=seconds, rng=rng, clock=device.clock)
     middle = 1 + 0.05 * (begin + device.now_s) / 2 / 3600 if kind == "drifting" else 1.0
     columns = list(zip(*seen.visits, strict=True))
-    rows, _ = summarise(columns, names, seen.slow, quantile=q, level=LEVEL, needed=needed, seconds=seen.seconds, rng=rng)
+    rows, _ = summarise(columns, names, seen.slow, quantile=q, level=LEVEL, needed=needed, seconds=seen.seconds, rng=rng, speeds=speeds)
     verdicts = [verdict(row, limit_ms * middle) for row in rows]
     now = device.speed()
     bounds = [upper_bound(device.runs_ms(name, IN_A_ROW), q, LEVEL / len(names)) for name in names]
@@ -139,6 +141,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=2_000, help="of each device, setting and quantile")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long; with --to the same command goes on")
     parser.add_argument("--to", type=Path, help="a file that keeps what was found")
+    parser.add_argument("--profile", type=float, default=60.0, help="seconds of watching before the window; 0: the window is a minute whatever the device does")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -152,7 +155,7 @@ def main() -> None:
                     continue
                 case = found.setdefault(name, dict.fromkeys(("runs", "within", "over", "inconclusive", "in_a_row", "seconds", "independent"), 0))
                 while case["runs"] < given.runs and time.monotonic() - begin < 60 * given.minutes:
-                    run = one_run(kind, setting, q, int(case["runs"]))
+                    run = one_run(kind, setting, q, int(case["runs"]), given.profile)
                     case["runs"] += 1
                     case[run["verdict"]] += 1
                     case["in_a_row"] += run["in_a_row"]
@@ -167,9 +170,15 @@ def main() -> None:
     for name, case in found.items():
         if n := case["runs"]:
             shares = [f"{100 * case[key] / n:.2f} %" for key in ("within", "over", "inconclusive", "in_a_row")]
-            print(f"{name:<28} {n:>6.0f} {shares[0]:>8} {shares[1]:>8} {shares[2]:>8} {shares[3]:>9} {case['seconds'] / n:>9.0f} {case['independent'] / n:>7.0f}")
+            print(
+                f"{name:<28} {n:>6.0f} {shares[0]:>8} {shares[1]:>8} {shares[2]:>8} {shares[3]:>9} {case['seconds'] / n:>9.0f} {case['independent'] / n:>7.0f}"
+            )
     false = {name: case["within"] for name, case in found.items() if " over " in name and case["within"] > 30 * max(case["runs"], 1) / 2_000}
-    weak = {name: case["within"] / case["runs"] for name, case in found.items() if name.startswith("steady below") and case["runs"] and case["within"] < 0.9 * case["runs"]}
+    weak = {
+        name: case["within"] / case["runs"]
+        for name, case in found.items()
+        if name.startswith("steady below") and case["runs"] and case["within"] < 0.9 * case["runs"]
+    }
     print("target of `over`: at most 30 of 2,000 within; of `steady below`: at least 90 % within")
     if false or weak:
         sys.exit(f"missed: {false | weak}")

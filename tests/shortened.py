@@ -1,6 +1,6 @@
 """The commands of the documents, which take minutes, in seconds: the one place that says what is shortened, and by how much.
 
-    python tests/shortened.py train RUN --space ofa_mini --data cluttered_digits      as `hwnas train ...`, shortened
+python tests/shortened.py train RUN --space ofa_mini --data cluttered_digits      as `hwnas train ...`, shortened
 """
 
 from __future__ import annotations

@@ -22,11 +22,11 @@ def test_the_predicted_size_is_that_of_the_file(precision):
     for code, predicted in zip(codes, size(codes), strict=True):
         graph = deployed.space.lower(code)
         actual = len(to_onnx(graph, random_weights(graph, rng)).SerializeToString(deterministic=True))
-        assert predicted == pytest.approx(actual, rel=0.08), (precision, predicted, actual)
+        assert predicted == pytest.approx(actual, rel=0.04), (precision, predicted, actual)
 
 
-def test_of_a_network_of_millions_of_parameters_it_is_right_to_a_percent():
+def test_of_a_network_of_millions_of_parameters_it_is_right_to_a_fifth_of_a_percent():
     index = BlockIndex(registry.create("spaces", "ofa_mobilenet_v3(resolutions=(160,))"))
     graph = index.space.lower(index.space.smallest()[0])
     actual = len(to_onnx(graph, random_weights(graph, np.random.default_rng(0))).SerializeToString(deterministic=True))
-    assert model_size(index)(index.space.smallest())[0] == pytest.approx(actual, rel=0.01)
+    assert model_size(index)(index.space.smallest())[0] == pytest.approx(actual, rel=0.002)

@@ -69,7 +69,12 @@ def test_a_certificate_of_other_conditions_is_neither_confirmed_nor_contradicted
         ("certificate.json", lambda each: {"format": each["format"]}, DamagedFile, "is missing"),
         ("certificate.json", lambda each: {**each, "conditions": {**each["conditions"], "device": "nowhere"}}, InputError, "name one with --device"),
         ("certificate.json", lambda each: {**each, "conditions": {**each["conditions"], "runtime": "other"}}, InputError, "certified with the runtime 'other'"),
-        ("manifest.json", lambda each: {**each, "example": {**each["example"], "input": "../x.npy"}}, DamagedFile, "names an example that is none of its files"),
+        (
+            "manifest.json",
+            lambda each: {**each, "example": {**each["example"], "input": "../x.npy"}},
+            DamagedFile,
+            "names an example that is none of its files",
+        ),
     ],
 )
 def test_a_folder_that_somebody_changed_is_one_sentence(folder, name, change, kind, words):
@@ -87,7 +92,11 @@ def test_a_model_of_other_bytes_is_noticed(folder):
 
 
 def test_logits_of_another_network_are_noticed(folder):
-    rewritten(folder, "manifest.json", lambda each: {**each, "example": {**each["example"], "logits": [[2 * x + 1 for x in row] for row in each["example"]["logits"]]}})
+    rewritten(
+        folder,
+        "manifest.json",
+        lambda each: {**each, "example": {**each["example"], "logits": [[2 * x + 1 for x in row] for row in each["example"]["logits"]]}},
+    )
     found = hwnas.verify(folder, seconds=0.2)
     assert not found["logits"]["passed"] and not found["holds"] and "are NOT those of the manifest" in in_words(found)[0]
 

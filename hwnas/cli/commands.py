@@ -553,7 +553,9 @@ def verify(
     device: Annotated[str | None, typer.Option(help="Device to measure on; the table's by default, of an exported folder the certificate's.")] = None,
     also: Annotated[list[str] | None, typer.Option(help="Another device of a run with budgets on several, to be measured too; may be given again.")] = None,
     use: Annotated[float, typer.Option(help="Try more accurate networks until so many per cent of the budget are used, in three windows at most.")] = 0.0,
-    random_weights: Annotated[bool, typer.Option("--random-weights", help="Certify the latency of architectures that were searched by a predictor and have no weights yet.")] = False,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Certify the latency of architectures that were searched by a predictor and have no weights yet.")
+    ] = False,
     data: Annotated[str | None, typer.Option(help="Of an exported folder: data set on which its accuracy is measured again.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -609,7 +611,10 @@ def verify(
         )
         for each in certificate.get("elsewhere", []):
             if each["origin"] == "measured":
-                typer.echo(f"on {each['where']}: {each['measured_ms']:.4g} ms {each['statistic']} measured, upper bound {each['upper_bound_ms']:.4g} ms, budget {each['budget_ms']:.4g} ms")
+                typer.echo(
+                    f"on {each['where']}: {each['measured_ms']:.4g} ms {each['statistic']} measured, "
+                    f"upper bound {each['upper_bound_ms']:.4g} ms, budget {each['budget_ms']:.4g} ms"
+                )
         if reach := certificate["conditions"]["options"].get("reach"):
             typer.echo(f"this certificate {reach}")
         if published := certificate.get("published"):

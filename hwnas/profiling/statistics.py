@@ -110,22 +110,3 @@ def stride_of_independence(slow: npt.NDArray[np.bool_]) -> int:
             break
         time += 2 * correlation
     return ceil(1 + _CAUTION * (time - 1) - 1e-9)
-
-
-_SAME_WATCH_S = 60.0  # looks that are farther apart say nothing about what was between
-
-
-def dwell_s(at_s: FloatArray, slow: npt.NDArray[np.bool_]) -> float:
-    """For how long the device keeps a speed before it changes it, in s: the mean of the speed that it keeps longer; 0 where it has one speed.
-
-    at_s, slow: (n,) looks in the order of time. A single look that differs from both its neighbours is a disturbance, not a change.
-    """
-    steady = slow.copy()
-    alone = (slow[1:-1] != slow[:-2]) & (slow[:-2] == slow[2:])
-    steady[1:-1] = np.where(alone, slow[:-2], slow[1:-1])
-    steps = np.diff(at_s)
-    watched = (steps >= 0) & (steps < _SAME_WATCH_S)
-    before, changes = steady[:-1], steady[1:] != steady[:-1]
-    if not (watched & changes).any():
-        return 0.0
-    return max(float(steps[watched & (before == state)].sum()) / max(1, int((watched & changes & (before == state)).sum())) for state in (False, True))

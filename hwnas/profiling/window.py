@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, floor
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from hwnas.profiling.agent import ANCHOR_ITEM, Identity, Refused, started_agent
 from hwnas.profiling.precision import other_precision
 from hwnas.profiling.protocol import TIMING, Burst, SpeedState, Timing, Visit, drawn_ms, is_disturbed, is_slow, speed_states
 from hwnas.profiling.runtime import Runtime
+from hwnas.profiling.speeds import Speeds
 from hwnas.profiling.statistics import quantile as quantile_of
 from hwnas.profiling.statistics import stride_of_independence, upper_bound, values_needed
 from hwnas.profiling.tabulate import doubt
@@ -36,8 +37,7 @@ MAX_MODEL_BYTES = 1 << 30
 _FILLER = Burst(warmups=0, runs=100)
 _PROBE = Burst(warmups=1, runs=2)
 _STREAMS_BURST_NS, _STREAMS_MOST_RUNS = 3e7, 1_000
-_DWELL_TIMES = 5.0  # a state that is kept for exponential times is missed by such a window in 0.7 % of the cases
-_LONGEST_S = 1_800.0
+_MOST_QUANTILE = 0.95  # that visits are planned for because the device may be slow less often than it was
 
 Verdict = Literal["within", "over", "inconclusive"]
 
@@ -116,6 +116,7 @@ def measure_window(
     threads: int = 1,
     seed: int = 0,
     timing: Timing = TIMING,
+    speeds: Speeds | None = None,
     graphs: Sequence[Graph] = (),
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Window:
@@ -123,6 +124,7 @@ def measure_window(
 
     runtime: one of the device's, by default its first; the models are in its form. min_visits: at least so many visits of each model;
     never fewer than the bound needs (9 for p50 and 55 for p90 of three models). timing: of the regime that is measured.
+    speeds: what a profile saw of the device, which makes the window longer, or its bounds wider.
     graphs: what each model computes, where it is to be refused if the runtime computes it in another precision.
     Raises InputError (also where the device is emulated), DamagedFile where a file cannot be read, MeasurementFailed where a model cannot be run.
     """
@@ -130,7 +132,9 @@ def measure_window(
         raise InputError("there is no model to measure")
     if not 0 < seconds <= 86_400:
         raise InputError(f"the window lasts from 0 to 86,400 seconds, got {seconds:g}")
-    needed = max(values_needed(quantile, level / len(models)), min_visits)
+    speeds = speeds or Speeds()
+    seconds = speeds.window_s(seconds, quantile)
+    needed = max(needed_visits(quantile, level / len(models), speeds), min_visits)
     raw = [model_bytes(model) for model in models]
     rng = np.random.default_rng([seed, 4])
     taken = take_window(
@@ -138,7 +142,16 @@ def measure_window(
     )
     digests = [hashlib.sha256(model).hexdigest() for model in raw]
     columns = list(taken.visits.values())
-    rows, stride = summarise(columns, digests, taken.slow, quantile=quantile, level=level, needed=needed, seconds=taken.seconds, rng=rng, timing=timing)
+    rows, stride = summarise(
+        *(columns, digests, taken.slow),
+        quantile=quantile,
+        level=level,
+        needed=needed,
+        seconds=taken.seconds,
+        rng=rng,
+        speeds=speeds,
+        timing=timing,
+    )
     conditions = taken.identity.conditions(device.name, threads, timing)
     facts = tuple(taken.facts.values())
     return Window(rows, quantile, level, taken.seconds, taken.rounds, stride, taken.states, conditions, taken.identity.system, facts)
@@ -221,20 +234,9 @@ def verdict(row: WindowRow, limit_ms: float) -> Verdict:
     return "over" if row.estimate_ms > limit_ms else "inconclusive"
 
 
-def window_s(seconds: float, anchor: Mapping[str, Any], quantile: float) -> float:
-    """How long a window is that was asked to last `seconds`: at least five times as long as the device keeps a speed, at most half an hour.
-
-    anchor: what a profile saw of the device, `states` and `dwell_s` of a table. A window that is shorter may miss the slow state and
-    never know; that matters to a quantile where the device is slow for more than 1 - quantile of the time, and half of that is the
-    line, the share being an estimate.
-    """
-    states = anchor.get("states")
-    slowest = states[-1] if isinstance(states, list) and len(states) > 1 else None
-    share = slowest.get("share") if isinstance(slowest, dict) else None
-    kept_s = anchor.get("dwell_s")
-    if not isinstance(share, int | float) or not isinstance(kept_s, int | float) or share <= (1 - quantile) / 2:
-        return seconds
-    return max(seconds, min(_DWELL_TIMES * kept_s, _LONGEST_S))
+def needed_visits(quantile: float, level: float, speeds: Speeds) -> int:
+    """The fewest independent visits from which a bound follows, also where the window sees the slow speed less often than the profile did."""
+    return max(values_needed(q, level) for q in (quantile, speeds.bounded(quantile)) if q <= max(quantile, _MOST_QUANTILE))
 
 
 def schedule(seconds: float, needed: int, round_s: float, timing: Timing = TIMING) -> tuple[int, float]:
@@ -286,9 +288,11 @@ def summarise(
     needed: int,
     seconds: float,
     rng: np.random.Generator,
+    speeds: Speeds | None = None,
     timing: Timing = TIMING,
 ) -> tuple[tuple[WindowRow, ...], int]:
     """The rows of a window, and every how many rounds the device's state is forgotten. visits: of each model, one a round; slow (rounds,)."""
+    bounded = (speeds or Speeds()).bounded(quantile, float(slow.mean()))
     stride, chosen = independent_rounds(slow, rng)
     rows = []
     for own, digest in zip(visits, digests, strict=True):
@@ -299,11 +303,19 @@ def summarise(
         independent_ms = values_ms[sifted.independent]
         p10, p50, estimate, p90 = (quantile_of(values_ms[sifted.kept], q) for q in (0.1, 0.5, quantile, 0.9))
         own_level = level / len(visits)
-        bound = upper_bound(independent_ms, quantile, own_level)
+        bound = upper_bound(independent_ms, bounded, own_level) if bounded < 1 else None
+        doubt = sifted.doubt or ("" if speeds is None or bound is not None else _seldom_slow(speeds, float(slow.mean())))
         n_runs = sum(len(visit.ns) for visit in own)
         counts = (int(sifted.kept.sum()), len(independent_ms), int((~sifted.kept).sum()))
-        rows.append(WindowRow(digest, estimate, bound, 1 - own_level, p10, p90, n_runs, *counts, sifted.doubt, p50))
+        rows.append(WindowRow(digest, estimate, bound, 1 - own_level, p10, p90, n_runs, *counts, doubt, p50))
     return tuple(rows), stride
+
+
+def _seldom_slow(speeds: Speeds, share: float) -> str:
+    return (
+        f"the device was slow for {100 * speeds.slow_share:.0f} % of its profile and for {100 * share:.0f} % of this window, which is too short for it, "
+        f"or the profile is of another state: profile it again, or allow more --seconds"
+    )
 
 
 class Visiting(Protocol):

@@ -310,8 +310,7 @@ def job_of(run: RunDirectory) -> Job:
     return job
 
 
-def cost_metrics(
-index: BlockIndex, deployed: BlockIndex | None = None) -> dict[str, Metric]:
+def cost_metrics(index: BlockIndex, deployed: BlockIndex | None = None) -> dict[str, Metric]:
     """The metrics that COSTS names: MACs of one image, parameters, peak memory and size of the file in bytes.
 
     deployed: the index of the same space in the precision and batch it is deployed in, which memory and size depend on.

@@ -43,7 +43,7 @@ def model_of(job: Job, code: Sequence[int], runtime: Runtime | None = None) -> b
 
 
 def classified(model: bytes, shape: Shape, images: Images) -> npt.NDArray[np.bool_]:
-    """Whether a file whose input is (n, c, h, w) classifies each image right, (images,), in ONNX Runtime on this machine. Raises InputError where that cannot run it."""
+    """Whether a file of that input shape classifies each image right, (n,), in ONNX Runtime on this machine. Raises InputError where that cannot run it."""
     run, batch, labels = runner(model), shape[0], images.labels.numpy()
     right = np.empty(len(images), np.bool_)
     for start in range(0, len(images), batch):

@@ -14,7 +14,7 @@ import numpy as np
 
 from hwnas.architecture import Architecture
 from hwnas.budget import Budget
-from hwnas.errors import Infeasible, InputError
+from hwnas.errors import Infeasible
 from hwnas.exact import FrontTooLarge, pareto_front, solve
 from hwnas.feasible_set import Constraint
 from hwnas.index import BlockIndex

@@ -80,7 +80,8 @@ def search(
     """Search the trained supernet of `run` for accurate subnets whose latency, predicted from `table`, keeps the budget.
 
     latency: `<= 12ms p50`, or `<= 55% p50` of the largest subnet. macs, params, memory, size: further budgets, as `<= 300M`, `<= 4M`,
-    `<= 512kB` (peak of the activations), `<= 4MB` (the exported file) or a share. also: on latency on other devices, `TABLE <= 30ms p50`. precision, batch: which ones,
+    `<= 512kB` (peak of the activations), `<= 4MB` (the exported file) or a share. also: on latency on other devices, `TABLE <= 30ms p50`.
+    precision, batch: which ones,
     where the table has prices for several. options: the searcher's, as `name=value`. With `baselines` random search gets
     the same number of evaluations, and every uniformly scaled network within the budgets is evaluated. The same call again
     continues. Returns the stage's result. Raises HwnasError, Infeasible where no architecture keeps the budgets.
@@ -120,9 +121,9 @@ def search(
     recorded |= {name: text for name, text in zip(COSTS, (macs, params, memory, size), strict=True) if text is not None}  # as older runs, without null
     recorded |= {name: value for name, value in (("precision", precision), ("batch", batch), ("accuracy_predictor", accuracy_predictor)) if value is not None}
     others = other_tables(also)
+    loaded = [LatencyTable.load(folder) for folder, _ in others]
     if others:
         recorded["also"] = [{"table": sha256(folder / TABLE), "latency": text} for folder, text in others]
-    loaded = [LatencyTable.load(folder) for folder, _ in others]
     if predicted is not None:
         recorded |= {"space": space, "fingerprint": predicted.index.fingerprint, "accuracy": _named(accuracy, predicted.accuracy)}
     job = Job(None, {"search": recorded}, prices, predicted, loaded)
@@ -155,10 +156,11 @@ def _predicted(space: str, accuracy: str | Metric) -> Predicted:
     return Predicted(index, metric)
 
 
-def _named(given: str | Metric | None, metric: Metric) -> str:
+def _named(given: str | Metric | None, metric: Metric | None) -> str:
     """What is recorded of a predictor: its text, and the hash of what it was made of where it says so."""
     fingerprint = getattr(metric, "fingerprint", "")
-    return " ".join(filter(None, (given if isinstance(given, str) else f"{metric.name} ({type(metric).__name__})", str(fingerprint))))
+    name = "" if metric is None else f"{metric.name} ({type(metric).__name__})"
+    return " ".join(filter(None, (given if isinstance(given, str) else name, str(fingerprint))))
 
 
 def _search(job: Job, factory: Any, chosen: Mapping[str, Option], threads: int | None, progress: Progress) -> Mapping[str, Any]:
@@ -306,7 +308,7 @@ def _gap(found: SearchResult) -> dict[str, Any] | None:
 
 
 def records(job: Job, codes: Codes, accuracy: Sequence[float] | FloatArray) -> list[dict[str, Any]]:
-    """Candidates for the store: code, values by choice, validation accuracy (measured), latency (predicted), MACs, parameters, peak memory, size of the file."""
+    """Candidates for the store: code, values by choice, validation accuracy (measured), latency (predicted), MACs, parameters, memory, size of the file."""
     costs = {name: metric(codes) for name, metric in job.costs.items()}
     latency = job.latency(codes)
     elsewhere = [each.latency(codes) for each in job.elsewhere]

@@ -68,9 +68,9 @@ def solve(
         recorded |= {name: text for name, text in zip(COSTS, (macs, params, memory, size), strict=True) if text is not None}
         recorded |= {name: value for name, value in (("precision", precision), ("batch", batch)) if value is not None}
         others = other_tables(also)
+        loaded = [LatencyTable.load(path) for path, _ in others]
         if others:
             recorded["also"] = [{"table": sha256(path / TABLE), "latency": text} for path, text in others]
-        loaded = [LatencyTable.load(path) for path, _ in others]
         given = {"search": recorded}
         if own.is_trained:
             given["train"] = dict(own.options("train"))

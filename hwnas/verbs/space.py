@@ -42,8 +42,8 @@ def show_space(
     resolution. `references`: architectures of the literature, each with its `architecture`, `macs` and `params`, what was published of them, the
     difference in per cent and the `source`. With budgets, `feasibility`: each budget with its reach and share of the space, the share within all, and a
     `witness`, an architecture that keeps all of them, also `in_words`. latency: `<= 12ms p50`, predicted from `table`; also: on other
-    devices, `TABLE <= 30ms p50`; the others: `<= 300M`, `<= 4M`, `<= 512kB`, `<= 4MB`; or a share of the largest subnet, `<= 60%`. precision, batch: what it is deployed in, by default the table's,
-    else float32 for one image: memory and size depend on it, MACs are those of one image.
+    devices, `TABLE <= 30ms p50`; the others: `<= 300M`, `<= 4M`, `<= 512kB`, `<= 4MB`; or a share of the largest subnet, `<= 60%`.
+    precision, batch: what it is deployed in, by default the table's, else float32 for one image: memory and size depend on it, MACs are those of one image.
 
     Raises UnknownName, InputError, and Infeasible where no architecture keeps the budgets.
     """

@@ -27,7 +27,8 @@ from hwnas.predictors.calibrated import assess, calibrated
 from hwnas.profiling.agent import PLAN
 from hwnas.profiling.protocol import timing_of
 from hwnas.profiling.runtime import Runtime
-from hwnas.profiling.window import Window, WindowRow, measure_window, verdict, window_s
+from hwnas.profiling.speeds import Speeds
+from hwnas.profiling.window import Window, WindowRow, measure_window, verdict
 from hwnas.surrogate import Surrogate
 from hwnas.verbs.common import COSTS, Job, Progress, check_seed, existing, job_of, silent
 from hwnas.verbs.deployed import classified, graph_of, model_of, untrained_model_of
@@ -66,10 +67,10 @@ def verify(
     """Measure the `top` candidates of the search on the table's device, with its runtime, and certify the most accurate that fits.
 
     Beside each is measured the most accurate network of each baseline that is predicted to be no slower, the largest subnet, and the best
-    published network within the budget, all in the same window of `seconds`, or of five times as long as the device was seen to keep a speed. Where no candidate
-    fits, the calibration learns what was measured, the run's evaluations are solved again, and others are tried, twice at most. use: per cent of the budget
-    that the certified network is to take; where it takes less, a more accurate one is tried in the windows that are left. also: the other devices
-    of a run with budgets on several, to be measured too; on one that is not, the budget is predicted only, and the verdict is `partly`.
+    published network within the budget, all in the same window of `seconds`, or of five times as long as the device was seen to keep a speed. Where
+    no candidate fits, the calibration learns what was measured, the run's evaluations are solved again, and others are tried, twice at most.
+    use: per cent of the budget that the certified network is to take; where it takes less, a more accurate one is tried in the windows that are left.
+    also: the other devices of a run with budgets on several, to be measured too; on one that is not, the budget is predicted only, and the verdict is `partly`.
     random_weights: certify the latency of architectures that have no weights yet, of a search by a predictor: before anything is trained.
     `certificate.json` is in the run's folder where one fits; the same call again returns it, or tries again where none did.
     Returns the stage's result. `run` may also be a folder that `export` wrote: it is checked and measured again, with `data` its accuracy too, and the
@@ -204,7 +205,11 @@ class _Verification:
         tried = {tuple(each["code"]) for each in [*self.measured, *self.over_size] if each["role"] == "candidate"}
         again = bool(self.measured) or self.learned
         points = self._solved_again() if again else self.search["points"]
-        spread = SPREAD_AGAIN if self.measured else max(SPREAD, float(assess(self.table, self.job.index, self.job.budget.quantile, self.job.variant)["calibrated"]["mape"]))
+        spread = (
+            SPREAD_AGAIN
+            if self.measured
+            else max(SPREAD, float(assess(self.table, self.job.index, self.job.budget.quantile, self.job.variant)["calibrated"]["mape"]))
+        )
         best = max((each["accuracy_pct"] for each in self.measured if each.get("chosen")), default=None)
         points = [each for each in points if tuple(each["code"]) not in tried and (best is None or each["accuracy_pct"] > best)]
         picked = pick(points, self.options["top"], self.limit_ms / self.correction, spread)
@@ -216,7 +221,10 @@ class _Verification:
         """What the run has evaluated, and the optima of its surrogate, at the latencies of the corrected calibration; the accuracy of new ones is measured."""
         job, latency = self.job, self._latency()
         known = evaluated(job)
-        tightened = [(replace(job.budget, limit=self.limit_ms / self.correction, share=None), latency), *((each.budget, each.metric) for each in job.constraints[1:])]
+        tightened = [
+            (replace(job.budget, limit=self.limit_ms / self.correction, share=None), latency),
+            *((each.budget, each.metric) for each in job.constraints[1:]),
+        ]
         rows = list(zip(known.codes, known.accuracy_pct, strict=True))
         try:
             codes = solved(job.index, self._surrogate.metric, tightened)
@@ -270,7 +278,7 @@ class _Verification:
         return [*found.values(), *self.reference, {**records(self.job, space.largest(), [largest])[0], "role": "largest"}]
 
     def _references(self) -> list[dict[str, Any]]:
-        """Of the architectures of the literature that are predicted within the budget the one of most MACs, with the accuracy that it has with the weights of this run."""
+        """Of the architectures of the literature that are predicted within the budget the one of most MACs, with its accuracy with the weights of this run."""
         job, space = self.job, self.job.index.space
         codes = {name: space.encode(values) for name, values in space.references.items()}
         inside = {name: code for name, code in codes.items() if float(job.latency(code)[0]) <= self.limit_ms}
@@ -280,7 +288,6 @@ class _Verification:
         return [{**records(job, inside[name], [self._accuracy_of(inside[name][0])])[0], "role": f"reference {name}"}]
 
     # -- one window on each device --------------------------------------------------------------------------------------------
-
 
     def _measure(self, candidates: Sequence[Mapping[str, Any]], attempt: int, level: float) -> Window:
         job, made = self.job, registry.create("profiling.runtimes", self.target.runtime)
@@ -298,7 +305,9 @@ class _Verification:
             if row["role"] == "candidate":
                 row["verdict"] = self._with_costs(row)
         for i, each in enumerate(job.elsewhere):
-            self._measure_elsewhere(i, each.latency, [row for row in rows if row["role"] == "candidate" and row["verdict"] in ("within", PARTLY)], share, attempt)
+            self._measure_elsewhere(
+                i, each.latency, [row for row in rows if row["role"] == "candidate" and row["verdict"] in ("within", PARTLY)], share, attempt
+            )
         self._learn(rows, window)
         self.measured += rows
         latest = [row for row in rows if row["role"] == "candidate"]
@@ -330,7 +339,8 @@ class _Verification:
             runtime=target.runtime,
             quantile=quantile,
             level=level * len(raws) / candidates,  # only the candidates' bounds are claims
-            seconds=window_s(self.options["seconds"], target.table.anchor, quantile),
+            seconds=self.options["seconds"],
+            speeds=Speeds.of(target.table.anchor),
             threads=conditions.threads,
             seed=self.options["seed"] + self.spent + attempt,
             timing=timing_of(conditions.regime),
@@ -423,7 +433,9 @@ class _Verification:
             "architecture": chosen["values"],
             "date": _now(),
             "hwnas": __version__,
-            "scope": f"this file{of_plan}{untrained}, on this unit of this device, in the state it was in, on this date" + (f"; {reach}" if reach else "") + not_there,
+            "scope": f"this file{of_plan}{untrained}, on this unit of this device, in the state it was in, on this date"
+            + (f"; {reach}" if reach else "")
+            + not_there,
         }
 
     def _published(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -434,7 +446,9 @@ class _Verification:
         best = max(inside, key=lambda each: each["accuracy_pct"], default=None)
         return {
             "network": self.published,
-            "of_the_space": None if best is None else {key: best[key] for key in kept} | {"accuracy": "validation, with the weights of this run" if self.job.is_trained else "predicted"},
+            "of_the_space": None
+            if best is None
+            else {key: best[key] for key in kept} | {"accuracy": "validation, with the weights of this run" if self.job.is_trained else "predicted"},
             "said": _said(self.job, self.published, best, len(references)),
         }
 
@@ -475,7 +489,9 @@ def _accuracy_facts(job: Job, chosen: Mapping[str, Any]) -> dict[str, Any]:
     if not job.is_trained:
         return {"predicted_pct": chosen["accuracy_pct"], "origin": "predicted", "by": str(job.options("search")["accuracy"])}
     facts = {"validation_pct": chosen["accuracy_pct"], "data": job.options("train")["data"], "origin": "measured"}
-    return facts | {"in": chosen.get("accuracy_in", "fp32")} | ({"predicted_pct": chosen["accuracy_predicted_pct"]} if "accuracy_predicted_pct" in chosen else {})
+    return (
+        facts | {"in": chosen.get("accuracy_in", "fp32")} | ({"predicted_pct": chosen["accuracy_predicted_pct"]} if "accuracy_predicted_pct" in chosen else {})
+    )
 
 
 def pick(points: Sequence[Mapping[str, Any]], top: int, limit_ms: float, margin: float) -> list[Mapping[str, Any]]:
