@@ -150,9 +150,13 @@ def board(tmp_path):
     return path
 
 
-def searched(trained, folder, **asked):
-    run = copied(trained, folder / "run")
-    hwnas.search(run, **{"latency": "<= 900ms", "evaluations": 10, "options": ("population=4", "tournament=2"), "baselines": False, "threads": 1, **asked})
+@pytest.fixture(scope="module")
+def searched(trained, tmp_path_factory):
+    """A run that was searched under a budget on size as well; others are solved from it, which evaluates nothing."""
+    folder = tmp_path_factory.mktemp("searched")
+    run, table = copied(trained, folder / "run"), formula_table(folder / "a", "localhost")
+    asked = {"evaluations": 8, "options": ("population=4", "tournament=2"), "baselines": False, "threads": 1}
+    hwnas.search(run, table=table, latency="<= 900ms", size="<= 100%", **asked)
     return run
 
 
@@ -165,9 +169,9 @@ def until_measured(run, verdict, **asked):
     pytest.skip("this machine is too busy to measure on")
 
 
-def test_a_budget_on_a_device_that_is_not_measured_is_predicted_only(trained, board, tmp_path):
-    also = [f"{formula_table(tmp_path / 'b', 'board')} <= 800ms p90"]
-    run = searched(trained, tmp_path, table=formula_table(tmp_path / "a", "localhost"), also=also)
+def test_a_budget_on_a_device_that_is_not_measured_is_predicted_only(searched, board, tmp_path):
+    also, run = [f"{formula_table(tmp_path / 'b', 'board')} <= 800ms p90"], tmp_path / "run"
+    hwnas.solve(searched, to=run, latency="<= 900ms", also=also)
     found = until_measured(run, "partly")
     ((there,), scope) = found["certificate"]["elsewhere"], found["certificate"]["scope"]
     assert (there["origin"], there["verdict"], there["budget_ms"], there["statistic"]) == ("predicted", "predicted", 800.0, "p90")
@@ -183,20 +187,26 @@ def test_a_budget_on_a_device_that_is_not_measured_is_predicted_only(trained, bo
     assert sum(levels) < 0.01  # of the whole command
 
 
-def test_a_device_of_no_budget_is_refused(trained, board, tmp_path):
-    run = searched(trained, tmp_path, table=formula_table(tmp_path / "a", "localhost"))
+def test_options_that_do_not_fit_the_run_are_one_sentence(searched, board, tmp_path):
+    run = copied(searched, tmp_path / "run")
     with pytest.raises(InputError, match="there are: none: its search had no --also"):
         hwnas.verify(run, also=[str(board)])
+    with pytest.raises(InputError, match="has trained weights: leave out --random-weights"):
+        hwnas.verify(run, random_weights=True)
+    for use in (-1.0, 100.0):
+        with pytest.raises(InputError, match=f"--use is {use:g}"):
+            hwnas.verify(run, use=use)
 
 
-def test_where_none_fits_the_calibration_learns_and_the_evaluations_are_solved_again(trained, tmp_path):
-    """The table says a hundredth of what networks take: nothing can fit, and each round is predicted slower than the one before."""
-    table = formula_table(tmp_path / "a", "localhost", scale=0.01)
-    run = searched(trained, tmp_path, table=table, latency="<= 70% p50")
+def test_where_none_fits_the_calibration_learns_and_the_evaluations_are_solved_again(searched, tmp_path):
+    """The table says a hundredth of what networks take: nothing can fit, and nothing slower than before is tried."""
+    table, run = formula_table(tmp_path / "a", "localhost", scale=0.01), tmp_path / "run"
+    hwnas.solve(searched, to=run, latency="<= 70% p50", table=table)
     found = hwnas.verify(run, top=2, seconds=1)
     candidates = [each for each in found["measured"] if each["role"] == "candidate"]
     assert found["certificate"] is None and {each["round"] for each in candidates} == {0, 1, 2}
-    assert min(each["latency_ms"] for each in candidates if each["round"] == 2) > max(each["latency_ms"] for each in candidates if each["round"] == 0)
+    assert max(each["macs"] for each in candidates if each["round"] == 2) <= max(each["macs"] for each in candidates if each["round"] == 0)
+    assert all(each["accuracy_origin"] == "measured" for each in candidates if "accuracy_origin" in each)
     assert len({tuple(each["code"]) for each in candidates}) == len(candidates)
     with RunDirectory(run, write=False) as directory:
         job = Job(directory)
@@ -223,20 +233,9 @@ def test_latencies_of_architectures_without_weights_are_certified_as_such(tmp_pa
         hwnas.export(tmp_path / "run", to=tmp_path / "export")
 
 
-def test_a_file_that_is_larger_than_its_budget_is_not_certified(trained, tmp_path):
-    """The budget on size is kept by the prediction, and not by the file."""
-    run = searched(trained, tmp_path, table=formula_table(tmp_path / "a", "localhost"), size="<= 100%")
-    found = until_measured(run, "within")
+def test_the_size_in_a_certificate_is_that_of_the_file(searched, tmp_path):
+    found = until_measured(copied(searched, tmp_path / "run"), "within")
     (cost,) = found["certificate"]["costs"]
     assert cost["metric"] == "size" and cost["origin"] == "measured" and cost["value"] <= cost["limit"]
     (chosen,) = [each for each in found["measured"] if each.get("chosen")]
     assert cost["value"] == chosen["file_bytes"] == pytest.approx(chosen["size_bytes"], rel=0.04)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"), [({"use": 100.0}, "--use is 100"), ({"use": -1.0}, "--use is -1"), ({"random_weights": True}, "has trained weights")]
-)
-def test_wrong_options_are_one_sentence(trained, tmp_path, change, words):
-    run = searched(trained, tmp_path, table=formula_table(tmp_path / "a", "localhost"))
-    with pytest.raises(InputError, match=words):
-        hwnas.verify(run, **change)

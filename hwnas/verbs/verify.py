@@ -103,7 +103,8 @@ def verify(
         options |= {name: value for name, value in (("use", use), ("also", list(also)), ("random_weights", random_weights)) if value}
         result = job.recorded("verify")
         if result is not None and result["certificate"] and not (result["certificate"]["verdict"] == PARTLY and also):
-            directory.options("verify", options)  # refuses others
+            if result["certificate"]["verdict"] != PARTLY:
+                directory.options("verify", options)  # refuses others
             return result
         return _Verification(job, options, target, others, progress).run()
 
@@ -172,7 +173,7 @@ class _Verification:
         self.reference: list[dict[str, Any]] | None = None
 
     def run(self) -> Mapping[str, Any]:
-        """Options are recorded where a candidate is certified: until then other ones, such as a longer window, may be tried."""
+        """Options are recorded where a candidate is certified on all devices: until then other ones, such as a longer window, may be tried."""
         certificate: dict[str, Any] | None = None
         for attempt in range(MAX_ROUNDS):
             candidates = self._candidates(attempt)
@@ -195,7 +196,8 @@ class _Verification:
         if certificate is not None:
             certificate["candidates_measured"] = sum(each["role"] == "candidate" for each in self.measured)
             write_json(self.job.run.folder / "certificate.json", certificate)
-            self.job.run.options("verify", self.options)
+            if certificate["verdict"] != PARTLY:
+                self.job.run.options("verify", self.options)
         self.job.run.finish("verify", result)
         return result
 
