@@ -316,7 +316,7 @@ class _Verification:
         latency = self._latency()
         predicted = latency(np.asfortranarray([row["code"] for row in latest], np.int16))
         # The bounds exceed the corrected predictions by this much at least: in the next round nothing slower is tried.
-        self.correction = max(1.0, min((row["upper_bound_ms"] or row["measured_ms"]) / ms for row, ms in zip(latest, predicted, strict=True)))
+        self.correction = max(self.correction, min((row["upper_bound_ms"] or row["measured_ms"]) / ms for row, ms in zip(latest, predicted, strict=True)))
         return window
 
     def _raw(self, code: Sequence[int], made: Runtime) -> bytes:
