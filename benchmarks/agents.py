@@ -1,6 +1,6 @@
 """The agents in Python and in C++ on the same models, visited in turn on this machine: medians of single runs, and their ratio.
 
-    python benchmarks/agents.py FOLDER      a folder with the program hwnas_onnxruntime_agent; devices/agents/cpp/README.md builds it
+python benchmarks/agents.py FOLDER      a folder with the program hwnas_onnxruntime_agent; devices/agents/cpp/README.md builds it
 """
 
 import argparse

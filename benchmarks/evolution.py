@@ -45,10 +45,7 @@ EVALUATIONS = POPULATION * (ROUNDS + 1)
 def perceptron(index: BlockIndex) -> AccuracyMlp:
     rng = np.random.default_rng(0)
     sizes = [OneHot(index).width, *HIDDEN, 1]
-    layers = [
-        (rng.normal(0, (2 / n) ** 0.5, (n, m)).astype(np.float32), rng.normal(0, 0.1, m).astype(np.float32))
-        for n, m in pairwise(sizes)
-    ]
+    layers = [(rng.normal(0, (2 / n) ** 0.5, (n, m)).astype(np.float32), rng.normal(0, 0.1, m).astype(np.float32)) for n, m in pairwise(sizes)]
     return AccuracyMlp(index, layers)
 
 

@@ -1,6 +1,6 @@
 """Hardware-aware neural architecture search: profile a device, search under a latency budget, export what is measured to fit.
 
-Each command of the shell is a function here: `profile`, `plan_profile`, `train`, `search`, `verify`, `export`, `report`, `show_space`,
+Each command of the shell is a function here: `profile`, `plan_profile`, `train`, `search`, `solve`, `verify`, `export`, `report`, `show_space`,
 `doctor`, `list_devices`, `add_device`, `check_device`, `check_tensorrt`, `bench`, `bench_zoo`, `bench_search` and `predict`; for `hwnas accuracy`
 `build_accuracy` and `report_accuracy`; for `hwnas table` `list_tables`, `show_table`, `check_table`, `import_table`, `export_table`,
 `fill_table`, `merge_tables` and `diff_tables`; for `hwnas weights` `add_weights`, `check_weights` and `list_weights`; for `hwnas data` `fetch_data`
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from hwnas.verbs.profile import profile as profile
     from hwnas.verbs.report import report as report
     from hwnas.verbs.search import search as search
+    from hwnas.verbs.solve import solve as solve
     from hwnas.verbs.space import show_space as show_space
     from hwnas.verbs.table import check_table as check_table
     from hwnas.verbs.table import diff_tables as diff_tables
@@ -102,6 +103,7 @@ _VERBS = {
     "search": "hwnas.verbs.search",
     "show_space": "hwnas.verbs.space",
     "show_table": "hwnas.verbs.table",
+    "solve": "hwnas.verbs.solve",
     "train": "hwnas.verbs.train",
     "verify": "hwnas.verbs.verify",
 }

@@ -84,7 +84,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class CostBudget:
-    """A budget beside that on latency, on what needs no measurement: `metric` is macs, params or memory (peak of the activations, in bytes)."""
+    """A budget on what needs no device: `metric` is macs, params, memory (peak of the activations, in bytes) or size (of the file)."""
 
     metric: str
     limit: float

@@ -20,7 +20,8 @@ _DIGITS = 3
 _MOST_DIGITS = 5
 _LEAST_DECIMAL = 9
 _FLATTENED = 4
-_COSTS = {"macs": "MACs", "params": "parameters", "memory": "peak memory"}
+_COSTS = {"macs": "MACs", "params": "parameters", "memory": "peak memory", "size": "model size"}
+_IN_BYTES = ("memory", "size")
 
 
 def plain(value: object) -> str:
@@ -79,13 +80,13 @@ def named(name: str) -> tuple[str, str]:
 
 
 def cost(metric: str, value: float | None) -> str:
-    """A number of MACs or parameters, or bytes of peak memory: 0.61 M, 38.4 kB."""
+    """A number of MACs or parameters, or bytes of peak memory or of the file: 0.61 M, 38.4 kB."""
     text = NOTHING if value is None else count(value)
-    return text if metric != "memory" or text == NOTHING else f"{text}B" if text[-1].isalpha() else f"{text} B"
+    return text if metric not in _IN_BYTES or text == NOTHING else f"{text}B" if text[-1].isalpha() else f"{text} B"
 
 
 def cost_name(metric: str) -> str:
-    """What a cost is called: MACs, parameters, peak memory."""
+    """What a cost is called: MACs, parameters, peak memory, model size."""
     return _COSTS.get(metric, plain(metric))
 
 
@@ -101,7 +102,8 @@ def budget_line(facts: Mapping[str, Any]) -> str:
     share = f"{percentage:.0f} % of the space within it" if percentage >= 9.5 else f"{percentage:.2g} % of the space within it"
     if metric == "latency":
         statistic = facts["budget"].rpartition(" ")[2]
-        reach = f"latency {facts['min']:.4g} ... {facts['max']:.4g} ms {statistic} ({facts['origin']}); budget {facts['limit']:.4g} ms"
+        place = f" on {plain(facts['where'])}" if facts.get("where") else ""
+        reach = f"latency{place} {facts['min']:.4g} ... {facts['max']:.4g} ms {statistic} ({facts['origin']}); budget {facts['limit']:.4g} ms"
     else:
         sampled = "" if facts["exact"] else f" (of {facts['share']['samples']:,} random architectures)"
         reach = f"{cost_name(metric)} {cost(metric, facts['min'])} ... {cost(metric, facts['max'])}{sampled}; budget {cost(metric, facts['limit'])}"

@@ -1,6 +1,6 @@
 """The commands of the documents, which take minutes, in seconds: the one place that says what is shortened, and by how much.
 
-    python tests/shortened.py train RUN --space ofa_mini --data cluttered_digits      as `hwnas train ...`, shortened
+python tests/shortened.py train RUN --space ofa_mini --data cluttered_digits      as `hwnas train ...`, shortened
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ SHORTER: dict[str, dict[str, str | int | float | tuple[str, ...]]] = {
     "profile": {"visits": 8, "networks": 16},  # 8 networks are needed; a busy machine loses some, and makes single visits worthless
     "train": {"length": 0.02},
     "search": {"latency": "<= 900ms p50", "memory": "<= 60%", "evaluations": 20, "options": ("population=4", "tournament=2")},
+    "solve": {"latency": "<= 900ms p50"},
     "verify": {"top": 2, "seconds": 6},
 }
 

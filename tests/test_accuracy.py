@@ -196,4 +196,3 @@ def test_a_search_by_predictor_without_data_is_refused_and_records_nothing(train
         hwnas.search(run, **asked, accuracy_predictor="ridge", space="ofa_mini", accuracy="accuracy_mlp(file='x')")
     with RunDirectory(run, write=False) as directory:
         assert directory.recorded_options("search") is None
-

@@ -18,7 +18,7 @@ ACCURACY_VERBS = ("build_accuracy", "report_accuracy")
 DEVICE_VERBS = ("add_device", "check_device", "list_devices")
 VERBS = (
     *("bench", "bench_search", "bench_zoo", "check_tensorrt", "doctor", "export", "plan_profile", "predict", "profile", "report", "search", "show_space"),
-    *("train", "verify"),
+    *("solve", "train", "verify"),
     *ACCURACY_VERBS,
     *DEVICE_VERBS,
     *TABLE_VERBS,

@@ -54,7 +54,7 @@ def test_accuracies_are_those_of_the_files(job):
         images, raw = parts.images("validation"), directory.store.blob(chosen["model_sha256"])
         assert raw == model_of(parts, chosen["code"])  # made again, the same bytes
         graph = graph_of(parts, chosen["code"])
-        right = classified(raw, graph, images)
+        right = classified(raw, graph.input, images)
         x = images.inputs(images.pixels[:2], 24).numpy()
         by_hand = runner(raw)(x).argmax(axis=1) == images.labels[:2].numpy()
     assert right.shape == (len(images),) and right[:2].tolist() == by_hand.tolist()
@@ -67,7 +67,7 @@ def test_an_odd_number_of_images_is_classified_in_batches_of_two(job):
         code = parts.result("verify")["measured"][0]["code"]
         images, raw, graph = parts.images("validation"), model_of(parts, code), graph_of(parts, code)
     few = replace(images, pixels=images.pixels[:5], labels=images.labels[:5], sources=images.sources[:5])
-    assert classified(raw, graph, few).tolist() == classified(raw, graph, images)[:5].tolist()
+    assert classified(raw, graph.input, few).tolist() == classified(raw, graph.input, images)[:5].tolist()
 
 
 def test_the_folder_to_ship_proves_itself_and_the_report_says_what_it_is_about(job):

@@ -52,6 +52,8 @@ NOT_RUN = {
     "hwnas profile orin.toml *": "measures on a board with a GPU, which none of us has: docs/tensorrt.md says what was checked",
     "hwnas profile pi4 *": "measures on a board; tests/test_profiling_ssh.py does over a real SSH server",
     "hwnas profile pixel8 *": "measures on a phone; tests/test_profiling_adb.py does over ADB's real client",
+    "hwnas verify RUN --also *": "measures on a second device; tests/test_verify.py does on this machine under another name",
+    "hwnas verify RUN --random-weights": "of a run without weights; tests/test_verify.py has one",
     "make *": "installs, then runs these tests, the benchmarks, or examples/end_to_end.sh, which the fixture `demo` runs",
     "pip install *": "installs from the network; the fixture `plugin` installs examples/plugin into a folder of its own",
     "pre-commit install": "writes into the repository's hooks",
@@ -142,7 +144,7 @@ def check_before_it_is_shortened(words: list[str]) -> None:
     if "--help" not in words:
         parsed.check(words)
     for option, value in pairwise(words):
-        if option in ("--latency", "--macs", "--params", "--memory"):
+        if option in ("--latency", "--macs", "--params", "--memory", "--size"):
             Budget.parse(option.removeprefix("--"), value)
         elif option == "--space":
             registry.create("spaces", value)

@@ -501,6 +501,7 @@ def test_a_subnet_asked_again_while_it_is_in_flight_is_told_with_it():
 
 # -- searchers that train -----------------------------------------------------------------------------------------------------------
 
+
 class Killed(BaseException):
     """Stands for the end of the process: nothing catches it."""
 

@@ -202,7 +202,7 @@ def test_forged_networks_are_refused_with_their_file(folder, old, new, message):
         ("threads = 2", "threads = 0", r"\[conditions\] must say"),
         ("threads = 2", 'threads = "2"', r"\[conditions\] must say"),
         ('device = "phone"', "device = 3", r"\[conditions\] must say"),
-        ("denormals = \"zero\"", "denormals = [1]", r"\[conditions\] must say"),
+        ('denormals = "zero"', "denormals = [1]", r"\[conditions\] must say"),
         ("mape = 0.0125", "mape = nan", "quality.calibrated.mape must be text, a number, true, false"),
         ("mape = 0.0125", "mape = 2026-11-25", "quality.calibrated.mape must be text, a number, true, false"),
         ("mape = 0.0125", "mape = " + "9" * 400, "quality.calibrated.mape must be text, a number, true, false"),

@@ -122,7 +122,7 @@ def test_the_report_says_whether_the_search_won(folder):
     assert {each["baseline"] for each in shown["comparisons"]} == {"random", "uniform"}
     won = all(each["difference_points"]["low"] > 0 for each in shown["comparisons"])
     assert ("did not win" in page) == (not won)
-    assert "src=\"http" not in page and "href=\"http" not in page
+    assert 'src="http' not in page and 'href="http' not in page
     assert abs(sum(layer["share"] for layer in shown["layers"]) - 1) < 1e-6
     assert shown["published"]["measured"] >= 0 and ("published networks" in page or "No published network was measured" in page)
     assert all(0 <= each["test_accuracy_pct"]["low"] <= each["test_accuracy_pct"]["high"] <= 100 for each in shown["measured"])

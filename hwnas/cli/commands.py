@@ -37,6 +37,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Macs = Annotated[str | None, typer.Option(help="Budget on multiply-accumulates: '<= 300M', or '<= 60%' of the largest subnet.")]
 Params = Annotated[str | None, typer.Option(help="Budget on parameters: '<= 4M'.")]
 Memory = Annotated[str | None, typer.Option(help="Budget on the peak memory of the activations: '<= 512kB', '<= 2MiB'.")]
+Size = Annotated[str | None, typer.Option(help="Budget on the size of the exported file: '<= 4MB'.")]
+Also = Annotated[list[str] | None, typer.Option(help="Budget on latency on another device, by its table: 'TABLE <= 30ms p50'; may be given again.")]
 Precision = Annotated[str | None, typer.Option(help="Which, where the table has prices for several: fp32, fp16, bf16, int8_u8s8, int8_s8s8.")]
 Batch = Annotated[int | None, typer.Option(help="Images of one run: which, where the table has prices for several.")]
 Run = Annotated[Path, typer.Argument(help="Folder of the run; the same command again continues it.")]
@@ -76,6 +78,8 @@ def space_show(
     macs: Macs = None,
     params: Params = None,
     memory: Memory = None,
+    size: Size = None,
+    also: Also = None,
     precision: Precision = None,
     batch: Batch = None,
     as_json: Json = False,
@@ -85,7 +89,7 @@ def space_show(
     from hwnas.report_words import budget_line, cost, share_line
     from hwnas.verbs.space import show_space as facts_of
 
-    facts = facts_of(name, table=table, latency=latency, macs=macs, params=params, memory=memory, precision=precision, batch=batch)
+    facts = facts_of(name, table=table, latency=latency, macs=macs, params=params, memory=memory, size=size, also=also or (), precision=precision, batch=batch)
     if as_json:
         show.as_json(facts)
         return
@@ -109,6 +113,7 @@ def space_show(
     if facts["memory"]:
         ends = f"{cost('memory', facts['memory']['min'])} to {cost('memory', facts['memory']['max'])}"
         typer.echo(f"peak memory {ends} of activations{at} ({facts['precision']}, batch {facts['batch']})")
+    typer.echo(f"model size  {cost('size', facts['size']['min'])} to {cost('size', facts['size']['max'])} ({facts['precision']})")
     if facts["references"]:
         columns = {"reference": "left", "MACs": "right", "published": "right", "by": "right", "parameters": "right", "published ": "right", "by ": "right"}
         show.table("", columns, [show.reference_row(each) for each in facts["references"]])
@@ -407,6 +412,8 @@ def search(
     macs: Macs = None,
     params: Params = None,
     memory: Memory = None,
+    size: Size = None,
+    also: Also = None,
     precision: Precision = None,
     batch: Batch = None,
     space: Annotated[str | None, typer.Option(help="Search this space without a supernet, with --accuracy.")] = None,
@@ -437,6 +444,8 @@ def search(
             macs=macs,
             params=params,
             memory=memory,
+            size=size,
+            also=also or (),
             precision=precision,
             batch=batch,
             space=space,
@@ -462,7 +471,7 @@ def search(
         typer.echo(share_line(result["share"]))
     best = [("search", result["points"][0] if result["points"] else None, result["evaluations"])]
     best += [(name, each["points"][0] if each["points"] else None, each["evaluations"]) for name, each in result.get("baselines", {}).items()]
-    others = {"params": "params", "memory": "memory_bytes"}
+    others = {"params": "params", "memory": "memory_bytes", "size": "size_bytes"}
     shown = [(each["metric"], others[each["metric"]]) for each in budgets if each["metric"] in others]
     rows = [
         [name, f"{n:.0f}", f"{p['accuracy_pct']:.2f} %", f"{p['latency_ms']:.4g} ms", f"{p['macs'] / 1e6:.2f} M", *(cost(what, p[key]) for what, key in shown)]
@@ -503,22 +512,91 @@ def _latency_alone(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @app.command()
+def solve(
+    run: Annotated[Path, typer.Argument(help="Folder of a run that has evaluated networks; it is not changed.")],
+    to: Annotated[Path, typer.Option(help="Folder of the new run.")] = ...,  # type: ignore[assignment]
+    latency: Annotated[str, typer.Option(help="Budget: '<= 12ms p50', or '<= 60% p50' of the largest subnet.")] = ...,  # type: ignore[assignment]
+    table: Annotated[Path | None, typer.Option(help="Latency table, a folder or the name of a shipped one; the run's own by default.")] = None,
+    macs: Macs = None,
+    params: Params = None,
+    memory: Memory = None,
+    size: Size = None,
+    also: Also = None,
+    precision: Precision = None,
+    batch: Batch = None,
+    as_json: Json = False,
+) -> None:
+    """Answer a new budget, device or precision from what a run has evaluated, in seconds and without training."""
+    from hwnas.cli import show
+    from hwnas.report_words import budget_line, share_line, surrogate_gap
+    from hwnas.verbs.solve import solve as act
+
+    budgets: dict[str, Any] = {"macs": macs, "params": params, "memory": memory, "size": size, "also": also or ()}
+    result = act(run, to=to, latency=latency, table=table, precision=precision, batch=batch, **budgets)
+    if as_json:
+        show.as_json(result)
+        return
+    for each in result["budgets"]:
+        typer.echo(budget_line(each))
+    if len(result["budgets"]) > 1:
+        typer.echo(share_line(result["share"]))
+    best: dict[str, dict[str, Any]] = {}
+    for point in result["points"]:
+        best.setdefault(point["accuracy_origin"], point)
+    rows = [
+        [f"{point['accuracy_pct']:.2f} % {origin}", f"{point['latency_ms']:.4g} ms", f"{point['macs'] / 1e6:.2f} M", str(_count(result, origin))]
+        for origin, point in best.items()
+    ]
+    columns = {"best accuracy": "left", "latency (predicted)": "right", "MACs": "right", "networks": "right"}
+    show.table(f"within the budget, of {result['evaluations']} evaluated networks and the surrogate's optima", columns, rows)
+    if gap := result.get("surrogate"):
+        typer.echo(surrogate_gap(gap))
+    typer.echo(f"solved in {result['seconds']:.1f} s\nnext: " + (f"hwnas verify {to}" if result["accuracy_origin"] == "measured" else "hwnas train RUN"))
+
+
+def _count(result: Mapping[str, Any], origin: str) -> int:
+    return sum(point["accuracy_origin"] == origin for point in result["points"])
+
+
+@app.command()
 @resumable
 def verify(
-    run: Run,
+    run: Annotated[Path, typer.Argument(help="Folder of the run, or one that export wrote.")],
     top: Annotated[int, typer.Option(help="Candidates to measure together.")] = 3,
     seconds: Annotated[float, typer.Option(help="Length of the measuring window.")] = 60.0,
-    device: Annotated[str | None, typer.Option(help="Device to measure on; the table's by default.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device to measure on; the table's by default, of an exported folder the certificate's.")] = None,
+    also: Annotated[list[str] | None, typer.Option(help="Another device of a run with budgets on several, to be measured too; may be given again.")] = None,
+    use: Annotated[float, typer.Option(help="Try more accurate networks until so many per cent of the budget are used, in three windows at most.")] = 0.0,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Certify the latency of architectures that were searched by a predictor and have no weights yet.")
+    ] = False,
+    data: Annotated[str | None, typer.Option(help="Of an exported folder: data set on which its accuracy is measured again.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure the best candidates on the target against the budget; certify the most accurate that fits."""
+    """Measure the best candidates on the target against the budget and certify the most accurate that fits; or check an exported folder again."""
     from hwnas.cli import show
+    from hwnas.errors import InputError
     from hwnas.verbs.verify import closest
     from hwnas.verbs.verify import verify as act
+    from hwnas.verbs.verify_folder import in_words, is_export
 
+    if is_export(run):
+        if also or use:
+            raise InputError(f"{run} is an exported folder: --also and --use are for runs")
+        with show.progress_bar() as progress:
+            found = act(run, seconds=seconds, device=device, data=data, seed=seed, progress=progress)
+        if as_json:
+            show.as_json(found)
+        else:
+            typer.echo("\n".join(in_words(found)))
+        if not found["holds"]:
+            raise typer.Exit(1)
+        return
+    if data is not None:
+        raise InputError("--data is for an exported folder: a run knows its own")
     with show.progress_bar() as progress:
-        result = act(run, top=top, seconds=seconds, device=device, seed=seed, progress=progress)
+        result = act(run, top=top, seconds=seconds, device=device, also=also or (), use=use, random_weights=random_weights, seed=seed, progress=progress)
     certificate = result["certificate"]
     if as_json:
         show.as_json(result)
@@ -539,14 +617,32 @@ def verify(
     if certificate is None:
         typer.echo(f"error: {closest(result)}", err=True)
         raise typer.Exit(1)
+    open_ = [each for each in certificate.get("elsewhere", []) if each["origin"] == "predicted"]
     if not as_json:
         typer.echo(
             f"certified: {certificate['measured_ms']:.4g} ms {certificate['statistic']} measured, upper bound {certificate['upper_bound_ms']:.4g} ms "
             f"at {100 * certificate['confidence']:.4g} % confidence, budget {certificate['budget_ms']:.4g} ms"
         )
+        for each in certificate.get("elsewhere", []):
+            if each["origin"] == "measured":
+                typer.echo(
+                    f"on {each['where']}: {each['measured_ms']:.4g} ms {each['statistic']} measured, "
+                    f"upper bound {each['upper_bound_ms']:.4g} ms, budget {each['budget_ms']:.4g} ms"
+                )
         if reach := certificate["conditions"]["options"].get("reach"):
             typer.echo(f"this certificate {reach}")
-        typer.echo(f"next: hwnas export {run} --to DIR")
+        if published := certificate.get("published"):
+            typer.echo(f"published networks: {published['said']}")
+    for each in open_:
+        typer.echo(
+            f"error: not certified on {each['where']}: {each['predicted_ms']:.4g} ms {each['statistic']} of {each['budget_ms']:.4g} ms are predicted only "
+            f"({each['reason']}); measure there with: hwnas verify {run} --also DEVICE",
+            err=True,
+        )
+    if open_:
+        raise typer.Exit(1)
+    if not as_json:
+        typer.echo("next: hwnas train RUN --space SPACE --data DATA" if random_weights else f"next: hwnas export {run} --to DIR")
 
 
 @app.command()

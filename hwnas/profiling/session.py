@@ -34,6 +34,7 @@ from hwnas.profiling.protocol import ANCHOR, TIMING, Burst, Timing, Visit, is_sl
 from hwnas.profiling.record import FILE, Record, TimedBurst, refuse_other_options
 from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.selection import Cost, first_blocks, more_blocks
+from hwnas.profiling.speeds import Speeds
 from hwnas.profiling.supervised import SupervisedAgent
 from hwnas.profiling.tabulate import doubt, is_accepted, is_settled, measurement, network_measurement, steadiness
 from hwnas.profiling.time_limit import OutOfTime, TimeLimit
@@ -549,7 +550,9 @@ def _plans_sha256(items: _Items, record: Record) -> str:
 
 def _anchor_facts(visits: Sequence[Visit], best: int) -> dict[str, Any]:
     states = speed_states([visit.anchor_ns for visit in visits])
-    return {"block": block_text(ANCHOR), "best_us": best / 1e3, "states": [asdict(state) for state in states]}
+    seen = Speeds.seen([visit.at_ns / 1e9 for visit in visits], [visit.anchor_ns for visit in visits])
+    kept = {"dwell_s": round(seen.dwell_s, 1), "slow_share": round(seen.slow_share, 4)}
+    return {"block": block_text(ANCHOR), "best_us": best / 1e3, "states": [asdict(state) for state in states], **kept}
 
 
 def _blocks_of(items: _Items, by_item: Mapping[str, list[Visit]]) -> dict[str, list[Visit]]:

@@ -71,9 +71,7 @@ def measurement(visits: Sequence[Visit], best_anchor_ns: int, timing: Timing = T
     return Measurement(quantile(best_ms, PRICE_QUANTILE), p10, p50, p90, len(visits), len(accepted), len(runs_ms), float(runs_ms.mean()), float(runs_ms.std()))
 
 
-def network_measurement(
-    architecture: Architecture, fingerprint: str, visits: Sequence[Visit], timing: Timing = TIMING
-) -> NetworkMeasurement | None:
+def network_measurement(architecture: Architecture, fingerprint: str, visits: Sequence[Visit], timing: Timing = TIMING) -> NetworkMeasurement | None:
     """A network's row from its visits, slow states included, of a crowded machine only where there are no others; None where every visit was
     disturbed."""
     kept = [visit for visit in visits if not is_disturbed(visit, timing)]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, floor
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,11 @@ from hwnas.device import Device
 from hwnas.errors import DamagedFile, InputError, MeasurementFailed
 from hwnas.graph import Graph
 from hwnas.latency_table import Conditions, Fact, emulated
-from hwnas.profiling.agent import ANCHOR_ITEM, Agent, Identity, Refused, started_agent
+from hwnas.profiling.agent import ANCHOR_ITEM, Identity, Refused, started_agent
 from hwnas.profiling.precision import other_precision
 from hwnas.profiling.protocol import TIMING, Burst, SpeedState, Timing, Visit, drawn_ms, is_disturbed, is_slow, speed_states
 from hwnas.profiling.runtime import Runtime
+from hwnas.profiling.speeds import Speeds
 from hwnas.profiling.statistics import quantile as quantile_of
 from hwnas.profiling.statistics import stride_of_independence, upper_bound, values_needed
 from hwnas.profiling.tabulate import doubt
@@ -36,6 +37,7 @@ MAX_MODEL_BYTES = 1 << 30
 _FILLER = Burst(warmups=0, runs=100)
 _PROBE = Burst(warmups=1, runs=2)
 _STREAMS_BURST_NS, _STREAMS_MOST_RUNS = 3e7, 1_000
+_MOST_QUANTILE = 0.95  # that visits are planned for because the device may be slow less often than it was
 
 Verdict = Literal["within", "over", "inconclusive"]
 
@@ -55,6 +57,7 @@ class WindowRow:
     independent_visits: int
     dropped: int
     doubt: str = ""
+    p50_ms: float = float("nan")
 
     @property
     def dropped_share(self) -> float:
@@ -113,6 +116,7 @@ def measure_window(
     threads: int = 1,
     seed: int = 0,
     timing: Timing = TIMING,
+    speeds: Speeds | None = None,
     graphs: Sequence[Graph] = (),
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Window:
@@ -120,6 +124,7 @@ def measure_window(
 
     runtime: one of the device's, by default its first; the models are in its form. min_visits: at least so many visits of each model;
     never fewer than the bound needs (9 for p50 and 55 for p90 of three models). timing: of the regime that is measured.
+    speeds: what a profile saw of the device, which makes the window longer, or its bounds wider.
     graphs: what each model computes, where it is to be refused if the runtime computes it in another precision.
     Raises InputError (also where the device is emulated), DamagedFile where a file cannot be read, MeasurementFailed where a model cannot be run.
     """
@@ -127,7 +132,9 @@ def measure_window(
         raise InputError("there is no model to measure")
     if not 0 < seconds <= 86_400:
         raise InputError(f"the window lasts from 0 to 86,400 seconds, got {seconds:g}")
-    needed = max(values_needed(quantile, level / len(models)), min_visits)
+    speeds = speeds or Speeds()
+    seconds = speeds.window_s(seconds, quantile)
+    needed = max(needed_visits(quantile, level / len(models), speeds), min_visits)
     raw = [model_bytes(model) for model in models]
     rng = np.random.default_rng([seed, 4])
     taken = take_window(
@@ -135,7 +142,16 @@ def measure_window(
     )
     digests = [hashlib.sha256(model).hexdigest() for model in raw]
     columns = list(taken.visits.values())
-    rows, stride = summarise(columns, digests, taken.slow, quantile=quantile, level=level, needed=needed, seconds=taken.seconds, rng=rng, timing=timing)
+    rows, stride = summarise(
+        *(columns, digests, taken.slow),
+        quantile=quantile,
+        level=level,
+        needed=needed,
+        seconds=taken.seconds,
+        rng=rng,
+        speeds=speeds,
+        timing=timing,
+    )
     conditions = taken.identity.conditions(device.name, threads, timing)
     facts = tuple(taken.facts.values())
     return Window(rows, quantile, level, taken.seconds, taken.rounds, stride, taken.states, conditions, taken.identity.system, facts)
@@ -194,23 +210,19 @@ def take_window(
                     runs = int(np.clip(ceil(_STREAMS_BURST_NS / np.median(probe.ns)), timing.network_runs, _STREAMS_MOST_RUNS))
                     bursts[f"m{i}"] = Burst(2, runs, streams=streams)
         names = [f"m{i}" for i in facts if i not in left_out]
-        rounds, length = 0, 0.0
-        anchors: list[int] = []
-        taken: list[list[Visit]] = []
+        seen = Rounds([], [], np.zeros(0, bool), 0.0)
         if names:
             agent.heat()
-            round_s = _round_seconds(_round(agent, names * 2, bursts)[len(names) :], bursts, timing)
-            rounds, length = schedule(seconds, needed, round_s, timing)
-            taken, anchors = _run_window(agent, names, bursts, rounds, length, round_s, rng, report)
+            seen = visit_in_rounds(agent, names, bursts, needed=needed, seconds=seconds, rng=rng, timing=timing, report=report)
         identity = agent.identity
-    slow = is_slow([np.median([visit.anchor_ns for visit in visits]) for visits in taken]) if taken else np.zeros(0, bool)
-    visits = {int(name[1:]): column for name, column in zip(names, zip(*taken, strict=True), strict=False)}
+    visits = {int(name[1:]): column for name, column in zip(names, zip(*seen.visits, strict=True), strict=False)}
     for i, reason in [(i, reason) for i, column in visits.items() if (reason := doubt(column)) is not None]:
         if not tolerant:
             raise MeasurementFailed(f"model {i} of {len(models)} has no latency: {reason}")
         left_out[i] = reason
         del visits[i]
-    return Taken(visits, {i: facts[i] for i in visits}, left_out, slow, speed_states(anchors) if anchors else (), rounds, length, identity)
+    states = speed_states(seen.anchors_ns) if seen.anchors_ns else ()
+    return Taken(visits, {i: facts[i] for i in visits}, left_out, seen.slow, states, len(seen.visits), seen.seconds, identity)
 
 
 def verdict(row: WindowRow, limit_ms: float) -> Verdict:
@@ -220,6 +232,11 @@ def verdict(row: WindowRow, limit_ms: float) -> Verdict:
     if row.upper_bound_ms <= limit_ms:
         return "within"
     return "over" if row.estimate_ms > limit_ms else "inconclusive"
+
+
+def needed_visits(quantile: float, level: float, speeds: Speeds) -> int:
+    """The fewest independent visits from which a bound follows, also where the window sees the slow speed less often than the profile did."""
+    return max(values_needed(q, level) for q in (quantile, speeds.bounded(quantile)) if q <= max(quantile, _MOST_QUANTILE))
 
 
 def schedule(seconds: float, needed: int, round_s: float, timing: Timing = TIMING) -> tuple[int, float]:
@@ -271,9 +288,11 @@ def summarise(
     needed: int,
     seconds: float,
     rng: np.random.Generator,
+    speeds: Speeds | None = None,
     timing: Timing = TIMING,
 ) -> tuple[tuple[WindowRow, ...], int]:
     """The rows of a window, and every how many rounds the device's state is forgotten. visits: of each model, one a round; slow (rounds,)."""
+    bounded = (speeds or Speeds()).bounded(quantile, float(slow.mean()))
     stride, chosen = independent_rounds(slow, rng)
     rows = []
     for own, digest in zip(visits, digests, strict=True):
@@ -282,34 +301,65 @@ def summarise(
             raise MeasurementFailed("another process ran during every visit: measure on a quieter machine")
         values_ms = drawn_ms(own, rng)
         independent_ms = values_ms[sifted.independent]
-        p10, estimate, p90 = (quantile_of(values_ms[sifted.kept], q) for q in (0.1, quantile, 0.9))
+        p10, p50, estimate, p90 = (quantile_of(values_ms[sifted.kept], q) for q in (0.1, 0.5, quantile, 0.9))
         own_level = level / len(visits)
-        bound = upper_bound(independent_ms, quantile, own_level)
+        bound = upper_bound(independent_ms, bounded, own_level) if bounded < 1 else None
+        doubt = sifted.doubt or ("" if speeds is None or bound is not None else _seldom_slow(speeds, float(slow.mean())))
         n_runs = sum(len(visit.ns) for visit in own)
         counts = (int(sifted.kept.sum()), len(independent_ms), int((~sifted.kept).sum()))
-        rows.append(WindowRow(digest, estimate, bound, 1 - own_level, p10, p90, n_runs, *counts, sifted.doubt))
+        rows.append(WindowRow(digest, estimate, bound, 1 - own_level, p10, p90, n_runs, *counts, doubt, p50))
     return tuple(rows), stride
 
 
-def _run_window(
-    agent: Agent,
-    names: list[str],
+def _seldom_slow(speeds: Speeds, share: float) -> str:
+    return (
+        f"the device was slow for {100 * speeds.slow_share:.0f} % of its profile and for {100 * share:.0f} % of this window, which is too short for it, "
+        f"or the profile is of another state: profile it again, or allow more --seconds"
+    )
+
+
+class Visiting(Protocol):
+    """What a window needs of an agent."""
+
+    def visit(self, order: Sequence[str], bursts: Mapping[str, Burst], *, expected_s: float = 0.0) -> list[Visit | str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """The visits of a window: of each round those of the models in the order of their names; all anchors; whether the device was slow, (rounds,)."""
+
+    visits: list[list[Visit]]
+    anchors_ns: list[int]
+    slow: npt.NDArray[np.bool_]
+    seconds: float
+
+
+def visit_in_rounds(
+    agent: Visiting,
+    names: Sequence[str],
     bursts: Mapping[str, Burst],
-    rounds: int,
-    length_s: float,
-    round_s: float,
+    *,
+    needed: int,
+    seconds: float,
     rng: np.random.Generator,
-    report: Callable[[str, int, int], None],
-) -> tuple[list[list[Visit]], list[int]]:
-    """(visits in the order of `names` for each round, all anchors in ns). Each round starts at a random moment of its slot."""
+    timing: Timing = TIMING,
+    report: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Rounds:
+    """Two rounds as a trial fix how many there are and how long the window is, then each one starts at a random moment of its slot.
+
+    clock: seconds, by which the slots are kept.
+    """
+    round_s = _round_seconds(_round(agent, [*names, *names], bursts)[len(names) :], bursts, timing)
+    rounds, length_s = schedule(seconds, needed, round_s, timing)
     slot = length_s / rounds
     starts = (np.arange(rounds) * slot) + rng.random(rounds) * max(0.0, slot - round_s)
-    begin = time.monotonic()
+    begin = clock()
     taken: list[list[Visit]] = []
     anchors: list[int] = []
     for number, start in enumerate(starts):
         report("measure", number, rounds)
-        while time.monotonic() - begin < start:
+        while clock() - begin < start:
             (filler,) = agent.visit([ANCHOR_ITEM], {ANCHOR_ITEM: _FILLER})
             if isinstance(filler, Visit):
                 anchors.append(filler.anchor_after_ns)
@@ -318,10 +368,11 @@ def _run_window(
         taken.append([by_name[name] for name in names])
         anchors += [visit.anchor_ns for visit in taken[-1]]
     report("measure", rounds, rounds)
-    return taken, anchors
+    slow = is_slow([np.median([visit.anchor_ns for visit in visits]) for visits in taken], timing)
+    return Rounds(taken, anchors, slow, length_s)
 
 
-def _round(agent: Agent, order: Sequence[str], bursts: Mapping[str, Burst]) -> list[Visit]:
+def _round(agent: Visiting, order: Sequence[str], bursts: Mapping[str, Burst]) -> list[Visit]:
     visits = agent.visit(order, bursts, expected_s=30.0)
     for visit in visits:
         if isinstance(visit, str):

@@ -20,9 +20,7 @@ def nsga2(problem: Problem, *, rng: np.random.Generator, population: int = 16, c
     objective is sorted by itself. Raises MissingExtra where Optuna is not installed.
     """
     if population < 2 or pending < 0 or not 0 <= crossover <= 1 or not 0 <= mutation <= 1:
-        raise InputError(
-            f"nsga2 needs population >= 2, pending >= 0, crossover and mutation in 0..1, got {population=}, {pending=}, {crossover=}, {mutation=}"
-        )
+        raise InputError(f"nsga2 needs population >= 2, pending >= 0, crossover and mutation in 0..1, got {population=}, {pending=}, {crossover=}, {mutation=}")
     yield from optuna_search(
         problem,
         lambda samplers, seed: samplers.NSGAIISampler(population_size=population, crossover_prob=crossover, mutation_prob=mutation or None, seed=seed),

@@ -162,7 +162,9 @@ def _csv(job: Job, codes: Codes, values: FloatArray) -> str:
     """For people and other programs; derived from the store."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    costs = {name: metric(codes).tolist() for name, metric in cost_metrics(job.index).items() if name != "memory"}  # that depends on the precision
+    costs = {
+        name: metric(codes).tolist() for name, metric in cost_metrics(job.index).items() if name not in ("memory", "size")
+    }  # these depend on the precision
     writer.writerow(["accuracy_pct", *costs, *(choice.name for choice in job.index.space.choices)])
     for i, code in enumerate(codes):
         writer.writerow([f"{values[i]:.6g}", *(f"{each[i]:.0f}" for each in costs.values()), *job.index.space.decode(code).values()])

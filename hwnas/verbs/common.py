@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 
 from hwnas import latency_table, registry
-from hwnas.budget import Budget
+from hwnas.budget import Budget, parse_also
 from hwnas.costs import macs, params
 from hwnas.data import shipped
 from hwnas.errors import DamagedFile, InputError
-from hwnas.feasible_set import Feasibility, Share
+from hwnas.feasible_set import Constraint, Feasibility, FeasibleSet, Share
 from hwnas.index import BlockIndex
 from hwnas.latency_table import LatencyTable
 from hwnas.memory import peak_memory
+from hwnas.model_size import model_size
 from hwnas.pinned import pinned
 from hwnas.predictor import Additive, Metric
 from hwnas.predictors.calibrated import calibrated, variant_for
@@ -27,7 +28,7 @@ from hwnas.rewards import feasible_first, named
 from hwnas.run import RunDirectory
 from hwnas.space import Codes, SearchSpace
 from hwnas.variant import Variant
-from hwnas.verbs.records import OPTIONS, RESULTS, TABLE, checked
+from hwnas.verbs.records import ALSO, OPTIONS, RESULTS, TABLE, checked
 
 if TYPE_CHECKING:
     from hwnas.images import Images, Split
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from hwnas.training.evaluate import SupernetAccuracy
 
 #: Metrics that can have a budget beside that on latency; they need no device.
-COSTS = ("macs", "params", "memory")
+COSTS = ("macs", "params", "memory", "size")
 
 #: (what is being done, how much of it is done, of how much)
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -74,16 +75,43 @@ def _code(space: SearchSpace, code: Sequence[int], where: Path) -> Codes:
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """A space, and a metric of its architectures in the place of a supernet's accuracy."""
+    """A space, and a metric of its architectures in the place of a supernet's accuracy; None where what it said is recorded and nothing more is asked."""
 
     index: BlockIndex
-    accuracy: Metric
+    accuracy: Metric | None
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A budget on latency on another device than the search's own: its table, and what it predicts there."""
+
+    table: LatencyTable
+    budget: Budget
+    latency: Additive
+
+
+def elsewhere(index: BlockIndex, variant: Variant, table: LatencyTable, text: str) -> Elsewhere:
+    """text: `<= 30ms p50`. Raises InputError, MissingLatency where the table has no prices for this variant: one file is what runs on all devices."""
+    budget = replace(Budget.parse("latency", text), where=str(table.conditions))
+    return Elsewhere(table, budget, calibrated(table, index, budget.quantile, variant))
+
+
+def other_tables(also: Sequence[str]) -> list[tuple[Path, str]]:
+    """(folder of the table, budget) of each `TABLE <= 30ms p50`. Raises InputError."""
+    return [(table_folder(table), text) for table, text in map(parse_also, also)]
+
+
+def keep_others(run: RunDirectory, others: Sequence[tuple[Path, str]], tables: Sequence[LatencyTable]) -> None:
+    """Copies of the tables of other devices, once; `others` as `other_tables` gives them."""
+    copies = [{"name": folder.resolve().name, "files": run.keep_files(table.save)} for (folder, _), table in zip(others, tables, strict=True)]
+    if copies and [event.body for event in run.events("search", "also")][-1:] != [{"tables": copies}]:
+        run.append("search", "also", {"tables": copies})
 
 
 class Job:
     """The parts of a run, each made once when it is first asked for, from the options that the run recorded.
 
-    given, table: options of stages, and the latency table, that are not recorded yet, because they are being checked.
+    given, table, also: options of stages, the latency table, and those of other devices, that are not recorded yet, because they are being checked.
     predicted: what predicts the accuracy in a search that has no supernet. run: None where nothing is recorded yet; it is set
     before anything that is asks for it.
     """
@@ -96,10 +124,11 @@ class Job:
         given: Mapping[str, Mapping[str, Any]] | None = None,
         table: LatencyTable | None = None,
         predicted: Predicted | None = None,
+        also: Sequence[LatencyTable] = (),
     ):
         if run is not None:
             self.run = run
-        self.given, self._table, self._predicted = given or {}, table, predicted
+        self.given, self._table, self._predicted, self._also = given or {}, table, predicted, also
 
     def options(self, stage: str) -> Mapping[str, Any]:
         """What a stage was called with. Raises InputError naming the command to run first."""
@@ -121,6 +150,11 @@ class Job:
         """What a stage came to, None where it has not come to its end. Raises DamagedFile where it is not as stages record it."""
         result = self.run.result(stage)
         return None if result is None else cast(Mapping[str, Any], checked(result, RESULTS[stage], f"{stage} of {self.run.folder}"))
+
+    @property
+    def predicted(self) -> Predicted | None:
+        """What stands in the place of a supernet, None where there is one."""
+        return self._predicted
 
     @property
     def is_trained(self) -> bool:
@@ -182,6 +216,13 @@ class Job:
         return str(self._table_copy["name"])
 
     @property
+    def other_names(self) -> list[str]:
+        """The names of the folders that the tables of other devices were in."""
+        copies = self.run.events("search", "also")
+        kept = checked(copies[-1].body, ALSO, f"the tables of {self.run.folder}")["tables"] if copies else []
+        return [str(each["name"]) for each in kept]
+
+    @property
     def _table_copy(self) -> Mapping[str, Any]:
         copies = self.run.events("search", "table")
         if not copies:
@@ -191,12 +232,32 @@ class Job:
     @cached_property
     def budget(self) -> Budget:
         """The budget as it was asked for; `problem` holds it resolved."""
-        return Budget.parse("latency", self.options("search")["latency"])
+        budget = Budget.parse("latency", self.options("search")["latency"])
+        return replace(budget, where=str(self.table.conditions)) if self.options("search").get("also") else budget
 
     @cached_property
     def latency(self) -> Additive:
         """Predicted latency in ms of the budget's statistic."""
         return calibrated(self.table, self.index, self.budget.quantile, self.variant)
+
+    @cached_property
+    def elsewhere(self) -> tuple[Elsewhere, ...]:
+        """The budgets on latency on other devices, in the order they were given. Raises InputError."""
+        asked = self.options("search").get("also") or []
+        texts = [each["latency"] for each in asked]
+        return tuple(elsewhere(self.index, self.variant, table, text) for table, text in zip(self._other_tables(len(asked)), texts, strict=True))
+
+    def _other_tables(self, n: int) -> Sequence[LatencyTable]:
+        if self._also or not n:
+            return self._also
+        copies = self.run.events("search", "also")
+        kept = checked(copies[-1].body, ALSO, f"the tables of {self.run.folder}")["tables"] if copies else []
+        if len(kept) != n:
+            raise DamagedFile(f"{self.run.folder} has lost a latency table of its search")
+        loaded: list[LatencyTable] = []
+        for copy in kept:
+            self.run.load_files(copy["files"], lambda folder: loaded.append(LatencyTable.load(folder)))
+        return loaded
 
     @cached_property
     def variant(self) -> Variant:
@@ -211,30 +272,55 @@ class Job:
 
     @cached_property
     def costs(self) -> Mapping[str, Metric]:
-        """MACs, parameters and peak memory of the run's space, by the names in COSTS."""
+        """MACs, parameters, peak memory and size of the file of the run's space, by the names in COSTS."""
         return cost_metrics(self.index, self.deployed)
+
+    @cached_property
+    def budgets(self) -> list[tuple[Budget, Metric]]:
+        """On latency, on that of other devices, and on other costs, each with its metric; shares are not resolved."""
+        options = self.options("search")
+        costs = [(Budget.parse(name, options[name]), self.costs[name]) for name in COSTS if options.get(name) is not None]
+        return [(self.budget, self.latency), *((each.budget, each.latency) for each in self.elsewhere), *costs]
 
     @cached_property
     def problem(self) -> Problem:
         """Accuracy under the budget on latency, and under those on other costs. Raises Infeasible."""
-        accuracy: Metric = self.accuracy if self._predicted is None else self._predicted.accuracy
-        options = self.options("search")
-        others = [(Budget.parse(name, options[name]), self.costs[name]) for name in COSTS if options.get(name) is not None]
-        rule = named(options.get("reward") or feasible_first.__name__)
-        return Problem(self.index, [Objective(accuracy, maximize=True)], [(self.budget, self.latency), *others], rule)
+        accuracy: Metric | None = self.accuracy if self._predicted is None else self._predicted.accuracy
+        if accuracy is None:
+            raise InputError(f"{self.run.folder} has predicted accuracies only, and what predicted them is not at hand")
+        rule = named(self.options("search").get("reward") or feasible_first.__name__)
+        return Problem(self.index, [Objective(accuracy, maximize=True)], self.budgets, rule)
+
+    @cached_property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """The budgets with their limits, in the order of `budgets`. Raises Infeasible."""
+        return FeasibleSet(self.index, self.budgets).constraints
 
     @property
     def budget_ms(self) -> float:
-        return self.problem.constraints[0].limit
+        return self.constraints[0].limit
+
+
+def job_of(run: RunDirectory) -> Job:
+    """The job of a run with a supernet, or of one that was searched by a predictor of accuracy. Raises InputError."""
+    job, options = Job(run), run.recorded_options("search") or {}
+    if run.recorded_options("train") is None and options.get("accuracy") is not None:
+        index = BlockIndex(registry.create("spaces", str(options.get("space"))))
+        if index.fingerprint != options.get("fingerprint"):
+            raise InputError(f"{options.get('space')} is not the space it was when {run.folder} was begun: restore it, or begin a new run")
+        return Job(run, predicted=Predicted(index, None))
+    job.result("train")
+    return job
 
 
 def cost_metrics(index: BlockIndex, deployed: BlockIndex | None = None) -> dict[str, Metric]:
-    """The metrics that COSTS names: MACs of one image, parameters, and peak memory in bytes.
+    """The metrics that COSTS names: MACs of one image, parameters, peak memory and size of the file in bytes.
 
-    deployed: the index of the same space in the precision and batch it is deployed in, which memory depends on.
+    deployed: the index of the same space in the precision and batch it is deployed in, which memory and size depend on.
     """
     sums: list[tuple[str, str, Callable[..., Any]]] = [("macs", "MACs", macs), ("params", "parameters", params)]
-    return {**{name: Additive(index, price(index.blocks), name=name, unit=unit) for name, unit, price in sums}, "memory": peak_memory(index, deployed)}
+    counted = {name: Additive(index, price(index.blocks), name=name, unit=unit) for name, unit, price in sums}
+    return {**counted, "memory": peak_memory(index, deployed), "size": model_size(index, deployed)}
 
 
 def budget_facts(feasibility: Feasibility) -> list[dict[str, Any]]:
@@ -244,6 +330,7 @@ def budget_facts(feasibility: Feasibility) -> list[dict[str, Any]]:
             "metric": each.constraint.budget.metric,
             "budget": str(each.constraint.budget),
             "limit": each.constraint.limit,
+            "where": each.constraint.budget.where,
             "unit": each.constraint.metric.unit,
             "origin": each.constraint.metric.origin,
             "min": each.least.value,

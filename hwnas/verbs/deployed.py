@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from hwnas.backends.onnx import runner, to_onnx
 from hwnas.graph import Graph
+from hwnas.ops import Shape
 from hwnas.profiling.runtime import Runtime
 from hwnas.quantization import is_quantized, value_ranges
 from hwnas.verbs.common import Job
-from hwnas.weights import Array
+from hwnas.weights import Array, random_weights
 
 if TYPE_CHECKING:
     from hwnas.images import Images
@@ -41,13 +42,19 @@ def model_of(job: Job, code: Sequence[int], runtime: Runtime | None = None) -> b
     return raw
 
 
-def classified(model: bytes, graph: Graph, images: Images) -> npt.NDArray[np.bool_]:
-    """Whether a file classifies each image right, (n,), in ONNX Runtime on this machine. Raises InputError where that cannot run it."""
-    run, batch, labels = runner(model), graph.input[0], images.labels.numpy()
+def classified(model: bytes, shape: Shape, images: Images) -> npt.NDArray[np.bool_]:
+    """Whether a file of that input shape classifies each image right, (n,), in ONNX Runtime on this machine. Raises InputError where that cannot run it."""
+    run, batch, labels = runner(model), shape[0], images.labels.numpy()
     right = np.empty(len(images), np.bool_)
     for start in range(0, len(images), batch):
         rows = slice(start, start + batch)
-        x: Array = images.at(rows, graph.input[2]).numpy()
+        x: Array = images.at(rows, shape[2]).numpy()
         padded = np.concatenate([x, np.zeros((batch - len(x), *x.shape[1:]), np.float32)])
         right[rows] = run(np.ascontiguousarray(padded))[: len(x)].argmax(axis=1) == labels[rows]
     return right
+
+
+def untrained_model_of(job: Job, code: Sequence[int], runtime: Runtime) -> bytes:
+    """The same with random weights, of a seed: latency does not depend on what weights are trained to."""
+    graph = graph_of(job, code)
+    return runtime.build(graph, random_weights(graph, np.random.default_rng(0)))

@@ -19,11 +19,13 @@ _POINT = {
     "code": [int],
     "values": {str: (int, float, str)},
     **dict.fromkeys(("accuracy_pct", "latency_ms", "macs", "params"), NUMBER),
-    "memory_bytes?": NUMBER,
+    **dict.fromkeys(("memory_bytes?", "size_bytes?"), NUMBER),
+    "also_ms?": [NUMBER],
+    "accuracy_origin?": str,
     "on_front": bool,
 }
 _MEASURED = {
-    **{key: _POINT[key] for key in ("code", "values", "accuracy_pct", "latency_ms", "macs", "params", "memory_bytes?")},
+    **{key: shape for key, shape in _POINT.items() if key != "on_front"},
     "role": str,
     "accuracy_in?": str,
     "round": int,
@@ -35,7 +37,7 @@ _MEASURED = {
     "verdict": str,
 }
 _CONDITIONS = {**dict.fromkeys(("device", "processor", "runtime", "version", "regime"), str), "threads": int, "options": {str: (int, float, str, bool)}}
-_CERTIFICATE = {
+CERTIFICATE = {
     "conditions": _CONDITIONS,
     "architecture": {str: (int, float, str)},
     **dict.fromkeys(("measured_ms", "upper_bound_ms", "budget_ms", "confidence"), NUMBER),
@@ -48,7 +50,7 @@ _TRACED = {"number": int, "evaluations": NUMBER, "best?": NUMBER, "values": {str
 _ENDS = {"largest": NUMBER, "smallest": NUMBER}
 _CURVE = [{"phase": str, "step": int, "loss": NUMBER, "rate?": NUMBER, "images_per_s?": NUMBER, "validation_accuracy_pct?": _ENDS}]
 _INIT = (type(None), {"taken": int, "new_head": bool, "missing": [str], "unknown": [str]})
-_VERIFY = {"top": int, "seconds": NUMBER, "device": str, "seed": int}
+_VERIFY = {"top": int, "seconds": NUMBER, "device": str, "seed": int, "use?": NUMBER, "also?": [str], "random_weights?": bool}
 
 #: Stage -> shape of its options.
 OPTIONS: Mapping[str, Any] = {
@@ -60,26 +62,37 @@ OPTIONS: Mapping[str, Any] = {
         "recipe?": {str: (int, float, str, bool)},
     },
     "search": {
-        **dict.fromkeys(("table", "latency", "macs?", "params?", "memory?", "precision?", "searcher", "accuracy?", "accuracy_predictor?", "reward?"), str),
+        **dict.fromkeys(("table", "latency", "macs?", "params?", "memory?", "size?", "precision?"), str),
+        **dict.fromkeys(("searcher", "accuracy?", "accuracy_predictor?", "reward?"), str),
         **dict.fromkeys(("batch?", "evaluations", "seed"), int),
         "baselines": bool,
+        "also?": [{"table": str, "latency": str}],
+        "solved?": {"run": str, "events": int},
         "options": {str: (int, float, str, bool)},
     },
     "accuracy": {"seed": int},
     "verify": _VERIFY,
 }
-#: What `search` records of its latency table, and `train` of a checkpoint.
+#: What `search` records of its latency table and of those of other devices, and `train` of a checkpoint.
 TABLE = {"name": str, "files": {str: str}}
+ALSO = {"tables": [TABLE]}
 CHECKPOINT = {"files": {str: str}, "seconds": NUMBER, "curve": _CURVE, "losses?": [NUMBER], "init?": _INIT}
 #: What a search by a predictor means to measure.
 PROPOSED = {"predictor": str, "samples": int, "codes": [[int]], "predicted_pct": [NUMBER]}
+#: What `solve` takes over from the run that it was given.
+KNOWN = {"codes": [[int]], "accuracy_pct": [NUMBER]}
 #: What the driver records of an evaluated candidate: the value of each expensive metric, null where it failed.
 EVALUATED = {"code": [int], "values": [(*NUMBER, type(None))]}
 #: Stage -> shape of its result.
 RESULTS: Mapping[str, Any] = {
     "train": {
-        "files": {str: str}, "steps": int, "seconds": NUMBER, "validation_accuracy_pct": {"largest": NUMBER, "smallest": NUMBER},
-        "curve?": _CURVE, "init?": _INIT, "skipped?": [[str]],
+        "files": {str: str},
+        "steps": int,
+        "seconds": NUMBER,
+        "validation_accuracy_pct": {"largest": NUMBER, "smallest": NUMBER},
+        "curve?": _CURVE,
+        "init?": _INIT,
+        "skipped?": [[str]],
     },
     "search": {
         **dict.fromkeys(("budget_ms", "space_min_ms", "space_max_ms", "evaluations", "seconds"), NUMBER),
@@ -95,7 +108,7 @@ RESULTS: Mapping[str, Any] = {
         "files?": {str: str},
         "weight_steps?": int,
     },
-    "verify": {"budget_ms": NUMBER, "options": _VERIFY, "measured": [_MEASURED], "certificate": (type(None), _CERTIFICATE)},
+    "verify": {"budget_ms": NUMBER, "options": _VERIFY, "measured": [_MEASURED], "certificate": (type(None), CERTIFICATE)},
     "report": {"images": int, "codes?": [[int]], "correct": [re.compile("(?:[0-9a-f]{2})*")], "sources": [int]},
 }
 

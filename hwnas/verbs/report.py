@@ -29,6 +29,7 @@ from hwnas.verbs.zoo import baseline
 
 CONFIDENCE = 0.95
 RESAMPLES = 2_000
+_OF_A_SEARCH = ("searcher", "evaluations", "seed")
 
 
 def report(run: Path, *, to: Path | None = None, progress: Progress = silent) -> Report:
@@ -61,7 +62,7 @@ def _tested(job: Job, progress: Progress) -> Mapping[str, Any]:
         if each.get("accuracy_in", "fp32") == "fp32":
             right = correct(job.accuracy.network(np.array(each["code"], np.int16)), images)
         else:
-            right = classified(job.run.store.blob(each["model_sha256"]), graph_of(job, each["code"]), images)
+            right = classified(job.run.store.blob(each["model_sha256"]), graph_of(job, each["code"]).input, images)
         hits.append(np.packbits(right).tobytes().hex())
     progress("test", len(measured), len(measured))
     result = {"images": len(images), "codes": codes, "correct": hits, "sources": images.sources.tolist()}
@@ -119,7 +120,7 @@ def _report(job: Job, tested: Mapping[str, Any]) -> Report:
 
 def _budgets(search: Mapping[str, Any], chosen: Mapping[str, Any]) -> tuple[CostBudget, ...]:
     """Budgets beside that on latency; a run of an older version recorded none."""
-    recorded = {"memory": "memory_bytes"}
+    recorded = {"memory": "memory_bytes", "size": "size_bytes"}
     others = [each for each in search.get("budgets") or () if each["metric"] != "latency"]
     return tuple(CostBudget(name := each["metric"], each["limit"], each["min"], each["max"], chosen.get(recorded.get(name, name))) for each in others)
 
@@ -179,7 +180,8 @@ def _commands(job: Job) -> tuple[str, ...]:
     recipe = [f"--set={name}={value}" for name, value in (train.get("recipe") or {}).items()]
     budgets = ["latency", *(name for name in COSTS if search.get(name) is not None)]
     chosen = [name for name in ("precision", "batch") if search.get(name) is not None]
-    searched = {"table": folder, **{key: search[key] for key in (*budgets, *chosen, "searcher", "evaluations", "seed")}}
+    also = [f"{name} {each['latency']}" for name, each in zip(job.other_names, search.get("also") or (), strict=True)]
+    searched = {"table": folder, **{key: search[key] for key in (*budgets, *chosen, "searcher", "evaluations", "seed")}, "also": also}
     given = [f"--set={name}={value}" for name, value in search["options"].items()] + ([] if search["baselines"] else ["--no-baselines"])
     predictor = job.result("search").get("predictor")
     build = [["accuracy", "build", run, *_flags({"samples": predictor["samples"], "seed": job.options("accuracy")["seed"]})]] if predictor else []
@@ -188,7 +190,9 @@ def _commands(job: Job) -> tuple[str, ...]:
         ["profile", job.table.conditions.device, *_flags({**profiled, "threads": job.table.conditions.threads})],
         ["train", run, *_flags(trained), *recipe],
         *build,
-        ["search", run, *_flags(searched), *given],
+        ["solve", search["solved"]["run"], "--to", run, *_flags({key: value for key, value in searched.items() if key not in _OF_A_SEARCH})]
+        if search.get("solved")
+        else ["search", run, *_flags(searched), *given],
         ["verify", run, *_flags(verify)],
         ["export", run, "--to", "export"],
     )
@@ -196,4 +200,6 @@ def _commands(job: Job) -> tuple[str, ...]:
 
 
 def _flags(options: Mapping[str, Any]) -> list[str]:
-    return [part for name, value in options.items() for part in (f"--{name}", f"{value:g}" if isinstance(value, float) else str(value))]
+    """An option of several values is given for each."""
+    pairs = [(name, each) for name, value in options.items() for each in (value if isinstance(value, list) else [value])]
+    return [part for name, value in pairs for part in (f"--{name}", f"{value:g}" if isinstance(value, float) else str(value))]

@@ -40,7 +40,9 @@ from hwnas.verbs.common import (
     check_begun,
     check_seed,
     existing,
+    keep_others,
     moved,
+    other_tables,
     placed,
     share_facts,
     silent,
@@ -71,6 +73,8 @@ def search(
     macs: str | None = None,
     params: str | None = None,
     memory: str | None = None,
+    size: str | None = None,
+    also: Sequence[str] = (),
     precision: str | None = None,
     batch: int | None = None,
     space: str | None = None,
@@ -88,8 +92,9 @@ def search(
 ) -> Mapping[str, Any]:
     """Search the trained supernet of `run` for accurate subnets whose latency, predicted from `table`, keeps the budget.
 
-    latency: `<= 12ms p50`, or `<= 55% p50` of the largest subnet. macs, params, memory: further budgets, as `<= 300M`, `<= 4M`,
-    `<= 512kB` (peak of the activations) or a share. precision, batch: which ones,
+    latency: `<= 12ms p50`, or `<= 55% p50` of the largest subnet. macs, params, memory, size: further budgets, as `<= 300M`, `<= 4M`,
+    `<= 512kB` (peak of the activations), `<= 4MB` (the exported file) or a share. also: on latency on other devices, `TABLE <= 30ms p50`.
+    precision, batch: which ones,
     where the table has prices for several. options: the searcher's, as `name=value`. reward: the name of the one to search by (hwnas/rewards.py),
     with its constants, by default `feasible_first`; what is returned keeps the budget whatever it is. With `baselines` random search gets
     the same number of evaluations, and every uniformly scaled network within the budgets is evaluated. The same call again
@@ -135,15 +140,19 @@ def search(
         "baselines": baselines,
         "seed": seed,
     }
-    recorded |= {name: text for name, text in zip(COSTS, (macs, params, memory), strict=True) if text is not None}  # as older runs, without null
+    recorded |= {name: text for name, text in zip(COSTS, (macs, params, memory, size), strict=True) if text is not None}  # as older runs, without null
     recorded |= {
         name: value
         for name, value in (("precision", precision), ("batch", batch), ("accuracy_predictor", accuracy_predictor), ("reward", reward))
         if value is not None
     }
+    others = other_tables(also)
+    loaded = [LatencyTable.load(folder) for folder, _ in others]
+    if others:
+        recorded["also"] = [{"table": sha256(folder / TABLE), "latency": text} for folder, text in others]
     if predicted is not None:
         recorded |= {"space": space, "fingerprint": predicted.index.fingerprint, "accuracy": _named(accuracy, predicted.accuracy)}
-    job = Job(None, {"search": recorded}, prices, predicted)
+    job = Job(None, {"search": recorded}, prices, predicted, loaded)
     if predicted is not None:
         job.problem.within(job.index.space.smallest())  # all is checked before there is a folder
     with existing(run) if predicted is None else RunDirectory(Path(run)) as directory:
@@ -162,6 +171,7 @@ def search(
             copy = {"name": table.resolve().name, "files": directory.keep_files(prices.save)}
             if [event.body for event in directory.events("search", "table")][-1:] != [copy]:  # else it was killed just before its options were recorded
                 directory.append("search", "table", copy)
+            keep_others(directory, others, loaded)
         directory.options("search", recorded)
         result = job.recorded("search")
         return _search(job, factory, chosen, device, threads, progress) if result is None else result
@@ -175,10 +185,11 @@ def _predicted(space: str, accuracy: str | Metric) -> Predicted:
     return Predicted(index, metric)
 
 
-def _named(given: str | Metric | None, metric: Metric) -> str:
+def _named(given: str | Metric | None, metric: Metric | None) -> str:
     """What is recorded of a predictor: its text, and the hash of what it was made of where it says so."""
     fingerprint = getattr(metric, "fingerprint", "")
-    return " ".join(filter(None, (given if isinstance(given, str) else f"{metric.name} ({type(metric).__name__})", str(fingerprint))))
+    name = "" if metric is None else f"{metric.name} ({type(metric).__name__})"
+    return " ".join(filter(None, (given if isinstance(given, str) else name, str(fingerprint))))
 
 
 def _search(job: Job, factory: Any, chosen: Mapping[str, Option], device: str, threads: int | None, progress: Progress) -> Mapping[str, Any]:
@@ -227,7 +238,7 @@ def _search(job: Job, factory: Any, chosen: Mapping[str, Option], device: str, t
         for name, searcher in BASELINES.items():
             other = _drive(job, name, registry.load("searchers", searcher), {}, progress, samples)
             result["baselines"][name] = {"evaluations": other.evaluations, "points": _points(job, other)}
-    _write_front(job.run.folder / "front.csv", result["points"])
+    write_front(job.run.folder / "front.csv", result["points"])
     job.run.finish("search", result)
     return result
 
@@ -369,9 +380,10 @@ def _gap(found: SearchResult) -> dict[str, Any] | None:
 
 
 def records(job: Job, codes: Codes, accuracy: Sequence[float] | FloatArray) -> list[dict[str, Any]]:
-    """Candidates for the store: code, values by choice, validation accuracy (measured), latency (predicted), MACs, parameters, peak memory."""
+    """Candidates for the store: code, values by choice, validation accuracy (measured), latency (predicted), MACs, parameters, memory, size of the file."""
     costs = {name: metric(codes) for name, metric in job.costs.items()}
     latency = job.latency(codes)
+    elsewhere = [each.latency(codes) for each in job.elsewhere]
     return [
         {
             "code": code.tolist(),
@@ -382,17 +394,19 @@ def records(job: Job, codes: Codes, accuracy: Sequence[float] | FloatArray) -> l
             "macs": int(costs["macs"][i]),
             "params": int(costs["params"][i]),
             "memory_bytes": int(costs["memory"][i]),
+            "size_bytes": int(costs["size"][i]),
+            **({"also_ms": [float(each[i]) for each in elsewhere]} if elsewhere else {}),
         }
         for i, code in enumerate(codes)
     ]
 
 
-def _write_front(path: Path, points: Sequence[Mapping[str, Any]]) -> None:
+def write_front(path: Path, points: Sequence[Mapping[str, Any]]) -> None:
     """The front for people and spreadsheets; derived from the store."""
     text = io.StringIO()
     front = sorted((point for point in points if point["on_front"]), key=lambda point: point["latency_ms"])
     writer = csv.writer(text, lineterminator="\n")
-    costs = ("macs", "params", "memory_bytes")
+    costs = ("macs", "params", "memory_bytes", "size_bytes")
     writer.writerow(["accuracy_pct", "latency_ms_predicted", *costs, *(front[0]["values"] if front else ())])
     for point in front:
         writer.writerow([f"{point['accuracy_pct']:.2f}", f"{point['latency_ms']:.6g}", *(point[cost] for cost in costs), *point["values"].values()])

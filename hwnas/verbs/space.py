@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hwnas.predictor import Layerwise, Metric
 from hwnas.predictors.calibrated import calibrated, variant_for
 from hwnas.space import SearchSpace
 from hwnas.variant import Variant
-from hwnas.verbs.common import COSTS, budget_facts, cost_metrics, share_facts, table_folder
+from hwnas.verbs.common import COSTS, budget_facts, cost_metrics, elsewhere, other_tables, share_facts, table_folder
 
 
 def show_space(
@@ -29,18 +30,20 @@ def show_space(
     macs: str | None = None,
     params: str | None = None,
     memory: str | None = None,
+    size: str | None = None,
+    also: Sequence[str] = (),
     precision: str | None = None,
     batch: int | None = None,
 ) -> Mapping[str, Any]:
     """Facts about the space that `name` (or `name(key=value)`, or `path.py:name`) makes.
 
     `encodings`: choices of skipped layers collapsed, resolution excluded. `subnets`: distinct networks, all resolutions. `macs`,
-    `params` and `memory` (peak of the activations in bytes; null where layers form no chain): least and greatest at the largest
+    `params`, `memory` (peak of the activations in bytes; null where layers form no chain) and `size` (of the exported file): least and greatest at the largest
     resolution. `references`: architectures of the literature, each with its `architecture`, `macs` and `params`, what was published of them, the
     difference in per cent and the `source`. With budgets, `feasibility`: each budget with its reach and share of the space, the share within all, and a
-    `witness`, an architecture that keeps all of them, also `in_words`. latency: `<= 12ms p50`, predicted from `table`; the others: `<= 300M`,
-    `<= 4M`, `<= 512kB`; or a share of the largest subnet, `<= 60%`. precision, batch: what it is deployed in, by default the table's,
-    else float32 for one image: memory depends on it, MACs are those of one image.
+    `witness`, an architecture that keeps all of them, also `in_words`. latency: `<= 12ms p50`, predicted from `table`; also: on other
+    devices, `TABLE <= 30ms p50`; the others: `<= 300M`, `<= 4M`, `<= 512kB`, `<= 4MB`; or a share of the largest subnet, `<= 60%`.
+    precision, batch: what it is deployed in, by default the table's, else float32 for one image: memory and size depend on it, MACs are those of one image.
 
     Raises UnknownName, InputError, and Infeasible where no architecture keeps the budgets.
     """
@@ -56,8 +59,11 @@ def show_space(
     budgets: list[tuple[Budget, Metric]] = []
     if latency is not None and loaded is not None:
         budget = Budget.parse("latency", latency)
+        budget = replace(budget, where=str(loaded.conditions)) if also else budget
         budgets.append((budget, calibrated(loaded, index, budget.quantile, variant)))
-    budgets += [(Budget.parse(cost, text), costs[cost]) for cost, text in zip(COSTS, (macs, params, memory), strict=True) if text is not None]
+    others = [elsewhere(index, variant, LatencyTable.load(folder), text) for folder, text in other_tables(also)]
+    budgets += [(each.budget, each.latency) for each in others]
+    budgets += [(Budget.parse(cost, text), costs[cost]) for cost, text in zip(COSTS, (macs, params, memory, size), strict=True) if text is not None]
     return {
         "name": space.name,
         "fingerprint": index.fingerprint,

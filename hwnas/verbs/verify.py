@@ -2,40 +2,53 @@
 
 The rule (ARCHITECTURE 3.2): hard filter by prediction, then measure. All candidates are measured interleaved, in a window whose
 length is fixed before the first sample; nobody looks at a bound before it ends. The error level holds for the whole command: it
-is divided by the number of candidates measured together and halved at each re-solve, so that all rounds together stay below LEVEL.
+is divided by the devices, on each by the number of candidates measured together, and halved at each re-solve, so that all together stay
+below LEVEL. What was measured joins the run's copy of the table, so that each re-solve goes by a better calibration.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hwnas import __version__, registry
 from hwnas.device import Device, load_device
-from hwnas.errors import InputError, UnknownName
+from hwnas.errors import Infeasible, InputError, MeasurementFailed, UnknownName
 from hwnas.files import write_json
-from hwnas.predictors.calibrated import assess
+from hwnas.latency_table import LatencyTable
+from hwnas.predictor import Additive
+from hwnas.predictors.calibrated import assess, calibrated
 from hwnas.profiling.agent import PLAN
 from hwnas.profiling.protocol import timing_of
 from hwnas.profiling.runtime import Runtime
+from hwnas.profiling.speeds import Speeds
 from hwnas.profiling.window import Window, WindowRow, measure_window, verdict
-from hwnas.verbs.common import Job, Progress, check_seed, existing, silent
-from hwnas.verbs.deployed import classified, graph_of, model_of
+from hwnas.surrogate import Surrogate
+from hwnas.verbs.common import COSTS, Job, Progress, check_seed, existing, job_of, silent
+from hwnas.verbs.deployed import classified, graph_of, model_of, untrained_model_of
+from hwnas.verbs.published import nothing_published, published_entrant
+from hwnas.verbs.resolve import as_network, evaluated, fed, keep_table, latest_table, solved
 from hwnas.verbs.search import BASELINES, records
+from hwnas.verbs.verify_folder import is_export, verify_folder
 
 LEVEL = 0.01
 #: What a certificate repeats of the chosen model's measurement.
 _STATED = (
     *("measured_ms", "upper_bound_ms", "confidence", "p10_ms", "p90_ms"),
-    *("runs", "visits", "independent_visits", "dropped_share", "verdict", "model_sha256"),
+    *("runs", "visits", "independent_visits", "dropped_share", "model_sha256"),
 )
 MAX_ROUNDS = 3
 MAX_SECONDS = 86_400
 SPREAD = 0.05  # least distance of the candidates' latencies: a shared machine varies so much, however good the table
+SPREAD_AGAIN = 0.015  # the same where the prediction was corrected by what was measured just before
 EQUAL = 0.02  # latencies that differ by less are equal: so do two measurements of one network
+PARTLY = "partly"  # a verdict: within the budget on this device, and on another one not measured
 
 
 def verify(
@@ -44,36 +57,71 @@ def verify(
     top: int = 3,
     seconds: float = 60.0,
     device: str | None = None,
+    also: Sequence[str] = (),
+    use: float = 0.0,
+    random_weights: bool = False,
+    data: str | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Mapping[str, Any]:
     """Measure the `top` candidates of the search on the table's device, with its runtime, and certify the most accurate that fits.
 
-    Beside each is measured the most accurate network of each baseline that is predicted to be no slower, and the largest subnet,
-    all in the same window of `seconds`: so the one that is chosen has its equals at equal latency. Where no candidate
-    fits, the prediction is corrected by what was measured and others are tried, twice at most. `certificate.json` is in the
-    run's folder where one fits; the same call again returns it, or tries again where none did. Returns the stage's result.
-    Raises HwnasError.
+    Beside each is measured the most accurate network of each baseline that is predicted to be no slower, the largest subnet, and the best
+    published network within the budget, all in the same window of `seconds`, or of five times as long as the device was seen to keep a speed. Where
+    no candidate fits, the calibration learns what was measured, the run's evaluations are solved again, and others are tried, twice at most.
+    use: per cent of the budget that the certified network is to take; where it takes less, a more accurate one is tried in the windows that are left.
+    also: the other devices of a run with budgets on several, to be measured too; on one that is not, the budget is predicted only, and the verdict is `partly`.
+    random_weights: certify the latency of architectures that have no weights yet, of a search by a predictor: before anything is trained.
+    `certificate.json` is in the run's folder where one fits; the same call again returns it, or tries again where none did.
+    Returns the stage's result. `run` may also be a folder that `export` wrote: it is checked and measured again, with `data` its accuracy too, and the
+    findings are returned, see `hwnas.verbs.verify_folder`. Raises HwnasError.
     """
     if top < 1:
         raise InputError(f"--top is {top}, it must be at least 1")
     if not 0 < seconds <= MAX_SECONDS:
         raise InputError(f"--seconds is {seconds:g}, it must be above 0 and at most {MAX_SECONDS:,}")
+    if not 0 <= use < 100:
+        raise InputError(f"--use is {use:g}, it must be per cent of the budget, from 0 to below 100")
     check_seed(seed)
+    if is_export(run):
+        return verify_folder(run, seconds=seconds, device=device, data=data, seed=seed, progress=progress)
     with existing(run) as directory:
-        job = Job(directory)
+        job = job_of(directory)
         job.result("search")
-        if (predictor := job.options("search").get("accuracy")) is not None:
-            raise InputError(f"{directory.folder} was searched by the predictor '{predictor}': its architectures have no weights; begin a run with hwnas train")
+        predictor = job.options("search").get("accuracy")
+        if not job.is_trained and not random_weights:
+            raise InputError(
+                f"{directory.folder} was searched by the predictor '{predictor}': its architectures have no weights; begin a run with hwnas train, "
+                f"or certify latencies alone with --random-weights"
+            )
+        if job.is_trained and random_weights:
+            raise InputError(f"{directory.folder} has trained weights: leave out --random-weights")
         name = device or job.table.conditions.device
-        target = _target(name, device)
-        runtime = _runtime(target, job.table.conditions.runtime)
+        target = Target(_target(name, device), job.table)
+        others = _others_named(job, also)
         options = {"top": top, "seconds": seconds, "device": name, "seed": seed}
+        options |= {name: value for name, value in (("use", use), ("also", list(also)), ("random_weights", random_weights)) if value}
         result = job.recorded("verify")
-        if result is not None and result["certificate"]:
-            directory.options("verify", options)  # refuses others
+        if result is not None and result["certificate"] and not (result["certificate"]["verdict"] == PARTLY and also):
+            if result["certificate"]["verdict"] != PARTLY:
+                directory.options("verify", options)  # refuses others
             return result
-        return _verify(job, options, target, runtime, progress)
+        return _Verification(job, options, target, others, progress).run()
+
+
+@dataclass(frozen=True)
+class Target:
+    """A device, and the table that says under which conditions it is measured. Raises InputError where it has no such runtime."""
+
+    device: Device
+    table: LatencyTable
+
+    def __post_init__(self) -> None:
+        _runtime(self.device, self.table.conditions.runtime)
+
+    @property
+    def runtime(self) -> str:
+        return _runtime(self.device, self.table.conditions.runtime)
 
 
 def _target(name: str, given: str | None) -> Device:
@@ -94,58 +142,358 @@ def _runtime(device: Device, name: str) -> str:
     raise InputError(f"the table was measured with the runtime '{name}', and {device.name} has {', '.join(device.runtimes)}; name another with --device")
 
 
-def _verify(job: Job, options: Mapping[str, Any], device: Device, runtime: str, progress: Progress) -> Mapping[str, Any]:
-    """Options are recorded where a candidate is certified: until then other ones, such as a longer window, may be tried."""
-    search = job.result("search")
-    spent = sum(1 + max((each["round"] for each in event.body["measured"]), default=-1) for event in job.run.events("verify", "result"))
-    margin = max(SPREAD, float(assess(job.table, job.index, job.budget.quantile, job.variant)["calibrated"]["mape"]))
-    limit_ms, correction, level = job.budget_ms, 1.0, LEVEL / 2 ** (1 + spent)
-    measured: list[dict[str, Any]] = []
-    made: Runtime = registry.create("profiling.runtimes", runtime)
-    for attempt in range(MAX_ROUNDS):
-        known = {tuple(each["code"]) for each in measured if each["role"] == "candidate"}
-        candidates = pick([point for point in search["points"] if tuple(point["code"]) not in known], options["top"], limit_ms / correction, margin)
-        if not candidates:
-            break
-        models = [{**point, "role": "candidate", "round": attempt} for point in candidates]
-        models += [{**other, "round": attempt} for other in _others(job, search, models)]
-        for model in models:
-            raw = model_of(job, model["code"], made)
-            model["model_sha256"] = job.run.store.add_blob(raw)
-            if job.variant.precision != "fp32":
-                model |= _accuracy(job, model, raw)
-        window = measure_window(
-            [job.run.store.blob(model["model_sha256"]) for model in models],
-            device,
-            runtime=runtime,
-            quantile=job.budget.quantile,
-            level=level * len(models) / len(candidates),  # only the candidates' bounds are claims
-            seconds=options["seconds"],
-            threads=job.table.conditions.threads,
-            seed=options["seed"] + spent + attempt,
-            timing=timing_of(job.table.conditions.regime),
-            graphs=[graph_of(job, model["code"]) for model in models],
-            progress=progress,
+def _others_named(job: Job, also: Sequence[str]) -> dict[int, Target]:
+    """Number of a budget on another device -> that device, of those that are to be measured too. Raises InputError."""
+    found: dict[int, Target] = {}
+    for name in also:
+        device = load_device(name)
+        free = [i for i, each in enumerate(job.elsewhere) if i not in found]
+        fitting = [i for i in free if job.elsewhere[i].table.conditions.device == device.name] or (free if len(free) == 1 else [])
+        if not fitting:
+            known = ", ".join(str(each.table.conditions) for each in job.elsewhere) or "none: its search had no --also"
+            raise InputError(f"no budget of {job.run.folder} on another device is left for --also {name}; there are: {known}")
+        found[fitting[0]] = Target(device, job.elsewhere[fitting[0]].table)
+    return found
+
+
+class _Verification:
+    """One call of `verify`: what was measured so far, and what the next window measures."""
+
+    def __init__(self, job: Job, options: Mapping[str, Any], target: Target, others: Mapping[int, Target], progress: Progress):
+        self.job, self.options, self.target, self.others, self.progress = job, options, target, others, progress
+        self.search = job.result("search")
+        self.limit_ms = job.budget_ms
+        self.table = latest_table(job)
+        self.learned = self.table is not job.table
+        self.measured: list[dict[str, Any]] = []
+        self.over_size: list[dict[str, Any]] = []
+        self.published: dict[str, Any] | None = None
+        self.spent = sum(1 + max((each["round"] for each in event.body["measured"]), default=-1) for event in job.run.events("verify", "result"))
+        self.correction = 1.0
+        self.reference: list[dict[str, Any]] | None = None
+
+    def run(self) -> Mapping[str, Any]:
+        """Options are recorded where a candidate is certified on all devices: until then other ones, such as a longer window, may be tried."""
+        certificate: dict[str, Any] | None = None
+        for attempt in range(MAX_ROUNDS):
+            candidates = self._candidates(attempt)
+            if not candidates:
+                break
+            window = self._measure(candidates, attempt, LEVEL / 2 ** (1 + self.spent + attempt))
+            fitting = [each for each in self.measured if each["role"] == "candidate" and each["verdict"] in ("within", PARTLY)]
+            if fitting:
+                chosen = max(fitting, key=lambda each: (each["verdict"] == "within", each["accuracy_pct"]))
+                for each in self.measured:
+                    each.pop("chosen", None)
+                chosen["chosen"] = True
+                if chosen["round"] == attempt:
+                    certificate = self._certificate(chosen, window)
+                if chosen["measured_ms"] >= self.options.get("use", 0.0) / 100 * self.limit_ms or self._is_unbound(attempt):
+                    break
+        result = {"budget_ms": self.limit_ms, "options": self.options, "measured": self.measured, "certificate": certificate}
+        result |= {"published": self.published} if self.published else {}
+        result |= {"over_size": self.over_size} if self.over_size else {}
+        if certificate is not None:
+            certificate["candidates_measured"] = sum(each["role"] == "candidate" for each in self.measured)
+            write_json(self.job.run.folder / "certificate.json", certificate)
+            if certificate["verdict"] != PARTLY:
+                self.job.run.options("verify", self.options)
+        self.job.run.finish("verify", result)
+        return result
+
+    # -- candidates -----------------------------------------------------------------------------------------------------------
+
+    def _candidates(self, attempt: int) -> list[Mapping[str, Any]]:
+        tried = {tuple(each["code"]) for each in [*self.measured, *self.over_size] if each["role"] == "candidate"}
+        again = bool(self.measured) or self.learned
+        points = self._solved_again() if again else self.search["points"]
+        spread = (
+            SPREAD_AGAIN
+            if self.measured
+            else max(SPREAD, float(assess(self.table, self.job.index, self.job.budget.quantile, self.job.variant)["calibrated"]["mape"]))
         )
+        best = max((each["accuracy_pct"] for each in self.measured if each.get("chosen")), default=None)
+        points = [each for each in points if tuple(each["code"]) not in tried and (best is None or each["accuracy_pct"] > best)]
+        picked = pick(points, self.options["top"], self.limit_ms / self.correction, spread)
+        if best is not None:  # the last resort is none where something is certified
+            picked = [each for each in picked if each["latency_ms"] <= self.limit_ms / self.correction]
+        return self._evaluated([{**each, "role": "candidate", "round": attempt} for each in picked])
+
+    def _solved_again(self) -> list[Mapping[str, Any]]:
+        """What the run has evaluated, and the optima of its surrogate, at the latencies of the corrected calibration; the accuracy of new ones is measured."""
+        job, latency = self.job, self._latency()
+        known = evaluated(job)
+        tightened = [
+            (replace(job.budget, limit=self.limit_ms / self.correction, share=None), latency),
+            *((each.budget, each.metric) for each in job.constraints[1:]),
+        ]
+        rows = list(zip(known.codes, known.accuracy_pct, strict=True))
+        try:
+            codes = solved(job.index, self._surrogate.metric, tightened)
+        except (InputError, Infeasible):  # too few evaluations for a surrogate
+            codes = known.codes[:0]
+        old = set(job.index.keys(known.codes))
+        new = np.asfortranarray(codes[[key not in old for key in job.index.keys(codes)]])[: self.options["top"]]
+        for i, code in enumerate(new):
+            self.progress("accuracy of new candidates", i, len(new))
+            rows.append((code, self._accuracy_of(code)))
+        every = np.asfortranarray(np.stack([code for code, _ in rows]))
+        kept = np.flatnonzero(np.all([np.ones(len(every), bool), *(each.price(every) <= each.limit for each in job.constraints[1:])], axis=0))
+        points = records(job, np.asfortranarray(every[kept]), [rows[i][1] for i in kept])
+        return [{**point, "latency_ms": float(ms)} for point, ms in zip(points, latency(np.asfortranarray(every[kept])), strict=True)]
+
+    def _latency(self) -> Additive:
+        return calibrated(self.table, self.job.index, self.job.budget.quantile, self.job.variant)
+
+    @cached_property
+    def _surrogate(self) -> Surrogate:
+        return evaluated(self.job).surrogate(self.job.index)
+
+    def _accuracy_of(self, code: Any) -> float:
+        """Validation accuracy of a subnet, measured and recorded; that of the surrogate where there are no weights."""
+        if not self.job.is_trained:
+            return float(self._surrogate.metric(np.asfortranarray(code[None]))[0])
+        value = float(self.job.accuracy(code[None])[0])
+        self.job.run.append("verify", "evaluated", {"code": code, "values": [value]})
+        return value
+
+    def _evaluated(self, candidates: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
+        """Candidates whose accuracy is measured, predicted ones among them by now."""
+        for each in candidates:
+            if each.get("accuracy_origin") == "predicted" and self.job.is_trained:
+                each["accuracy_predicted_pct"] = each["accuracy_pct"]
+                each |= {"accuracy_pct": self._accuracy_of(np.array(each["code"], np.int16)), "accuracy_origin": "measured"}
+        return list(candidates)
+
+    def _beside(self, candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """What is measured beside the candidates: their equals of each baseline, an architecture of the literature that the space holds
+        and that is predicted within the budget, and the largest subnet, to tell whether the budget binds."""
+        found: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for name in BASELINES:
+            for candidate in candidates:
+                if point := equal(self.search, name, candidate["latency_ms"]):
+                    found[name, tuple(point["code"])] = {**point, "role": name}
+        space = self.job.index.space
+        largest = self.job.result("train")["validation_accuracy_pct"]["largest"] if self.job.is_trained else self._accuracy_of(space.largest()[0])
+        if self.reference is None:
+            self.reference = self._references()
+        return [*found.values(), *self.reference, {**records(self.job, space.largest(), [largest])[0], "role": "largest"}]
+
+    def _references(self) -> list[dict[str, Any]]:
+        """Of the architectures of the literature that are predicted within the budget the one of most MACs, with its accuracy with the weights of this run."""
+        job, space = self.job, self.job.index.space
+        codes = {name: space.encode(values) for name, values in space.references.items()}
+        inside = {name: code for name, code in codes.items() if float(job.latency(code)[0]) <= self.limit_ms}
+        if not inside:
+            return []
+        name = max(inside, key=lambda each: float(job.costs["macs"](inside[each])[0]))
+        return [{**records(job, inside[name], [self._accuracy_of(inside[name][0])])[0], "role": f"reference {name}"}]
+
+    # -- one window on each device --------------------------------------------------------------------------------------------
+
+    def _measure(self, candidates: Sequence[Mapping[str, Any]], attempt: int, level: float) -> Window:
+        job, made = self.job, registry.create("profiling.runtimes", self.target.runtime)
+        models = [dict(each) for each in candidates]
+        models += [{**other, "round": attempt} for other in self._beside(models)]
+        raws = [self._built(model, made) for model in models]
+        entrant = published_entrant(job, self.limit_ms) if made.loads == "onnx" else None
+        share = level / (1 + len(self.others))
+        window = self._window(self.target, [*raws, *([entrant.raw] if entrant else [])], [model["code"] for model in models], share, len(candidates), attempt)
         built = [{PLAN: facts[PLAN]} if PLAN in facts else {} for facts in window.facts]
-        measured += [{**model, **_measured(row, limit_ms), **plan} for model, row, plan in zip(models, window.rows, built, strict=True)]
-        fitting = [each for each in measured if each["role"] == "candidate" and each["verdict"] == "within"]
-        if fitting:
-            chosen = max(fitting, key=lambda each: each["accuracy_pct"])
-            chosen["chosen"] = True
-            certificate = _certificate(job, chosen, measured, window, limit_ms)
-            write_json(job.run.folder / "certificate.json", certificate)
-            break
-        # The bounds exceed the predictions by this much at least: in the next round nothing slower is tried.
-        latest = [each for each in measured if each["role"] == "candidate" and each["round"] == attempt]
-        correction = max(correction, min((each["upper_bound_ms"] or each["measured_ms"]) / each["latency_ms"] for each in latest))
-        level /= 2
-    certified = any(each.get("chosen") for each in measured)
-    result = {"budget_ms": limit_ms, "options": options, "measured": measured, "certificate": certificate if certified else None}
-    if certified:
-        job.run.options("verify", options)
-    job.run.finish("verify", result)
-    return result
+        rows = [{**model, **_measured(row, self.limit_ms), **plan} for model, row, plan in zip(models, window.rows, built, strict=False)]
+        if entrant is not None:
+            self.published = {**entrant.facts, **_measured(window.rows[-1], self.limit_ms)}
+        for row in rows:
+            if row["role"] == "candidate":
+                row["verdict"] = self._with_costs(row)
+        for i, each in enumerate(job.elsewhere):
+            self._measure_elsewhere(
+                i, each.latency, [row for row in rows if row["role"] == "candidate" and row["verdict"] in ("within", PARTLY)], share, attempt
+            )
+        self._learn(rows, window)
+        self.measured += rows
+        latest = [row for row in rows if row["role"] == "candidate"]
+        latency = self._latency()
+        predicted = latency(np.asfortranarray([row["code"] for row in latest], np.int16))
+        # The bounds exceed the corrected predictions by this much at least: in the next round nothing slower is tried.
+        self.correction = max(self.correction, min((row["upper_bound_ms"] or row["measured_ms"]) / ms for row, ms in zip(latest, predicted, strict=True)))
+        return window
+
+    def _raw(self, code: Sequence[int], made: Runtime) -> bytes:
+        return model_of(self.job, code, made) if self.job.is_trained else untrained_model_of(self.job, code, made)
+
+    def _built(self, model: dict[str, Any], made: Runtime) -> bytes:
+        raw = self._raw(model["code"], made)
+        model["model_sha256"] = self.job.run.store.add_blob(raw)
+        if made.loads == "onnx":
+            model["file_bytes"] = len(raw)
+        if self.job.variant.precision != "fp32" and self.job.is_trained:
+            model |= _accuracy(self.job, model, raw)
+        return self.job.run.store.blob(model["model_sha256"])
+
+    def _window(self, target: Target, raws: Sequence[bytes], codes: Sequence[Sequence[int]], level: float, candidates: int, attempt: int) -> Window:
+        job, conditions = self.job, target.table.conditions
+        quantile = job.budget.quantile if target is self.target else job.elsewhere[self._number(target)].budget.quantile
+        graphs = [graph_of(job, code) for code in codes] if len(codes) == len(raws) else []
+        return measure_window(
+            raws,
+            target.device,
+            runtime=target.runtime,
+            quantile=quantile,
+            level=level * len(raws) / candidates,  # only the candidates' bounds are claims
+            seconds=self.options["seconds"],
+            speeds=Speeds.of(target.table.anchor),
+            threads=conditions.threads,
+            seed=self.options["seed"] + self.spent + attempt,
+            timing=timing_of(conditions.regime),
+            graphs=graphs,
+            progress=self.progress,
+        )
+
+    def _number(self, target: Target) -> int:
+        return next(i for i, each in self.others.items() if each is target)
+
+    def _measure_elsewhere(self, number: int, latency: Additive, rows: Sequence[dict[str, Any]], level: float, attempt: int) -> None:
+        """Measures candidates that are within so far on another device, or says that its budget is predicted only; changes the rows' verdicts."""
+        job, target = self.job, self.others.get(number)
+        limit_ms, where = _limit(job, 1 + number), str(job.elsewhere[number].table.conditions)
+        window, reason = None, "it was not named with --also"
+        if target is not None and rows:
+            made = registry.create("profiling.runtimes", target.runtime)
+            try:
+                raws = [self._raw(row["code"], made) for row in rows]
+                window = self._window(target, raws, [row["code"] for row in rows], level, len(rows), attempt)
+            except MeasurementFailed as error:
+                reason = f"it could not be measured: {error}"
+        for i, row in enumerate(rows):
+            facts: dict[str, Any] = {"where": where, "statistic": job.elsewhere[number].budget.statistic, "budget_ms": limit_ms}
+            facts["predicted_ms"] = float(latency(np.asfortranarray([row["code"]], np.int16))[0])
+            if window is None:
+                facts |= {"origin": "predicted", "verdict": "predicted", "reason": reason}
+                row["verdict"] = PARTLY
+            else:
+                facts |= _measured(window.rows[i], limit_ms) | {"origin": "measured", "conditions": asdict(window.conditions)}
+                if facts["verdict"] != "within":
+                    row["verdict"] = f"{facts['verdict']} on {where}"
+            row.setdefault("elsewhere", []).append(facts)
+
+    def _with_costs(self, row: Mapping[str, Any]) -> str:
+        """The verdict, given the size that the file really has."""
+        limits = {budget.metric: _limit(self.job, i) for i, (budget, _) in enumerate(self.job.budgets)}
+        if "size" in limits and row.get("file_bytes", 0) > limits["size"]:
+            return "over on size"
+        return str(row["verdict"])
+
+    def _learn(self, rows: Sequence[Mapping[str, Any]], window: Window) -> None:
+        """The networks measured join the run's copy of the table, each once and none that is in doubt."""
+        networks = {tuple(row["code"]): as_network(self.job, row["code"], row) for row in rows if not row["doubt"]}
+        if networks:
+            origin = {"by": f"hwnas verify {__version__}", "date": _now(), "window_s": round(window.seconds, 1), "device": window.conditions.device}
+            self.table = fed(self.table, list(networks.values()), origin)
+            keep_table(self.job, self.table)
+
+    def _is_unbound(self, attempt: int) -> bool:
+        """Whether even the largest subnet is within the budget, so that no other network would use more of it."""
+        return any(each["role"] == "largest" and each["round"] == attempt and each["measured_ms"] <= self.limit_ms for each in self.measured)
+
+    # -- the certificate ------------------------------------------------------------------------------------------------------
+
+    def _certificate(self, chosen: Mapping[str, Any], window: Window) -> dict[str, Any]:
+        """What was measured, of which file, under which conditions; and how far the statement reaches."""
+        job = self.job
+        largest = next(each for each in self.measured if each["role"] == "largest" and each["round"] == chosen["round"])
+        reach = window.conditions.reach
+        of_plan = ", built into the plan of that hash: built again it may be another plan, which is not certified" if PLAN in chosen else ""
+        elsewhere = chosen.get("elsewhere", [])
+        open_ = [each["where"] for each in elsewhere if each["origin"] == "predicted"]
+        untrained = "" if job.is_trained else ", whose weights are random: its latency, and no accuracy"
+        not_there = f"; nothing is certified for {', '.join(open_)}: that budget is predicted only" if open_ else ""
+        return {
+            "format": "hwnas.certificate/1",
+            "origin": "measured",
+            "budget_ms": self.limit_ms,
+            "statistic": window.statistic,
+            **{key: chosen[key] for key in _STATED},
+            "verdict": chosen["verdict"],
+            **({PLAN: chosen[PLAN]} if PLAN in chosen else {}),
+            **({"elsewhere": elsewhere} if elsewhere else {}),
+            "costs": _costs(job, chosen),
+            "accuracy": _accuracy_facts(job, chosen),
+            "window_seconds": window.seconds,
+            "predicted_ms": chosen["latency_ms"],
+            "budget_used": round(chosen["measured_ms"] / self.limit_ms, 4),
+            "space_max_ms": largest["measured_ms"],
+            "budget_binds": self.limit_ms < largest["measured_ms"],
+            "published": self._published(chosen),
+            "speed_states": [asdict(state) for state in window.states],
+            "conditions": asdict(window.conditions),
+            "system": dict(window.system),
+            "precision": job.variant.precision,
+            "batch": job.variant.batch,
+            "space": job.index.space.name,
+            "fingerprint": job.index.fingerprint,
+            "architecture": chosen["values"],
+            "date": _now(),
+            "hwnas": __version__,
+            "scope": f"this file{of_plan}{untrained}, on this unit of this device, in the state it was in, on this date"
+            + (f"; {reach}" if reach else "")
+            + not_there,
+        }
+
+    def _published(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """What published networks do within this budget: that of the zoo, and those of the space's literature, with the weights of this run."""
+        references = [each for each in self.measured if each["role"].startswith("reference ") and each["round"] == chosen["round"]]
+        inside = [each for each in references if each["verdict"] == "within"]
+        kept = ("role", "measured_ms", "upper_bound_ms", "verdict", "accuracy_pct", "macs", "params")
+        best = max(inside, key=lambda each: each["accuracy_pct"], default=None)
+        return {
+            "network": self.published,
+            "of_the_space": None
+            if best is None
+            else {key: best[key] for key in kept} | {"accuracy": "validation, with the weights of this run" if self.job.is_trained else "predicted"},
+            "said": _said(self.job, self.published, best, len(references)),
+        }
+
+
+def _said(job: Job, entrant: Mapping[str, Any] | None, reference: Mapping[str, Any] | None, references: int) -> str:
+    """What published networks would have given, in a sentence or two; what is not known is said."""
+    parts = []
+    if entrant is None:
+        parts.append(nothing_published(job))
+    else:
+        same = entrant["same_data"]
+        accuracy = f"{entrant['accuracy_pct']:.2f} % top-1 as published on ImageNet" + ("" if same else "; on the data of this run its accuracy is unknown")
+        parts.append(f"{entrant['name']} took {entrant['measured_ms']:.4g} ms in the same window ({entrant['verdict']}), {accuracy}")
+    if reference is not None:
+        name = reference["role"].removeprefix("reference ")
+        accuracy = f"{reference['accuracy_pct']:.2f} % {'validation accuracy' if job.is_trained else 'accuracy as predicted'}"
+        with_weights = ", with the weights of this run," if job.is_trained else ""
+        parts.append(f"{name}{with_weights} took {reference['measured_ms']:.4g} ms at {accuracy}")
+    elif references:
+        parts.append("no architecture of the literature that this space holds is certified within it")
+    return "; ".join(parts)
+
+
+def _costs(job: Job, chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Budgets on what needs no device, and what the network has of it: counted, the size weighed."""
+    keys = {"macs": "macs", "params": "params", "memory": "memory_bytes", "size": "size_bytes"}
+    made = []
+    for i, (budget, _) in enumerate(job.budgets):
+        if budget.metric in COSTS:
+            weighed = budget.metric == "size" and "file_bytes" in chosen
+            value = chosen["file_bytes"] if weighed else chosen.get(keys[budget.metric])
+            made.append({"metric": budget.metric, "limit": _limit(job, i), "value": value, "origin": "measured" if weighed else "counted"})
+    return made
+
+
+def _accuracy_facts(job: Job, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Accuracy of what was certified on the images that the search chose by: what can be measured again."""
+    if not job.is_trained:
+        return {"predicted_pct": chosen["accuracy_pct"], "origin": "predicted", "by": str(job.options("search")["accuracy"])}
+    facts = {"validation_pct": chosen["accuracy_pct"], "data": job.options("train")["data"], "origin": "measured"}
+    return (
+        facts | {"in": chosen.get("accuracy_in", "fp32")} | ({"predicted_pct": chosen["accuracy_predicted_pct"]} if "accuracy_predicted_pct" in chosen else {})
+    )
 
 
 def pick(points: Sequence[Mapping[str, Any]], top: int, limit_ms: float, margin: float) -> list[Mapping[str, Any]]:
@@ -178,21 +526,10 @@ def matched(networks: Sequence[Mapping[str, Any]], role: str, chosen: Mapping[st
     return min(rows, key=lambda i: networks[i]["measured_ms"], default=None)
 
 
-def _others(job: Job, search: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What is measured beside the candidates: their equals of each baseline, and the largest subnet, to tell whether the budget binds."""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for name in BASELINES:
-        for candidate in candidates:
-            if point := equal(search, name, candidate["latency_ms"]):
-                found[name, tuple(point["code"])] = {**point, "role": name}
-    accuracy = [job.result("train")["validation_accuracy_pct"]["largest"]]
-    return [*found.values(), {**records(job, job.index.space.largest(), accuracy)[0], "role": "largest"}]
-
-
 def _accuracy(job: Job, model: Mapping[str, Any], raw: bytes) -> dict[str, Any]:
     """Validation accuracy of the file, and that of the float32 subnet, which the search went by and which is all where this machine cannot run the file."""
     try:
-        right = classified(raw, graph_of(job, model["code"]), job.images("validation"))
+        right = classified(raw, graph_of(job, model["code"]).input, job.images("validation"))
     except InputError:
         return {"accuracy_in": "fp32", "accuracy_fp32_pct": model["accuracy_pct"]}
     return {"accuracy_in": job.variant.precision, "accuracy_fp32_pct": model["accuracy_pct"], "accuracy_pct": 100 * float(right.mean())}
@@ -205,9 +542,11 @@ def _measured(row: WindowRow, limit_ms: float) -> dict[str, Any]:
         "upper_bound_ms": row.upper_bound_ms,
         "confidence": round(row.confidence, 6),
         "p10_ms": row.p10_ms,
+        "p50_ms": row.p50_ms,
         "p90_ms": row.p90_ms,
         "runs": row.runs,
         "visits": row.visits,
+        "dropped": row.dropped,
         "independent_visits": row.independent_visits,
         "dropped_share": round(row.dropped_share, 4),
         "doubt": row.doubt,
@@ -215,35 +554,13 @@ def _measured(row: WindowRow, limit_ms: float) -> dict[str, Any]:
     }
 
 
-def _certificate(job: Job, chosen: Mapping[str, Any], measured: Sequence[Mapping[str, Any]], window: Window, limit_ms: float) -> dict[str, Any]:
-    """What was measured, of which file, under which conditions; and how far the statement reaches."""
-    largest = next(each for each in measured if each["role"] == "largest" and each["round"] == chosen["round"])
-    reach = window.conditions.reach
-    of_plan = ", built into the plan of that hash: built again it may be another plan, which is not certified" if PLAN in chosen else ""
-    return {
-        "format": "hwnas.certificate/1",
-        "origin": "measured",
-        "budget_ms": limit_ms,
-        "statistic": window.statistic,
-        **{key: chosen[key] for key in _STATED},
-        **({PLAN: chosen[PLAN]} if PLAN in chosen else {}),
-        "candidates_measured": sum(each["role"] == "candidate" for each in measured),
-        "window_seconds": window.seconds,
-        "predicted_ms": chosen["latency_ms"],
-        "space_max_ms": largest["measured_ms"],
-        "budget_binds": limit_ms < largest["measured_ms"],
-        "speed_states": [asdict(state) for state in window.states],
-        "conditions": asdict(window.conditions),
-        "system": dict(window.system),
-        "precision": job.variant.precision,
-        "batch": job.variant.batch,
-        "space": job.index.space.name,
-        "fingerprint": job.index.fingerprint,
-        "architecture": chosen["values"],
-        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "hwnas": __version__,
-        "scope": f"this file{of_plan}, on this unit of this device, in the state it was in, on this date" + (f"; {reach}" if reach else ""),
-    }
+def _limit(job: Job, number: int) -> float:
+    """Of the budget of that number, with a share resolved."""
+    return job.constraints[number].limit
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def closest(result: Mapping[str, Any]) -> str:
