@@ -17,15 +17,15 @@ from hwnas.space import Codes, SearchSpace
 class Phase:
     """`freedom`: role of a choice (the last part of its name) -> how many of its largest values may be sampled.
 
-    Roles that are not named have the freedom of `*`, without which they stay at their largest value; `resolution` is free unless named. None
-    frees every choice. Each step trains `subnets` random architectures at one resolution, and with `sandwich` (Yu et al., 2020) also the largest and
+    Roles that are not named have the freedom of `*`, without which they stay at their largest value; `resolution` is free unless named.
+    Each step trains `subnets` random architectures at one resolution, and with `sandwich` (Yu et al., 2020) also the largest and
     the smallest that the phase allows.
     """
 
     name: str
     epochs: float
     rate: float
-    freedom: Mapping[str, int] | None = field(default_factory=dict)
+    freedom: Mapping[str, int] = field(default_factory=dict)
     subnets: int = 1
     sandwich: bool = False
     sort: bool = False
@@ -33,8 +33,6 @@ class Phase:
 
     def lowest(self, space: SearchSpace) -> Codes:
         """Smallest code of each choice that the phase allows, (choices,)."""
-        if self.freedom is None:
-            return np.zeros(len(space.choices), np.int16)
         low = []
         for choice in space.choices:
             role, n = choice.name.rpartition(".")[2], len(choice.values)
@@ -77,7 +75,7 @@ SMALL = (
 FINE_TUNE = (Phase("fine-tune", 6, 2e-3, {"*": _ALL}, sandwich=True),)
 
 #: One random path a step, each choice uniform, from labels alone: the warm-up of ProxylessNAS (Cai et al., 2019), and single-path one-shot (Guo et al., 2020).
-SINGLE_PATH = (Phase("single path", 16, 8e-3, None),)
+SINGLE_PATH = (Phase("single path", 16, 8e-3, {"*": _ALL}),)
 
 #: `as_is`: no training at all, for weights that are there and whose classes are those of the images.
 SCHEDULES: dict[str, tuple[Phase, ...]] = {"ofa": OFA, "small": SMALL, "fine_tune": FINE_TUNE, "single_path": SINGLE_PATH, "as_is": ()}

@@ -104,7 +104,7 @@ def train(
     check_seed(seed)
     sharing = _sharing(sharing, init)
     schedule = schedule or ("single_path" if sharing == "paths" else "small" if init is None else "fine_tune")
-    if sharing != "slices" and any(phase.sort is not None for phase in phases_of(schedule)):
+    if sharing != "slices" and any(phase.sort for phase in phases_of(schedule)):
         raise InputError(f"--schedule {schedule} sorts channels, which blocks have in common with --sharing slices alone; use small or single_path")
     phases, used_threads = phases_of(schedule), use_threads(threads)
     if not phases and init is None:
