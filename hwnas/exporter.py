@@ -18,7 +18,7 @@ from hwnas.weights import Array, Weights
 PARITY_LIMIT = 1e-3
 #: The same by the data type of the operators: what rounding to 11 and 8 bits comes to over a network of tens of layers. Of int8 it tells a
 #: broken file only; what quantisation costs is the accuracy, which `verify` evaluates.
-PARITY_LIMITS = {"float32": PARITY_LIMIT, "float16": 2e-2, "bfloat16": 1e-1, "int8_u8s8": 0.9, "int8_s8s8": 0.9}
+PARITY_LIMITS = {"float32": PARITY_LIMIT, "float16": 2e-2, "bfloat16": 1e-1, "int8_u8s8": 0.9, "int8_s8s8": 0.9, "int8_fp16": 0.9}
 
 
 @dataclass(frozen=True, slots=True)

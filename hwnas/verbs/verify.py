@@ -67,7 +67,7 @@ def verify(
             raise InputError(f"{directory.folder} was searched by the predictor '{predictor}': its architectures have no weights; begin a run with hwnas train")
         name = device or job.table.conditions.device
         target = _target(name, device)
-        runtime = _runtime(target, job.table.conditions.runtime)
+        runtime = runtime_of(target, job.table.conditions.runtime)
         options = {"top": top, "seconds": seconds, "device": name, "seed": seed}
         result = job.recorded("verify")
         if result is not None and result["certificate"]:
@@ -85,7 +85,7 @@ def _target(name: str, given: str | None) -> Device:
         raise
 
 
-def _runtime(device: Device, name: str) -> str:
+def runtime_of(device: Device, name: str) -> str:
     """What the device's file calls the runtime that a table was measured with. Raises InputError where it has none such."""
     for each in device.runtimes:
         made: Runtime = registry.create("profiling.runtimes", each)
