@@ -86,7 +86,8 @@ def manifest_of(
         "preprocessing": asdict(preprocessing) | {"resolution": [height, width], "channels": channels, "resize": "bilinear, antialiased"},
         "labels": list(labels),
         "example": {"input": EXAMPLE, "logits": expected.astype(np.float64).tolist(), "tolerance_std": parity.limit},
-        "parity": {"max_abs_difference": parity.max_abs_difference, "logits_std": parity.logits_std, "inputs": parity.inputs},
+        "parity": {"max_abs_difference": parity.max_abs_difference, "logits_std": parity.logits_std, "inputs": parity.inputs}
+        | ({} if parity.rms_difference is None else {"rms_difference": parity.rms_difference}),
         "latency": _latency(latency),
         "precision": dict(precision or {"name": "fp32"}),
         "accuracy": None if accuracy is None else dict(accuracy),

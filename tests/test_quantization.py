@@ -82,7 +82,7 @@ ONE = {"block/conv.weight": np.ones((1, 1, 1, 1), np.float32), "block/conv.bias"
 
 def calibrated(images, calibration, precision="int8_u8s8"):
     """What the scale of the input covers."""
-    values = np.asarray(images, np.float32).reshape(1 if len(images) else 0, 1, 1, -1)
+    values = np.asarray(images, np.float32).reshape((1, 1, 1, len(images)) if len(images) else (0, 1, 1, 1))
     graph = Graph.of_block(Variant(precision).block((Node("conv", Conv2d((1, 1, 1, max(1, len(images))), out=1), ("in0",)),)))
     return value_ranges(graph, ONE, values, calibration=calibration)["input"]
 

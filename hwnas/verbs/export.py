@@ -17,7 +17,7 @@ from hwnas.backends.torch import torch as torch_backend
 from hwnas.costs import macs, params
 from hwnas.device import load_device
 from hwnas.errors import DamagedFile, HwnasError, InputError, MeasurementFailed, RunHeld
-from hwnas.exporter import PARITY_LIMITS, Exported, Parity, compare
+from hwnas.exporter import INT8_RMS_LIMIT, PARITY_LIMITS, Exported, Parity, compare
 from hwnas.exporters.onnx import write_model
 from hwnas.files import read_json, write_json, write_whole
 from hwnas.graph import Graph
@@ -155,6 +155,8 @@ def _export(
     core = job.run.store.blob(certificate["model_sha256"]) if certificate is not None else to_onnx(graph, weights).SerializeToString(deterministic=True)
     converted, variant = None, own
     if conversion is not None and conversion.precision != own.precision:
+        if own.precision != "fp32":
+            raise InputError(f"the run was searched in {own.precision}, and what is converted begins in fp32: search with a table in {conversion.precision}")
         variant = Variant(conversion.precision, own.batch)
         before, graph, core = (core, graph), *_in_precision(job, code, weights, variant, conversion)
         converted = _before_and_after(job, before, (core, graph), own, variant, conversion, certificate)
@@ -166,7 +168,7 @@ def _export(
         write_json(folder / "certificate.json", certificate)
     exported = write_model(_dressed(core, face, graph, preprocessing, images, architecture), folder / "model.onnx")
     progress("export", 1, 4)
-    checks, example, expected = _parity(exported.path, face, graph, weights, images)
+    checks, example, expected = _parity(exported.path, core, face, graph, weights, images)
     progress("export", 2, 4)
     accuracy = _accuracy(job, core, graph)
     progress("export", 3, 4)
@@ -233,8 +235,6 @@ def _dressed(core: bytes, face: Interface, graph: Graph, preprocessing: Preproce
 
 def _in_precision(job: Job, code: Array, weights: Weights, variant: Variant, conversion: Conversion) -> tuple[Graph, bytes]:
     """The network in another precision, int8 calibrated on training images: its graph and its file. Raises InputError."""
-    if job.deployed is not job.index and job.variant.precision != "fp32":
-        raise InputError(f"the run is in {job.variant.precision} already; what is converted begins in fp32")
     graph = variant.space(job.index.space).lower(code)
     ranges = None
     if is_quantized(graph):
@@ -307,27 +307,33 @@ def _accuracy(job: Job, core: bytes, graph: Graph) -> dict[str, Any]:
 # -- parity -----------------------------------------------------------------------------------------------------------------------
 
 
-def _parity(path: Path, face: Interface, graph: Graph, weights: Weights, images: Images) -> tuple[dict[str, Parity], Array, Array]:
-    """What each kind of input came to, an example as the file is fed it, and the reference's logits for it. Raises HwnasError where they differ."""
+def _parity(path: Path, core: bytes, face: Interface, graph: Graph, weights: Weights, images: Images) -> tuple[dict[str, Parity], Array, Array]:
+    """What each kind of input came to, an example as the file is fed it, and the logits for it: the reference's, of int8 the file's own. Raises
+    HwnasError where they differ."""
     batch, reference, run = graph.input[0], torch_backend(graph, weights), runner(path)
-    limit = max(PARITY_LIMITS[op.data_type] for op in graph.ops)
+    quantized = is_quantized(graph)
+    limit = INT8_RMS_LIMIT if quantized else max(PARITY_LIMITS[op.data_type] for op in graph.ops)
     n = min(max((PARITY_IMAGES if face.input == "image" else PARITY_INPUTS) // batch, 1), len(images) // batch) * batch
     if n == 0:
         raise InputError(f"the validation images are {len(images)}, fewer than a batch of {batch}: a file of that batch cannot be checked")
     kinds = {"real": list(_fed(images, [_pixels(images, i) for i in range(n)], graph, face, batch))}
-    if not is_quantized(graph):  # noise is outside of the ranges of real images
+    if not quantized:  # noise is outside of the ranges of real images
         kinds["random"] = _random(images, n, graph, face, batch)
     checks = {}
     for name, pairs in kinds.items():
         got = np.concatenate([outputs_to_logits(run(fed), face) for fed, _ in pairs])
         expected = np.concatenate([logits_to_compare(reference(x), face) for _, x in pairs])
-        checks[name] = compare(got, expected, limit)
+        checks[name] = compare(got, expected, limit, by_rms=quantized)
     failed = [name for name, check in checks.items() if not check.passed]
     if failed:
         worst = checks[failed[0]]
-        raise HwnasError(f"the exported file differs from the trained network by {worst.ratio:.3g} of the logits' standard deviation on {failed[0]} inputs")
+        by = worst.ratio if worst.rms_difference is None else worst.rms_difference / worst.logits_std
+        raise HwnasError(f"the exported file differs from the trained network by {by:.3g} of the logits' standard deviation on {failed[0]} inputs")
     fed, x = next(_fed(images, [_pixels(images, i) for i in range(batch)], graph, face, batch))
-    return checks, fed, reference(x)
+    if not quantized:
+        return checks, fed, reference(x)
+    own = runner(core)(x)  # what is computed in eight bits must be the same on the target, overflow included; what it costs is the accuracy
+    return checks, fed, own
 
 
 def _pixels(images: Images, row: int) -> Tensor:

@@ -75,8 +75,13 @@ EVALUATED = {"code": [int], "values": [(*NUMBER, type(None))]}
 #: Stage -> shape of its result.
 RESULTS: Mapping[str, Any] = {
     "train": {
-        "files": {str: str}, "steps": int, "seconds": NUMBER, "validation_accuracy_pct": {"largest": NUMBER, "smallest": NUMBER},
-        "curve?": _CURVE, "init?": _INIT, "skipped?": [[str]],
+        "files": {str: str},
+        "steps": int,
+        "seconds": NUMBER,
+        "validation_accuracy_pct": {"largest": NUMBER, "smallest": NUMBER},
+        "curve?": _CURVE,
+        "init?": _INIT,
+        "skipped?": [[str]],
     },
     "search": {
         **dict.fromkeys(("budget_ms", "space_min_ms", "space_max_ms", "evaluations", "seconds"), NUMBER),

@@ -233,14 +233,13 @@ def _accuracy(run: Any, manifest: Mapping[str, Any], face: Interface, how: Prepr
     images: Images = load_images(data, split)  # type: ignore[arg-type]
     if list(images.classes) != manifest["labels"]:
         raise InputError(f"{data} has other classes than the network: {', '.join(images.classes[:5])}, not {', '.join(manifest['labels'][:5])}")
-    right = []
-    batch = len(manifest["example"]["logits"])
+    right: list[bool] = []
+    batch = 1 if face.free_batch else len(manifest["example"]["logits"])
     for start in range(0, len(images), batch):
         rows = list(range(start, min(start + batch, len(images))))
         fed = [_fed(images, row, manifest, face, how) for row in rows]
-        padded = np.concatenate([*fed, *([fed[-1]] * (batch - len(fed)))]) if len({each.shape for each in fed}) == 1 else None
-        outputs = run(padded)[: len(rows)] if padded is not None else np.concatenate([run(each) for each in fed])
-        right += list(outputs.argmax(axis=1) == images.labels[rows].numpy())
+        outputs = run(np.concatenate([*fed, *([fed[-1]] * (batch - len(fed)))]))
+        right += list(outputs[: len(rows)].argmax(axis=1) == images.labels[rows].numpy())
     return {"passed": None, "accuracy_pct": 100 * float(np.mean(right)), "images": len(right), "data": data, "split": split, "stated": manifest.get("accuracy")}
 
 
