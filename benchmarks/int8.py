@@ -1,6 +1,6 @@
 """Our int8 files against those of ONNX Runtime's own toolkit, of the same networks, on the same runtime; accuracy of a trained network in both.
 
-    python benchmarks/int8.py [--network mobilenet_v2:mobilenet_v2 resnet:resnet50 ...] [--seconds 40] [--device localhost] [--runtime NAME] [--json]
+    python benchmarks/int8.py [--network mobilenet_v2:mobilenet_v2_1.0_224 resnet:resnet50 ...] [--seconds 40] [--device localhost] [--runtime NAME] [--json]
     python benchmarks/int8.py --run runs/int8 [--length 1.0]         accuracy: trains `ofa_mini` on cluttered_digits, or takes what is there
 
 Latency: for each network fp32, ours, and `quantize_static` (QDQ, per channel, uint8 activations, int8 weights, after `quant_pre_process`; min-max on the
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from hwnas.variant import Variant
 from hwnas.verbs.common import Job
 from hwnas.weights import Array, Weights, random_weights
 
-NETWORKS = ("mobilenet_v2:mobilenet_v2", "mobilenet_v3:mobilenet_v3_large", "resnet:resnet50", "ofa_mobilenet_v3:smallest", "ofa_resnet50:smallest")
+NETWORKS = ("mobilenet_v2:mobilenet_v2_1.0_224", "mobilenet_v3:mobilenet_v3_large_1.0", "resnet:resnet50", "ofa_mobilenet_v3:smallest", "ofa_resnet50:smallest")
 TARGET = 1.02
 CALIBRATION_IMAGES = 128
 
@@ -60,7 +61,7 @@ def toolkit(fp32: bytes, images: Array, calibration: str) -> bytes:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     method = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile, "entropy": CalibrationMethod.Entropy}[calibration]
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stdout(sys.stderr):  # it prints its progress
         warnings.simplefilter("ignore")
         before, prepared, after = (Path(folder) / f"{name}.onnx" for name in ("before", "prepared", "after"))
         before.write_bytes(fp32)
