@@ -97,6 +97,7 @@ def test_the_model_card_says_what_was_measured_and_asks_what_nobody_told(run, tm
         (("--precision", "int4"), "there is no precision 'int4'"),
         (("--precision", "int8_u8s8", "--calibration", "best"), "there is no calibration 'best'"),
         (("--kit", "ios"), "no kit named 'ios'"),
+        (("--kit", "tensorrt", "--input", "image"), "the kit tensorrt cannot feed a file with --input image: what it runs on takes tensor or pixels"),
     ],
 )
 def test_what_cannot_be_exported_leaves_nothing_behind(run, tmp_path, arguments, message):

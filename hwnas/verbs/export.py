@@ -21,8 +21,8 @@ from hwnas.exporter import INT8_RMS_LIMIT, PARITY_LIMITS, Exported, Parity, comp
 from hwnas.exporters.onnx import write_model
 from hwnas.files import read_json, write_json, write_whole
 from hwnas.graph import Graph
-from hwnas.interface import Interface, Preprocessing, facts_of, logits_to_compare, outputs_to_logits, with_interface
-from hwnas.kit import copy_kit
+from hwnas.interface import INPUTS, Interface, Preprocessing, facts_of, logits_to_compare, outputs_to_logits, with_interface
+from hwnas.kit import about_kit, copy_kit
 from hwnas.manifest import FORMAT, NAME, ExpectedLatency, manifest_of, write_manifest
 from hwnas.model_card import NAME as CARD
 from hwnas.model_card import model_card
@@ -94,6 +94,8 @@ def export(
             job.result("train")
         elif certificate is None:
             raise InputError(f"{directory.folder} has no certified network to export; allow more with a new search, or see: hwnas report {directory.folder}")
+        if kit and face.input not in about_kit(kit).get("inputs", INPUTS):
+            raise InputError(f"the kit {kit} cannot feed a file with --input {face.input}: what it runs on takes {' or '.join(about_kit(kit)['inputs'])}")
         check_target(target)
         staged = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
         try:
