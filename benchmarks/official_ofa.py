@@ -17,6 +17,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import torch.nn.functional as F
 from hwnas.index import BlockIndex
 from hwnas.spaces.ofa_mobilenet_v3 import ofa_mobilenet_v3
 from hwnas.spaces.ofa_proxylessnas import ofa_proxylessnas
+from hwnas.spaces.ofa_resnet50 import ofa_resnet50
 from hwnas.supernet.checkpoints import canonical, load_checkpoint, published_names
 from hwnas.supernet.recalibrate import recalibrated
 from hwnas.supernet.sorting import sort_channels
@@ -34,11 +36,15 @@ from hwnas.supernet.supernet import Supernet
 
 RESOLUTION = 128
 CHOICES = {"ks_list": [3, 5, 7], "expand_ratio_list": [3, 4, 6], "depth_list": [2, 3, 4]}
-FAMILIES: dict[str, tuple[str, Callable[..., Any], float]] = {
-    "MobileNetV3 w1.0": ("OFAMobileNetV3", ofa_mobilenet_v3, 1.0),
-    "MobileNetV3 w1.2": ("OFAMobileNetV3", ofa_mobilenet_v3, 1.2),
-    "Proxyless w1.3": ("OFAProxylessNASNets", ofa_proxylessnas, 1.3),
+#: Name -> class of the official code and its arguments, and our space.
+FAMILIES: dict[str, tuple[str, dict[str, Any], Callable[..., Any]]] = {
+    "MobileNetV3 w1.0": ("OFAMobileNetV3", {"width_mult": 1.0, **CHOICES}, partial(ofa_mobilenet_v3, width=1.0)),
+    "MobileNetV3 w1.2": ("OFAMobileNetV3", {"width_mult": 1.2, **CHOICES}, partial(ofa_mobilenet_v3, width=1.2)),
+    "Proxyless w1.3": ("OFAProxylessNASNets", {"width_mult": 1.3, **CHOICES}, partial(ofa_proxylessnas, width=1.3)),
+    "ResNet50": ("OFAResNets", {"depth_list": [0, 1, 2], "expand_ratio_list": [0.2, 0.25, 0.35], "width_mult_list": [0.65, 0.8, 1.0]}, ofa_resnet50),
 }
+#: The node whose importance orders the channels of a layer, and the one in front of it that makes them.
+ELASTIC = {"depthwise": "project", "conv2": "conv3", "conv1": "conv2"}
 TARGET = 1e-3
 
 
@@ -71,11 +77,11 @@ def main() -> int:
 def compare(family: str, subnets: int, seed: int) -> Iterator[dict[str, Any]]:
     import ofa.imagenet_classification.elastic_nn.networks as official_networks
 
-    name, space, width = FAMILIES[family]
+    name, arguments, space = FAMILIES[family]
     torch.manual_seed(seed)
-    official = getattr(official_networks, name)(width_mult=width, dropout_rate=0, **CHOICES)
+    official = getattr(official_networks, name)(dropout_rate=0, **arguments)
     randomise(official, seed)
-    index = BlockIndex(space(width=width, resolutions=(RESOLUTION,)))
+    index = BlockIndex(space(resolutions=(RESOLUTION,)))
     supernet = Supernet(index, seed=seed + 1)
     codes = index.space.sample(np.random.default_rng(seed), subnets)
     x = torch.randn(8, 3, RESOLUTION, RESOLUTION, generator=torch.Generator().manual_seed(seed))
@@ -107,21 +113,33 @@ def compare(family: str, subnets: int, seed: int) -> Iterator[dict[str, Any]]:
     shapes = {name: tuple(tensor.shape) for name, tensor in supernet.tensors.items()}
     names = published_names(index.space.checkpoint_names, shapes)
     theirs = {canonical(key): value for key, value in official.state_dict().items()}
-    for name in (each for each in supernet.trained if each.endswith(("project.weight", "se.expand.weight"))):
+    with torch.no_grad():
+        for name, tensor in supernet.tensors.items():  # channels of all but equal importance may stand in another order
+            tensor.copy_(theirs[names[name]])
+    for name in (each for each in supernet.trained if each.endswith(("project.weight", "se.expand.weight", "conv3.weight", "conv2.weight"))):
         factors = 0.5 + torch.rand((*shapes[name][:2], 1, 1), generator=change)
         for tensor in (supernet.tensors[name].detach(), theirs[names[name]]):
             tensor.mul_(factors)
     wide = codes.copy(order="F")
     for choice, column in index.space.column.items():
+        if choice.endswith(".width"):
+            wide[:, column] = 2
         if choice.endswith(".expand"):
-            wide[:, column] = np.maximum(wide[:, column], 1)  # ratios 4 and 6, the trained ones before the second sorting
+            wide[:, column] = np.maximum(wide[:, column], 1)  # the larger ratios, the trained ones before the second sorting
     mine, other = [_ours(supernet, code, x) for code in wide], [_official(official, index, code, x) for code in wide]
     official.re_organize_middle_weights(1)
-    sort_channels(supernet, protect=1)
-    yield _row("layers whose channels are then sorted differently, width 4 protected", *_sorting(official, supernet))
+    sort_channels(supernet, trained=second_ratio(index))
+    yield _row("layers whose channels are then sorted differently, the second ratio protected", *_sorting(official, supernet))
     yield _row("change of networks of protected widths by that sorting", _worst(mine, [_ours(supernet, code, x) for code in wide]), TARGET)
     after = [_official(official, index, code, x) for code in wide]
     yield _row("  the same of the official code, which leaves squeeze-and-excite open", _worst(other, after), None)
+
+
+def second_ratio(index: BlockIndex) -> Any:
+    """The code of the largest network with the second of the three expand ratios."""
+    code = index.space.largest()[0].copy()
+    code[[column for choice, column in index.space.column.items() if choice.endswith(".expand")]] = 1
+    return code
 
 
 def randomise(network: torch.nn.Module, seed: int) -> None:
@@ -155,6 +173,12 @@ NAMINGS: dict[str, Callable[[str], str]] = {"elastic": str, "static": _static, "
 def configure(official: Any, index: BlockIndex, code: Any) -> None:
     """Make the official supernet run one of our architectures."""
     values = index.space.decode(code)
+    if isinstance(values.get("stem.residual"), str):
+        widths = [values[name] for name in ("stem.middle", "stem.width", *(f"stage{s}.width" for s in range(1, 5)))]
+        depths = [2 if values["stem.residual"] == "keep" else 0, *(values[f"stage{s}.depth"] - least for s, least in enumerate((2, 2, 4, 2), start=1))]
+        ratios = [value for name, value in values.items() if name.endswith(".expand")]
+        official.set_active_subnet(d=depths, e=ratios, w=[[0.65, 0.8, 1.0].index(width) for width in widths])
+        return
     blocks = sorted({name.rpartition(".")[0] for name in values if name.endswith(".kernel")})
     depths = [values.get(f"stage{s}.depth", 1) for s in range(1, 1 + len(official.block_group_info))]
     official.set_active_subnet(ks=[values[f"{b}.kernel"] for b in blocks], e=[values[f"{b}.expand"] for b in blocks], d=depths)
@@ -228,14 +252,19 @@ def _sorting(official: Any, supernet: Supernet) -> tuple[float, float]:
     space = supernet.index.space
     names = published_names(space.checkpoint_names, {name: tuple(tensor.shape) for name, tensor in supernet.tensors.items()})
     wrong = 0
-    for layer, table in zip(space.layers[1:-1], supernet.index.tables[1:-1], strict=True):
-        inner = sorted({node.op.output[1] for i in set(table.tolist()) for node in supernet.index.blocks[i] if node.name == "depthwise"})[-2]
-        kernels, project = f"{layer.name}/depthwise.weight", f"{layer.name}/project.weight"
-        sides = []
-        for kernel, weight in ((supernet.tensors[kernels].detach(), supernet.tensors[project].detach()), (theirs[names[kernels]], theirs[names[project]])):
-            rows, importance = kernel.flatten(1), weight.abs().sum(dim=(0, 2, 3))
-            sides.append((rows[:inner].sort(0).values, rows[inner:].sort(0).values, importance[:inner]))
-        wrong += not all(torch.equal(mine, other) for mine, other in zip(*sides, strict=True))
+    blocks = [[supernet.index.blocks[i] for i in supernet.index.ids(code[None])[0]] for code in (space.largest()[0], second_ratio(supernet.index))]
+    for layer, widest, narrower in zip(space.layers, *blocks, strict=True):
+        for makes, reads in ELASTIC.items():
+            width, inner = (next((node.op.output[1] for node in block if node.name == makes), 0) for block in (widest, narrower))
+            kernels, project = f"{layer.name}/{makes}.weight", f"{layer.name}/{reads}.weight"
+            if width == inner or project not in names:
+                continue
+            sides = []
+            for kernel, weight in ((supernet.tensors[kernels].detach(), supernet.tensors[project].detach()), (theirs[names[kernels]], theirs[names[project]])):
+                rows, importance = kernel.flatten(1).sort(1).values, weight.abs().sum(dim=(0, 2, 3))
+                sides.append((rows[:inner].sort(0).values, rows[inner:].sort(0).values, importance[:inner]))
+            # What orders the channels in front of sorted ones is a sum in another order, and may differ in its last bits.
+            wrong += not all(torch.allclose(mine, other, rtol=1e-5, atol=0) for mine, other in zip(*sides, strict=True))
     return float(wrong), 0
 
 

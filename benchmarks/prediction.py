@@ -35,6 +35,7 @@ from hwnas.predictor import Additive
 from hwnas.predictors.calibrated import calibrated
 from hwnas.predictors.lookup import lookup
 from hwnas.profiling.agent import started_agent
+from hwnas.profiling.plan import make_plan
 from hwnas.profiling.protocol import TIMING, Visit, is_disturbed
 from hwnas.profiling.record import FILE, Record
 from hwnas.profiling.session import Progress, best_anchor_ns, profile
@@ -90,14 +91,16 @@ def quiet_ms(visits: list[list[Visit]]) -> FloatArray:
     return np.array([measurement(own, best).price_ms for own in visits])
 
 
-def quiet_table(table: LatencyTable, folder: Path) -> LatencyTable:
+def quiet_table(table: LatencyTable, folder: Path, index: BlockIndex, given: argparse.Namespace) -> LatencyTable:
     """The same with the quiet latency of its networks in the place of their medians."""
     with Store(folder / FILE) as store:
         record = Record(store)
-    by_item: dict[str, list[Visit]] = {f"n{i}": [] for i in range(len(table.networks))}
+    planned = make_plan(index, visits=given.visits, networks=given.networks, seed=given.seed).networks  # what the record numbers; a table sorts them
+    names = {tuple(code): f"n{number}" for number, code in enumerate(planned.tolist())}
+    by_item: dict[str, list[Visit]] = {}
     for visit in record.visits:
         by_item.setdefault(visit.item, []).append(visit)
-    prices = quiet_ms([by_item[f"n{i}"] for i in range(len(table.networks))])
+    prices = quiet_ms([by_item[names[tuple(each.architecture.code(index.space)[0].tolist())]] for each in table.networks])
     return replace(table, networks=tuple(replace(each, p50_ms=float(price)) for each, price in zip(table.networks, prices, strict=True)))
 
 
@@ -148,7 +151,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         started = time.monotonic()
         table = _profiled(index, folder, given, given.seed, lambda stage, done, total: stages.setdefault(stage, time.monotonic() - started))
         ended = time.monotonic() - started
-        quiet = quiet_table(table, folder) if (folder / FILE).exists() else None
+        quiet = quiet_table(table, folder, index, given) if (folder / FILE).exists() else None
         kernels, waiting = (kernels_s(folder), waiting_s(folder)) if (folder / FILE).exists() else (float("nan"), 0.0)
     again = repeated(index, table, given) if given.again else None
     after = visits_of(index, codes, given.passes - len(before[0]), given, rng)

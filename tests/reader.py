@@ -19,7 +19,7 @@ from documents import ROOT
 TEXTS = {
     "DATA": "cluttered_digits",
     "DEVICE": "localhost",
-    "DEVICE/RUNTIME-VERSION-THREADS": next(path.parent.relative_to(ROOT / "latency_tables").as_posix() for path in ROOT.glob("latency_tables/*/*/table.toml")),
+    "DEVICE/RUNTIME-VERSION-THREADS": next(path.relative_to(ROOT / "latency_tables").as_posix() for path in ROOT.glob("latency_tables/browser/*")),
     "DIALECT": "ofa",
     "KIT": "onnxruntime_python",
     "SPACE": "ofa_mini",

@@ -13,6 +13,7 @@ from hwnas.index import BlockIndex
 from hwnas.ops import ChannelShuffle, Conv2d
 from hwnas.space import Choice, Layer, SearchSpace
 from hwnas.spaces.ofa_mini import ofa_mini
+from hwnas.spaces.ofa_resnet50 import ofa_resnet50
 from hwnas.supernet.sorting import permute, sort_channels
 from hwnas.supernet.supernet import Supernet
 
@@ -67,16 +68,22 @@ def test_channels_are_sorted_by_the_weights_of_the_last_operator_that_reads_them
     torch.testing.assert_close(logits(supernet, 6), whole)
 
 
-def test_no_channel_crosses_a_protected_width():
-    for protect, edges in ((1, (0, 32, 48)), (2, (0, 16, 32, 48)), (9, (0, 16, 32, 48))):
+def narrowest(supernet, expand):
+    """Where training has come to: every kernel, and this expand ratio or a larger one."""
+    space = supernet.index.space
+    return space.encode({"kernel": space.choices[space.column["kernel"]].values[0], "expand": expand})[0]
+
+
+def test_no_channel_crosses_a_width_that_is_trained():
+    for least, edges in ((6, (0, 48)), (4, (0, 32, 48)), (2, (0, 16, 32, 48))):
         supernet, importance = ready()
         before = {expand: logits(supernet, expand, kernel) for expand in (2, 4, 6) for kernel in (3, 5)}
-        sort_channels(supernet, protect=protect)
+        sort_channels(supernet, trained=narrowest(supernet, least))
         order = supernet.tensors["layer/depthwise.norm.bias"].long()
         for start, end in pairwise(edges):
             assert sorted(order[start:end].tolist()) == list(range(start, end))
             assert (importance[order[start:end]].diff() < 0).all()
-        for expand in (6, 4) if protect == 1 else (6, 4, 2):
+        for expand in (each for each in (6, 4, 2) if each >= least):
             torch.testing.assert_close(logits(supernet, expand), before[expand])
 
 
@@ -88,7 +95,7 @@ def test_the_channels_inside_of_squeeze_and_excite_are_sorted_and_protected_too(
         reduce.copy_(torch.arange(16.0))
         expand.copy_((1.0 + torch.arange(16.0)).expand(48, 16)[:, :, None, None])
     before = {ratio: logits(supernet, ratio) for ratio in (2, 4, 6)}
-    sort_channels(supernet, protect=1)
+    sort_channels(supernet, trained=narrowest(supernet, 4))
     assert reduce.tolist() == [*range(7, -1, -1), *range(15, 7, -1)]
     torch.testing.assert_close(logits(supernet, 6), before[6])
     torch.testing.assert_close(logits(supernet, 4), before[4])
@@ -96,6 +103,21 @@ def test_the_channels_inside_of_squeeze_and_excite_are_sorted_and_protected_too(
     assert reduce.tolist() == list(range(15, -1, -1))
     torch.testing.assert_close(logits(supernet, 6), before[6])
     assert not torch.allclose(logits(supernet, 4), before[4])
+
+
+def test_widths_of_several_choices_are_kept_where_they_were_trained():
+    """The middle of a bottleneck is as wide as a ratio of its output; between two trained ratios lie widths of narrower outputs, which are not."""
+    index = BlockIndex(ofa_resnet50(resolutions=(64,), classes=5))
+    supernet, space, x = Supernet(index, seed=2), index.space, torch.rand((2, 3, 64, 64), generator=torch.Generator().manual_seed(1))
+    trained = space.largest()[0].copy()
+    ratios = [column for name, column in space.column.items() if name.endswith(".expand")]
+    trained[ratios] = 1
+    codes = [space.largest()[0], trained]
+    with torch.no_grad():
+        before = [supernet.subnet(code).eval()(x) for code in codes]
+        sort_channels(supernet, trained=trained)
+        for code, logits_before in zip(codes, before, strict=True):
+            torch.testing.assert_close(supernet.subnet(code).eval()(x), logits_before, rtol=1e-3, atol=1e-5)
 
 
 def test_moments_of_an_optimiser_can_follow():

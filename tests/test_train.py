@@ -10,13 +10,16 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torchvision
 from commands import environment, here
 from PIL import Image
 
 from hwnas.errors import InputError, UnknownName
 from hwnas.files import read_json
 from hwnas.run import RunDirectory
+from hwnas.spaces.ofa_resnet50 import ofa_resnet50
 from hwnas.supernet.supernet import Supernet
+from hwnas.training.schedule import schedule
 from hwnas.training.trainer import TrainingFailed, load_tensors
 from hwnas.verbs import train as verb
 from hwnas.verbs.common import Job
@@ -369,3 +372,40 @@ def test_a_number_of_processes_that_is_none_is_one_sentence(bars, tmp_path, monk
     monkeypatch.setitem(os.environ, "WORLD_SIZE", "two")
     with pytest.raises(InputError, match="WORLD_SIZE is 'two'"):
         train(tmp_path / "run", space=SPACE, data=bars)
+
+
+def test_weights_that_are_there_are_taken_as_they_are(trained, bars, photos, tmp_path):
+    """As a published supernet on the images that it was trained on: no step, and everything behind training works on it."""
+    result = train(tmp_path / "run", data=bars, init=trained, schedule="as_is", refit=0)
+    assert result["steps"] == 0 and result["validation_accuracy_pct"].keys() == {"largest", "smallest"} and result["curve"] == []
+    before, after = weights(trained), weights(tmp_path / "run")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert train(tmp_path / "run", data=bars, init=trained, schedule="as_is", refit=0) == result
+    with pytest.raises(InputError, match="--schedule as_is trains nothing: name the weights with --init"):
+        train(tmp_path / "none", space=SPACE, data=bars, schedule="as_is")
+    with pytest.raises(InputError, match="lacks a classifier of these classes: leave --schedule out"):
+        train(tmp_path / "other", data=str(photos), init=trained, schedule="as_is", workers=0)
+
+
+def test_a_file_of_torchvision_begins_the_network_that_it_is_of(photos, tmp_path):
+    """For other classes, without saying which of torchvision's it is."""
+    torch.manual_seed(1)
+    theirs = torchvision.models.mobilenet_v2(weights=None).state_dict()
+    torch.save(theirs, tmp_path / "net.pth")
+    options = {"space": "mobilenet_v2(resolutions=(96,), classes=3)", "data": str(photos), "init": tmp_path / "net.pth", "workers": 0}
+    result = train(tmp_path / "run", **options, architecture="mobilenet_v2_1.0_96", batch=4, length=0.01, options=["rate=1e-12"])
+    assert result["init"]["new_head"] and not result["init"]["missing"]
+    found = weights(tmp_path / "run")
+    torch.testing.assert_close(found["stem/conv.weight"], theirs["features.0.0.weight"], rtol=0, atol=1e-6)
+    for name, reason in (("mobilenet_v2_0.35_96", "which is|--architecture mobilenet_v2_1.0_96"), (None, "its largest network in mobilenet_v2 has")):
+        with pytest.raises(InputError, match=reason):
+            train(tmp_path / str(name), **options, architecture=name, batch=4, length=0.01)
+
+
+def test_roles_without_a_phase_of_their_own_are_free_in_the_last_one():
+    """The widths of ResNet50 are trained, too."""
+    space = ofa_resnet50(resolutions=(128,))
+    for name in ("small", "fine_tune", "ofa"):
+        phases = schedule(name)
+        assert phases[-1].lowest(space).tolist() == [0] * len(space.choices)
+    assert schedule("small")[0].lowest(space).tolist() == (space.largest()[0] * (space.cardinalities > 1)).tolist()

@@ -309,7 +309,7 @@ def test_channels_are_sorted_with_what_the_optimiser_knows_of_them(index, bars):
         losses = []
         for step in range(4):
             if step == 2 and sort:
-                trainer.sort_channels(0)
+                trainer.sort_channels(code[0])
             losses.append(trainer.step(code, 0.01, sandwich=False))
         return losses, trainer
 

@@ -334,7 +334,7 @@ def train(
     run: Run,
     data: Annotated[str, typer.Option(help="Data set: a name, one of torchvision's, or a folder with a folder of images for each class.")] = ...,  # type: ignore[assignment]
     space: Annotated[str | None, typer.Option(help="Search space; with --init that of the run by default.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Phases of progressive shrinking: small, ofa, fine_tune (the default with --init).")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Phases of training: small, ofa, fine_tune (the default with --init), as_is (none).")] = None,
     length: Annotated[float, typer.Option(help="Multiplies the epochs of every phase.")] = 1.0,
     batch: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
     shards: Annotated[int | None, typer.Option(help="Batches that make a step together; one for each process of torchrun by default.")] = None,

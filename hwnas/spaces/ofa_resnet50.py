@@ -20,6 +20,9 @@ STEM = 64
 #: depths of ResNet50
 RESNET50 = (3, 4, 6, 3)
 
+#: Node of a bottleneck -> its module in a block of Once-for-All's checkpoints. Only the first block of a stage has a shortcut with weights.
+_OFFICIAL_BLOCK = {"conv1": "conv1", "conv2": "conv2", "conv3": "conv3", "shortcut": "downsample"}
+
 
 def ofa_resnet50(resolutions: Sequence[int] = RESOLUTIONS, classes: int = 1000, channels: int = 3, batch: int = 1) -> SearchSpace:
     """Depth and width of four stages, bottleneck ratio of each of 18 blocks, two widths of the stem, whether it has its residual, the resolution.
@@ -35,24 +38,28 @@ def ofa_resnet50(resolutions: Sequence[int] = RESOLUTIONS, classes: int = 1000, 
         images.layer("stem.residual", _stem_middle, 2, _residual, middle, residual),
         images.layer("stem.last", _stem_middle, 2, _last, middle, width),
     ]
-    base, reduction = STEM, 4
+    names = {"stem.first/conv": "input_stem.0.conv", "stem.residual/conv": "input_stem.1.conv.conv", "stem.last/conv": "input_stem.2.conv"}
+    names |= {"head/classifier": "classifier.linear"}
+    base, reduction, number = STEM, 4, 0
     for s, (out, first_stride, depths) in enumerate(STAGES, start=1):
         before, width, depth = width, Choice(f"stage{s}.width", WIDTHS), Choice(f"stage{s}.depth", depths)
         choices += [width, depth]
         for b in range(depths[-1]):
             expand = Choice(f"stage{s}.block{b}.expand", EXPAND_RATIOS)
             choices.append(expand)
+            names |= {f"stage{s}.block{b}/{node}": f"blocks.{number}.{module}.conv" for node, module in _OFFICIAL_BLOCK.items()}
+            number += 1
             layers.append(_layer(images, f"stage{s}.block{b}", base, out, reduction, first_stride, b, before, width, depth, expand))
             if b == 0:
                 reduction *= first_stride
         base = out
     layers.append(images.layer("head", partial(_scaled, base), reduction, partial(_head, classes), width))
     if 224 not in resolutions:
-        return SearchSpace("ofa_resnet50", choices, layers)
+        return SearchSpace("ofa_resnet50", choices, layers, checkpoint_names=names)
     resnet50d: dict[str, Value] = {choice.name: 0.25 if choice.name.endswith("expand") else choice.values[-1] for choice in choices}
     resnet50d |= {"resolution": 224} | {f"stage{s}.depth": depth for s, depth in enumerate(RESNET50, start=1)}
     published = Published("timm's results table, whose resnet50d has no residual in its stem", macs=4.35e9, params=25.58e6)
-    return SearchSpace("ofa_resnet50", choices, layers, {"resnet50d": resnet50d}, {"resnet50d": published})
+    return SearchSpace("ofa_resnet50", choices, layers, {"resnet50d": resnet50d}, {"resnet50d": published}, checkpoint_names=names)
 
 
 def _layer(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -22,25 +23,31 @@ from hwnas.supernet.supernet import Supernet
 Orders = Mapping[str, list[tuple[int, Tensor]]]
 
 
-def sort_channels(supernet: Supernet, *, protect: int = 0) -> Orders:
+def sort_channels(supernet: Supernet, *, trained: npt.NDArray[np.integer] | None = None) -> Orders:
     """Sort the elastic channels of every layer by importance, the most important first; what was permuted, for `permute`.
 
-    The importance of a channel is the L1 norm of the weights that the last operator which reads it has for it. protect: how many of the narrower
-    widths, from the widest, are trained already: no channel crosses one of those, so networks of these widths compute what they did. Raises
-    InputError where blocks do not share channels.
+    The importance of a channel is the L1 norm of the weights that the last operator which reads it has for it. trained: the least code of each
+    choice that was trained already (choices,), as `Phase.lowest` has it: no channel crosses a width that occurs from there on, so those networks compute
+    what they did; by default only the largest is kept. Raises InputError where blocks do not share channels.
 
-    Once-for-All sorts with 0 before its first phase of elastic width and with 1 before its second. Its code separates the bands by offsets of
-    1e5 in float32, which rounds the order within the outer ones, and never protects the channels inside of squeeze-and-excite; both are exact here.
+    Once-for-All sorts before its first phase of elastic width, when the largest width alone is trained, and before its second. Its code separates
+    the bands by offsets of 1e5 in float32, which rounds the order within the outer ones, and never protects the channels inside of
+    squeeze-and-excite; both are exact here.
     """
     if supernet.sharing != "slices":
         raise InputError(f"channels are sorted where blocks share them; this supernet shares {supernet.sharing}")
     orders: dict[str, list[tuple[int, Tensor]]] = {}
-    for layer, table in zip(supernet.index.space.layers, supernet.index.tables, strict=True):
-        for group in _groups([supernet.index.blocks[i] for i in np.unique(table)]):
-            widths = sorted(group.widths, reverse=True)
+    index = supernet.index
+    low = index.space.largest()[0] if trained is None else trained
+    for layer, table, columns, strides in zip(index.space.layers, index.tables, index.columns, index.strides, strict=True):
+        cells, seen = np.arange(len(table)), np.ones(len(table), bool)
+        for column, stride in zip(columns, strides, strict=True):
+            seen &= cells // stride % index.space.cardinalities[column] >= low[column]
+        for group in _groups([index.blocks[i] for i in np.unique(table)]):
             weight = supernet.tensors[f"{layer.name}/{group.reader}.weight"].detach()
             importance = weight.abs().sum(dim=[axis for axis in range(weight.dim()) if axis != 1])
-            edges = [*reversed(widths[1 : 1 + protect]), widths[0]]
+            kept = {node.op.output[1] for i in np.unique(table[seen]) for node in index.blocks[i] if node.name in group.nodes}
+            edges = sorted(kept | {max(group.widths)})
             bands = importance.tensor_split(edges[:-1])
             order = torch.cat([start + band.sort(descending=True, stable=True).indices for start, band in zip([0, *edges], bands, strict=False)])
             for name, axis in sorted(group.axes):
@@ -62,6 +69,8 @@ def permute(tensors: Mapping[str, Tensor], orders: Orders) -> None:
 class _Group:
     """Channels that are one: the axes of a layer's tensors that must be permuted together."""
 
+    nodes: set[str] = field(default_factory=set)
+    """Those that make them."""
     widths: set[int] = field(default_factory=set)
     axes: set[tuple[str, int]] = field(default_factory=set)
     """(node.tensor, axis)"""
@@ -101,6 +110,7 @@ def _groups(blocks: Iterable[Block]) -> list[_Group]:
         for i, node in enumerate(block):
             position[node.name] = max(i, position.get(node.name, 0))
             made = groups.setdefault(find(node.name), _Group())
+            made.nodes.add(node.name)
             made.widths.add(node.op.output[1])
             made.axes |= {(f"{node.name}.{leaf}", 0) for leaf in node.parameters | node.buffers}
             if isinstance(node.op, Conv2d | Linear) and getattr(node.op, "groups", 1) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hwnas import registry
 from hwnas.errors import DamagedFile, InputError
 from hwnas.index import BlockIndex
-from hwnas.supernet.checkpoints import load_checkpoint
+from hwnas.space import Codes
+from hwnas.supernet.checkpoints import load_checkpoint, load_torchvision
 from hwnas.supernet.supernet import Supernet
+from hwnas.tensor_files import read_tensors
+
+IMAGENET = 1000  # classes of torchvision's files of weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,46 @@ def load_weights(path: Path, index: BlockIndex) -> tuple[dict[str, Tensor], list
         if each.partition(":")[0].rpartition(".")[0] != classifier:
             raise InputError(f"{path} is of another space than {index.space.name}: {each}")
     return tensors, list(unmatched.unknown)
+
+
+def torchvision_name(path: Path) -> str | None:
+    """Which of torchvision's classifiers this is a file of weights of, by names and shapes; None where it is none. Raises DamagedFile."""
+    from torchvision import models
+
+    found = {key: tuple(tensor.shape) for key, tensor in read_tensors(path).items()}
+    names: list[str] = models.list_models(module=models)
+    for name in names:
+        try:
+            with torch.device("meta"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # some announce how they will initialise themselves
+                state = models.get_model(name, weights=None).state_dict()
+        except NotImplementedError:  # RegNets compute with weights while they are made; no space here has them
+            continue
+        counted = {key: tuple(tensor.shape) for key, tensor in state.items() if key in found or not key.endswith("num_batches_tracked")}
+        if counted == found:
+            return name
+    return None
+
+
+def pretrained(path: Path, name: str, space: str, code: Codes | None, index: BlockIndex) -> dict[str, Tensor]:
+    """Weights of torchvision's network `name` for `index`, that of `space` or of its architecture `code` (1, choices) alone; without the classifier where
+    the classes are others.
+
+    Raises InputError where the network is another one, or is not the largest where a supernet is to have its weights.
+    """
+    called, arguments = registry.split_call(space)
+    text = ", ".join(f"{key}={value!r}" for key, value in (arguments | {"classes": IMAGENET}).items())
+    theirs = BlockIndex(registry.create("spaces", f"{called}({text})"))
+    found, tensors = load_torchvision(name, theirs, path)
+    values, whole = theirs.space.decode(found[0]), theirs.space
+    wanted = whole.decode((whole.largest() if code is None else code)[0])
+    if different := next((key for key in values if key != "resolution" and values[key] != wanted[key]), None):
+        what = "its largest network" if code is None else "what --architecture names"
+        known = next((each for each, reference in whole.references.items() if dict(reference) == values), None)
+        advice = f"; name it with --architecture {known}" if known else ""
+        raise InputError(f"{path} is torchvision's {name}, with {different} = {values[different]}, and {what} in {called} has {wanted[different]}{advice}")
+    classes = index.space.lower(index.space.largest()).output[-1]
+    return {key: tensor for key, tensor in tensors.items() if classes == IMAGENET or key.rpartition(".")[0] != head(index)}
 
 
 def head(index: BlockIndex) -> str:

@@ -59,4 +59,5 @@ RECIPES = {
     "ofa": Recipe(optimizer="sgd", decay_norms=False, rate_images=64, label_smoothing=0.1),
     "small": Recipe(),
     "fine_tune": Recipe(),
+    "as_is": Recipe(),
 }

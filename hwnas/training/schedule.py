@@ -17,8 +17,8 @@ from hwnas.space import Codes, SearchSpace
 class Phase:
     """`freedom`: role of a choice (the last part of its name) -> how many of its largest values may be sampled.
 
-    Roles that are not named stay at their largest value; `resolution` is free unless named. Each step trains `subnets` random
-    architectures at one resolution, and with `sandwich` (Yu et al., 2020) also the largest and the smallest that the phase allows.
+    Roles that are not named have the freedom of `*`, without which they stay at their largest value; `resolution` is free unless named. Each
+    step trains `subnets` random architectures at one resolution, and with `sandwich` (Yu et al., 2020) also the largest and the smallest that the phase allows.
     """
 
     name: str
@@ -27,15 +27,15 @@ class Phase:
     freedom: Mapping[str, int] = field(default_factory=dict)
     subnets: int = 1
     sandwich: bool = False
-    sort: int | None = None
-    """Before the phase the channels are sorted by importance, within the so many narrower widths that are trained already; None: not."""
+    sort: bool = False
+    """Before the phase the channels are sorted by importance, within the widths that were trained in the phase before."""
 
     def lowest(self, space: SearchSpace) -> Codes:
         """Smallest code of each choice that the phase allows, (choices,)."""
         low = []
         for choice in space.choices:
             role, n = choice.name.rpartition(".")[2], len(choice.values)
-            low.append(n - min(self.freedom.get(role, n if role == "resolution" else 1), n))
+            low.append(n - min(self.freedom.get(role, n if role == "resolution" else self.freedom.get("*", 1)), n))
         return np.array(low, np.int16)
 
     def sample(self, space: SearchSpace, rng: np.random.Generator) -> Codes:
@@ -59,21 +59,22 @@ OFA = (
     Phase("kernel", 125, 3e-2, {"kernel": _ALL}),
     Phase("depth 1", 25, 2.5e-3, {"kernel": _ALL, "depth": 2}, subnets=2),
     Phase("depth 2", 125, 7.5e-3, {"kernel": _ALL, "depth": 3}, subnets=2),
-    Phase("expand 1", 25, 2.5e-3, {"kernel": _ALL, "depth": _ALL, "expand": 2}, subnets=4, sort=0),
-    Phase("expand 2", 125, 7.5e-3, {"kernel": _ALL, "depth": _ALL, "expand": 3}, subnets=4, sort=1),
+    Phase("expand 1", 25, 2.5e-3, {"kernel": _ALL, "depth": _ALL, "expand": 2}, subnets=4, sort=True),
+    Phase("expand 2", 125, 7.5e-3, {"kernel": _ALL, "depth": _ALL, "expand": 3, "*": _ALL}, subnets=4, sort=True),
 )
 
 #: For data and networks that a CPU trains in minutes: the same order of shrinking, with the sandwich rule. Rates are AdamW's.
 SMALL = (
     Phase("largest", 1, 8e-3),
     Phase("kernel and depth", 0.5, 8e-3, {"kernel": _ALL, "depth": _ALL}, sandwich=True),
-    Phase("expand", 6.5, 8e-3, {"kernel": _ALL, "depth": _ALL, "expand": _ALL}, sandwich=True),
+    Phase("expand", 6.5, 8e-3, {"*": _ALL}, sandwich=True),
 )
 
 #: For a supernet that starts from weights that were trained on other images: the whole space at once, at a low rate.
-FINE_TUNE = (Phase("fine-tune", 6, 2e-3, {"kernel": _ALL, "depth": _ALL, "expand": _ALL}, sandwich=True),)
+FINE_TUNE = (Phase("fine-tune", 6, 2e-3, {"*": _ALL}, sandwich=True),)
 
-SCHEDULES = {"ofa": OFA, "small": SMALL, "fine_tune": FINE_TUNE}
+#: `as_is`: no training at all, for weights that are there and whose classes are those of the images.
+SCHEDULES: dict[str, tuple[Phase, ...]] = {"ofa": OFA, "small": SMALL, "fine_tune": FINE_TUNE, "as_is": ()}
 
 
 def schedule(name: str) -> tuple[Phase, ...]:
@@ -85,7 +86,7 @@ def schedule(name: str) -> tuple[Phase, ...]:
 
 def alone(phases: Sequence[Phase]) -> tuple[Phase, ...]:
     """The schedule of a single network: as many epochs in one phase, at the rate that the last phase begins with."""
-    return (Phase("alone", sum(phase.epochs for phase in phases), phases[-1].rate),)
+    return (Phase("alone", sum(phase.epochs for phase in phases), phases[-1].rate),) if phases else ()
 
 
 class Plan:
@@ -99,7 +100,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        return self.ends[-1]
+        return self.ends[-1] if self.ends else 0
 
     def phase(self, step: int) -> int:
         """Number of the phase that a step belongs to."""

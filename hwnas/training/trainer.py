@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -86,9 +87,9 @@ class SupernetTrainer:
         code = self.supernet.index.space.largest()
         self.teacher = static(self.supernet.index.space.lower(code), self.supernet.extract(code), device=self.device).train()
 
-    def sort_channels(self, protect: int) -> None:
-        """Sort the supernet's elastic channels by importance, and with them what the optimiser and the average know of each."""
-        orders = sort_channels(self.supernet, protect=protect)
+    def sort_channels(self, trained: npt.NDArray[np.integer]) -> None:
+        """Sort the supernet's elastic channels by importance, and with them what the optimiser and the average know of each; trained: see there."""
+        orders = sort_channels(self.supernet, trained=trained)
         named = dict(zip(self.supernet.trained, self.supernet.parameters(), strict=True))
         for key in ("momentum_buffer", "exp_avg", "exp_avg_sq"):
             permute({name: state[key] for name, tensor in named.items() if key in (state := self.optimizer.state.get(tensor, {}))}, orders)

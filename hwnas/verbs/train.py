@@ -82,7 +82,8 @@ def train(
 
     length: multiplies every phase's epochs. shards: parts of `batch` images that make a step together; by default one for each process
     that torchrun started. options: of the recipe, as `name=value` (`hwnas.training.recipe.Recipe`). init: a run or a file whose weights
-    are the first ones, with a new classifier where the classes differ; then the space is by default the run's and the schedule `fine_tune`.
+    are the first ones, with a new classifier where the classes differ; then the space is by default the run's and the schedule `fine_tune`
+    (`as_is` trains nothing). A file is a supernet's, published or ours, or of a network of torchvision that the space has.
     architecture: train this one alone: the file of one, a reference of the space, `largest` or `smallest`. device: `cpu` or `cuda`.
     workers: processes that load images. refit: measure so many subnets afterwards, which predictors of accuracy are fitted to anew; by default
     100 of a supernet that began with other weights. A checkpoint is kept after each epoch and every five minutes; the same call again continues
@@ -100,6 +101,8 @@ def train(
     check_seed(seed)
     schedule = schedule or ("small" if init is None else "fine_tune")
     phases, used_threads = phases_of(schedule), use_threads(threads)
+    if not phases and init is None:
+        raise InputError(f"--schedule {schedule} trains nothing: name the weights with --init")
     specs = {each.name: OptionSpec(each.name, type(each.default), each.default) for each in fields(Recipe)}  # type: ignore[arg-type]
     changed = parse_given(specs, "option of training", options)
     recipe = replace(RECIPES[schedule], **changed)  # type: ignore[arg-type]
@@ -231,7 +234,7 @@ def _options_of(init: Path | str) -> Mapping[str, Any] | None:
 def _first_weights(training: _Training) -> tuple[dict[str, Tensor], list[str]]:
     """(the tensors that --init names, what else is there). Of a supernet, where one network is trained alone, that network's."""
     from hwnas.supernet.supernet import Supernet
-    from hwnas.training.initial import adopt, head, load_weights
+    from hwnas.training.initial import adopt, head, load_weights, pretrained, torchvision_name
 
     path, is_alone = training.init, "architecture" in training.options
     assert path is not None
@@ -246,13 +249,23 @@ def _first_weights(training: _Training) -> tuple[dict[str, Tensor], list[str]]:
     file = path if path.exists() else find(str(path)).path
     try:
         return load_weights(file, training.index)
-    except InputError:
-        if not is_alone:
-            raise
-    supernet = Supernet(BlockIndex(registry.create("spaces", training.options["space"])))
-    tensors, left = load_weights(file, supernet.index)
-    is_new = adopt(supernet, tensors).new_head
-    return {name: tensor for name, tensor in _extracted(supernet, training).items() if not is_new or name.rpartition(".")[0] != head(supernet.index)}, left
+    except InputError as error:
+        refused = error
+    if is_alone:
+        supernet = Supernet(BlockIndex(registry.create("spaces", training.options["space"])))
+        try:
+            tensors, left = load_weights(file, supernet.index)
+            is_new = adopt(supernet, tensors).new_head
+        except InputError as error:
+            refused = error
+        else:
+            return {
+                name: tensor for name, tensor in _extracted(supernet, training).items() if not is_new or name.rpartition(".")[0] != head(supernet.index)
+            }, left
+    if (name := torchvision_name(file)) is None:
+        raise refused
+    code = np.asfortranarray([training.options["architecture"]], np.int16) if is_alone else None
+    return pretrained(file, name, training.options["space"], code, training.index), []
 
 
 def _extracted(supernet: Supernet, training: _Training) -> dict[str, Tensor]:
@@ -301,8 +314,8 @@ def _train(directory: RunDirectory | None, training: _Training, progress: Progre
         phase = plan.phases[plan.phase(step)]
         if trainer.teacher is None and plan.begins(step) and recipe.distillation and not all(each.sandwich for each in plan.phases[1:]):
             trainer.adopt_teacher()  # a sandwich has a teacher of its own
-        if plan.begins(step) and phase.sort is not None:
-            trainer.sort_channels(phase.sort)
+        if plan.begins(step) and phase.sort:
+            trainer.sort_channels(plan.phases[plan.phase(step) - 1].lowest(plan.space))
         rate = rate_at(phase.rate * scale, plan.progress(step))
         losses.append(trainer.step(plan.codes(step), rate, sandwich=phase.sandwich))
         if directory is None:
@@ -381,6 +394,10 @@ def _restored(directory: RunDirectory, trainer: SupernetTrainer, training: _Trai
 
     tensors, left = _first_weights(training)
     found = adopt(trainer.supernet, tensors)
+    untrained = [name for name in found.missing if not name.endswith(("7to5", "5to3"))]  # without transforms the centres of kernels are taken
+    if not training.plan.phases and (found.new_head or untrained):
+        lacks = "a classifier of these classes" if found.new_head else f"{len(untrained)} tensors of the space, such as '{untrained[0]}'"
+        raise InputError(f"--schedule {training.options['schedule']} trains nothing, and {training.init} lacks {lacks}: leave --schedule out to tune the rest")
     if trainer.average is not None:
         for average, tensor in zip(trainer.average, trainer.supernet.parameters(), strict=True):
             average.copy_(tensor.detach())
