@@ -1,8 +1,9 @@
 """Hardware-aware neural architecture search: profile a device, search under a latency budget, export what is measured to fit.
 
-Each command of the shell is a function here: `profile`, `plan_profile`, `train`, `search`, `solve`, `verify`, `export`, `report`, `show_space`,
-`doctor`, `list_devices`, `add_device`, `check_device`, `check_tensorrt`, `bench`, `bench_zoo`, `bench_search` and `predict`; for `hwnas accuracy`
-`build_accuracy` and `report_accuracy`; for `hwnas table` `list_tables`, `show_table`, `check_table`, `import_table`, `export_table`,
+Each command of the shell is a function here: `profile`, `plan_profile`, `train`, `search`, `solve`, `verify`, `verify_export`, `export`,
+`export_module`, `report`, `show_space`, `doctor`, `list_devices`, `add_device`, `check_device`, `check_tensorrt`, `bench`, `bench_zoo`,
+`bench_search` and `predict`; for `hwnas accuracy` `build_accuracy` and
+`report_accuracy`; for `hwnas table` `list_tables`, `show_table`, `check_table`, `import_table`, `export_table`,
 `fill_table`, `merge_tables` and `diff_tables`; for `hwnas weights` `add_weights`, `check_weights` and `list_weights`; for `hwnas data` `fetch_data`
 and `list_data`.
 They, and with them PyTorch and the rest, are imported when they are first asked for; `import hwnas` alone needs numpy.
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from hwnas.verbs.device import list_devices as list_devices
     from hwnas.verbs.doctor import doctor as doctor
     from hwnas.verbs.export import export as export
+    from hwnas.verbs.export_module import export_module as export_module
     from hwnas.verbs.parser_check import check_tensorrt as check_tensorrt
     from hwnas.verbs.predict import predict as predict
     from hwnas.verbs.profile import plan_profile as plan_profile
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from hwnas.verbs.table import show_table as show_table
     from hwnas.verbs.train import train as train
     from hwnas.verbs.verify import verify as verify
+    from hwnas.verbs.verify_export import verify_export as verify_export
     from hwnas.verbs.weights import add_weights as add_weights
     from hwnas.verbs.weights import check_weights as check_weights
     from hwnas.verbs.weights import list_weights as list_weights
@@ -86,6 +89,7 @@ _VERBS = {
     "diff_tables": "hwnas.verbs.table",
     "doctor": "hwnas.verbs.doctor",
     "export": "hwnas.verbs.export",
+    "export_module": "hwnas.verbs.export_module",
     "export_table": "hwnas.verbs.table",
     "fetch_data": "hwnas.verbs.data",
     "fill_table": "hwnas.verbs.table",
@@ -106,6 +110,7 @@ _VERBS = {
     "solve": "hwnas.verbs.solve",
     "train": "hwnas.verbs.train",
     "verify": "hwnas.verbs.verify",
+    "verify_export": "hwnas.verbs.verify_export",
 }
 
 

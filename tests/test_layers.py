@@ -16,7 +16,7 @@ LAYERS = (
     ("hwnas", "blocks", "space", "index", "architecture", "variant", "pinned"),
     ("spaces", "costs", "weights", "budget", "device", "latency_table", "table_dialects", "table_merge"),
     (
-        *("backends", "capture", "quantization", "predictor", "predictors", "block_features", "work_model", "measured_blocks", "predictor_file"),
+        *("backends", "capture", "interface", "quantization", "predictor", "predictors", "block_features", "work_model", "measured_blocks", "predictor_file"),
         *("features", "grouped_ridge", "matern", "intervals", "quality", "memory", "growing", "table_fill", "table_latency"),
         *("significance", "benchmark_tables", "benchmark_originals", "benchmark_sources"),
     ),
@@ -27,7 +27,7 @@ LAYERS = (
     ),
     ("searcher", "searchers", "optuna_search"),
     (
-        *("run", "driver", "executor", "exporter", "exporters", "manifest", "kit", "testing", "tensorrt_parser"),
+        *("run", "driver", "executor", "exporter", "exporters", "manifest", "model_card", "kit", "testing", "tensorrt_parser"),
         *("tabular_benchmark", "tabular_benchmarks", "search_field"),
     ),
     ("report_data", "report_html", "report_plot", "report_text", "report_words"),
