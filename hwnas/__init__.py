@@ -1,7 +1,7 @@
 """Hardware-aware neural architecture search: profile a device, search under a latency budget, export what is measured to fit.
 
 Each command of the shell is a function here: `profile`, `plan_profile`, `train`, `search`, `verify`, `export`, `report`, `show_space`,
-`doctor`, `list_devices`, `add_device`, `check_device`, `check_tensorrt`, `bench`, `bench_zoo` and `predict`; for `hwnas accuracy`
+`compare`, `specialize`, `doctor`, `list_devices`, `add_device`, `check_device`, `check_tensorrt`, `bench`, `bench_zoo` and `predict`; for `hwnas accuracy`
 `build_accuracy` and `report_accuracy`; for `hwnas table` `list_tables`, `show_table`, `check_table`, `import_table`, `export_table`,
 `fill_table`, `merge_tables` and `diff_tables`; for `hwnas weights` `add_weights`, `check_weights` and `list_weights`.
 They, and with them PyTorch and the rest, are imported when they are first asked for; `import hwnas` alone needs numpy.
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hwnas.verbs.accuracy import build_accuracy as build_accuracy
     from hwnas.verbs.accuracy import report_accuracy as report_accuracy
     from hwnas.verbs.bench import bench as bench
+    from hwnas.verbs.compare import compare as compare
     from hwnas.verbs.device import add_device as add_device
     from hwnas.verbs.device import check_device as check_device
     from hwnas.verbs.device import list_devices as list_devices
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from hwnas.verbs.report import report as report
     from hwnas.verbs.search import search as search
     from hwnas.verbs.space import show_space as show_space
+    from hwnas.verbs.specialize import specialize as specialize
     from hwnas.verbs.table import check_table as check_table
     from hwnas.verbs.table import diff_tables as diff_tables
     from hwnas.verbs.table import export_table as export_table
@@ -77,6 +79,7 @@ _VERBS = {
     "check_table": "hwnas.verbs.table",
     "check_tensorrt": "hwnas.verbs.parser_check",
     "check_weights": "hwnas.verbs.weights",
+    "compare": "hwnas.verbs.compare",
     "diff_tables": "hwnas.verbs.table",
     "doctor": "hwnas.verbs.doctor",
     "export": "hwnas.verbs.export",
@@ -95,6 +98,7 @@ _VERBS = {
     "search": "hwnas.verbs.search",
     "show_space": "hwnas.verbs.space",
     "show_table": "hwnas.verbs.table",
+    "specialize": "hwnas.verbs.specialize",
     "train": "hwnas.verbs.train",
     "verify": "hwnas.verbs.verify",
 }

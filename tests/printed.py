@@ -6,7 +6,7 @@ import re
 
 #: Commands that measure or train: their figures differ from run to run, and from one machine to another. Everything else is compared to the letter.
 VARYING = (
-    *("accuracy build", "accuracy report", "device check", "doctor", "export", "profile", "report", "search", "table check", "table show"),
+    *("accuracy build", "accuracy report", "compare", "device check", "doctor", "export", "profile", "report", "search", "specialize", "table check", "table show"),
     *("train", "verify"),
 )
 

@@ -13,7 +13,9 @@ import typer
 
 from hwnas import __version__
 from hwnas.cli.accuracy import accuracy_app
+from hwnas.cli.compare import compare
 from hwnas.cli.interruptible import interruptible, resumable
+from hwnas.cli.specialize import specialize
 from hwnas.cli.table import table_app
 from hwnas.cli.weights import weights_app
 
@@ -28,6 +30,8 @@ app.add_typer(device_app, name="device")
 app.add_typer(table_app, name="table")
 app.add_typer(accuracy_app, name="accuracy")
 app.add_typer(weights_app, name="weights")
+app.command()(compare)
+app.command()(specialize)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Macs = Annotated[str | None, typer.Option(help="Budget on multiply-accumulates: '<= 300M', or '<= 60%' of the largest subnet.")]
