@@ -30,9 +30,8 @@ from typing import Any
 import numpy as np
 from nsga2 import FIRST_SEED, pymoo_alone
 from search_macro import EVERYTHING as MACRO
-from search_macro import TrainedAccuracy
+from search_macro import TrainedAccuracy, sign_test
 from search_macro import read as read_macro
-from search_macro import sign_test
 
 from hwnas import registry
 from hwnas.blocks import conv_bn_act
@@ -103,7 +102,8 @@ def accel(folder: Path) -> tuple[Problem, FloatArray, str]:
     def build(expand: int, kernel: int, layers: int, se: int) -> Any:
         return conv_bn_act((1, 1, 1, 1), 1 + expand + 10 * kernel + 100 * layers + 1000 * se)  # a block stands for its choices here
 
-    space = SearchSpace("accel_nasbench", [choice for block in choices for choice in block], [Layer(f"block{b}", tuple(c), build) for b, c in enumerate(choices)])
+    layers = [Layer(f"block{b}", tuple(block), build) for b, block in enumerate(choices)]
+    space = SearchSpace("accel_nasbench", [choice for block in choices for choice in block], layers)
     index = BlockIndex(space)
     rows = [row for row in rows_of(folder, "accel_nasbench.csv.gz") if row["val_top1"] and row["zcu102_latency_mean"]]
     values = [{f"block{b}.{kind}": int(row[kind].split()[b]) for b in range(7) for kind in kinds} for row in rows]
@@ -113,7 +113,7 @@ def accel(folder: Path) -> tuple[Problem, FloatArray, str]:
     accuracy, latency = (each.metric for each in fitted.values())
     front = pareto_front(accuracy, latency)
     values_on_front = np.stack([-front.values, front.costs], axis=1)
-    how = ", ".join(f"{name} off by {each.error:.2g} {each.metric.unit} on left-out networks, rank correlation {each.spearman:.3f}" for name, each in fitted.items())
+    how = ", ".join(f"{name} off by {each.error:.2g} {each.metric.unit} on left-out networks, Spearman {each.spearman:.3f}" for name, each in fitted.items())
     return Problem(index, [Objective(accuracy, maximize=True), Objective(latency)]), values_on_front, f"predicted: {how}"
 
 
@@ -187,7 +187,8 @@ def compare(folder: Path, tasks: Sequence[str], seeds: int, evaluations: Sequenc
             regrets = {method: np.array([regret(codes[:n]) for codes in each]) for method, each in found.items()}
             for method, values in regrets.items():
                 row = {"task": name, "origin": origin, "front": len(front), "evaluations": n, "method": method, "regret": float(values.mean())}
-                against = {f"against {other}": sign_test(-values, -regrets[other]) for other in ("random_search", "pymoo's NSGA-II") if other in regrets and other != method}
+                others = [other for other in ("random_search", "pymoo's NSGA-II") if other in regrets and other != method]
+                against = {f"against {other}": sign_test(-values, -regrets[other]) for other in others}
                 rows.append({**row, "sd": float(values.std(ddof=1)), "networks": min(len(codes) for codes in found[method]), **against})
     return rows
 

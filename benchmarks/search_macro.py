@@ -1,6 +1,6 @@
 """A searcher, by default regularised evolution, against random search under a MACs budget, on trained networks: NAS-Bench-Macro, CIFAR-10.
 
-    HWNAS_DATA=folder python benchmarks/search_macro.py [--searcher regularized_evolution] [--seeds 50] [--evaluations 50 100 200] [--set population=24] [--json]
+    HWNAS_DATA=folder python benchmarks/search_macro.py [--searcher NAME] [--seeds 50] [--evaluations 50 100 200] [--set OPTION=VALUE] [--json]
 
 HWNAS_DATA holds nas_bench_macro_cifar10.csv.gz: columns arch, acc0, acc1, acc2, mean_acc, params, flops, one row for each of the
 6,561 networks (github.com/xiusu/NAS-Bench-Macro). Both searchers have the same seeds and evaluations. "validation" is what they

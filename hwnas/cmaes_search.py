@@ -62,7 +62,7 @@ def cmaes_search(problem: Problem, begin: Begin, *, rng: np.random.Generator) ->
     columns = np.flatnonzero(problem.space.cardinalities > 1)
     if len(columns) == 0:
         raise InputError(f"{problem.space.name} has a single architecture; there is nothing to search")
-    choices = [problem.space.choices[column] for column in columns]
+    choices = [problem.space.choices[column] for column in columns.tolist()]
     known: dict[bytes, float] = {}  # loss of each subnet
     barren_starts = 0
     while barren_starts < _BARREN:

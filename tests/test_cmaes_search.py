@@ -106,7 +106,7 @@ class Matches:
 def categories(n=12):
     """Choices of five texts, none of them between two others."""
     choices = [Choice(f"c{i}", ("a", "b", "c", "d", "e")) for i in range(n)]
-    layers = [Layer(choice.name, (choice,), lambda value, i=i: conv_bn_act((1, 1, 1, 1), 1 + 10 * i + "abcde".index(value))) for i, choice in enumerate(choices)]
+    layers = [Layer(choice.name, (choice,), lambda value, i=i: conv_bn_act((1, 1, 1, 1), 10 * i + "_abcde".index(value))) for i, choice in enumerate(choices)]
     target = np.random.default_rng(5).integers(1, 4, n)
     return Problem(BlockIndex(SearchSpace("texts", choices, layers)), [Objective(Matches(target), maximize=True)])
 
@@ -120,8 +120,8 @@ def test_cma_es_climbs_on_ordered_choices():
     def best(searcher, seed):
         return drive(searcher, toy_problem(), seed=seed, evaluations=200).scores.values.max()
 
-    pairs = [(best(cma_es, seed), best(random_search, seed)) for seed in range(12)]
-    assert sum(ours > random for ours, random in pairs) >= 9 > 3 > sum(ours < random for ours, random in pairs), pairs
+    pairs = [(best(cma_es, seed), best(random_search, seed)) for seed in range(8)]
+    assert sum(ours > random for ours, random in pairs) >= 7, pairs  # 0.035 by chance
 
 
 @pytest.mark.parametrize("searcher", [cma_es, catcma])

@@ -10,16 +10,21 @@ from simulated_tables import simulated_table
 
 import hwnas
 from hwnas import registry
-from hwnas.costs import params
 from hwnas.errors import InputError
 from hwnas.index import BlockIndex
-from hwnas.predictor import Additive
 from hwnas.run import RunDirectory
 from hwnas.spaces.ofa_mini import ofa_mini
 from hwnas.verbs.compare import compare, sign_test
 
 INDEX = BlockIndex(ofa_mini())
 SEEDS = range(6)
+WORTH = """
+import numpy as np
+from hwnas.predictor import Additive
+
+def worth(index):
+    return Additive(index, np.random.default_rng(7).uniform(0, 5, len(index.blocks)), name="accuracy", unit="%")
+"""
 
 
 def table_of(index, folder):
@@ -33,15 +38,13 @@ def predicted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
     table = table_of(INDEX, folder / "table")
 
-    def size(index):
-        return Additive(index, 1e-3 * params(index.blocks), name="accuracy", unit="%")
-
+    (folder / "worth.py").write_text(WORTH)
     runs = {}
     for searcher in ("regularized_evolution", "quasi_random"):
         for seed in SEEDS:
             runs[searcher, seed] = folder / f"{searcher}{seed}"
             how = {"searcher": searcher, "evaluations": 40, "seed": seed}
-            hwnas.search(runs[searcher, seed], table=table, latency="<= 60% p50", space="ofa_mini", accuracy=size(INDEX), **how)
+            hwnas.search(runs[searcher, seed], table=table, latency="<= 60% p50", space="ofa_mini", accuracy=f"{folder}/worth.py", **how)
     return runs
 
 
@@ -146,11 +149,11 @@ def test_what_cannot_be_compared_is_refused_by_name(predicted, searched, tmp_pat
 
 def test_other_budgets_and_runs_without_random_search_are_refused(predicted, tmp_path):
     table = table_of(INDEX, tmp_path / "table")
-    accuracy = Additive(INDEX, 1e-3 * params(INDEX.blocks), name="accuracy", unit="%")
+    accuracy = f"{predicted['quasi_random', 0].parent}/worth.py"
     given = {"table": table, "space": "ofa_mini", "accuracy": accuracy, "evaluations": 40, "seed": 1}
     first = predicted["quasi_random", 0]
     hwnas.search(tmp_path / "other", latency="<= 70% p50", **given)
-    with pytest.raises(InputError, match="was searched with latency <= 60% p50 and .* with <= 70% p50"):
+    with pytest.raises(InputError, match=r"was searched with latency <= 60% p50 and .* with <= 70% p50"):
         compare([first, tmp_path / "other"])
     hwnas.search(tmp_path / "alone", latency="<= 60% p50", baselines=False, **given)
     with pytest.raises(InputError, match="has no random search beside it"):

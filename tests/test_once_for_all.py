@@ -50,8 +50,9 @@ def test_it_finds_the_best_of_what_is_no_sum(seeds):
 def test_no_subnet_is_asked_for_twice_and_all_keep_a_budget_that_few_keep():
     problem = cheap(share=0.1)
     assert 0 < problem.feasible_share(np.random.default_rng(0)) < 0.03
-    result = drive(once_for_all, problem, seed=0, evaluations=80, options={"population": 20})
-    assert len({tuple(code) for code in result.codes.tolist()}) == len(result.codes) >= 60 and result.scores.feasible.all()
+    fitting = int(problem.within(EVERYTHING).sum())
+    result = drive(once_for_all, problem, seed=0, evaluations=500, options={"population": 20})
+    assert len({tuple(code) for code in result.codes.tolist()}) == len(result.codes) >= 0.9 * fitting and result.scores.feasible.all()
 
 
 def test_children_are_of_the_best_quarter():

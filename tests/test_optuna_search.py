@@ -50,7 +50,10 @@ def test_the_shipped_ones_keep_the_contract_with_two_objectives(name):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("tpe", {"startup": 0}), ("tpe", {"candidates": 0}), ("tpe", {"pending": -1}), ("gp", {"startup": 1}), ("nsga3", {"population": 1}), ("nsga3", {"divisions": -1})],
+    [
+        *(("tpe", {"startup": 0}), ("tpe", {"candidates": 0}), ("tpe", {"pending": -1})),
+        *(("gp", {"startup": 1}), ("nsga3", {"population": 1}), ("nsga3", {"divisions": -1})),
+    ],
 )
 def test_impossible_options_of_the_shipped_ones_are_refused(name, options):
     with pytest.raises(InputError, match=f"{name} needs .* got .*{next(iter(options))}={next(iter(options.values()))}"):

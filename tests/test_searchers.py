@@ -22,9 +22,9 @@ from hwnas.searchers.regularized_evolution import regularized_evolution
 from hwnas.spaces.nas_bench_macro import nas_bench_macro
 from hwnas.testing import check_searcher, toy_problem
 
-
 #: Searchers whose proposals take long, and what is left out of their check here; benchmarks/search_macro.py has them beside random search.
-SHORTER: dict[str, dict[str, object]] = {"gp": {"evaluations": 12, "baseline": None}, "tpe": {"seeds": 8, "evaluations": 40}}
+LITTLE: dict[str, object] = {"seeds": 8, "evaluations": 40}
+SHORTER = {"gp": {"evaluations": 11, "baseline": None}, "asha": LITTLE, "catcma": LITTLE, "cma_es": LITTLE, "nsga3": LITTLE, "tpe": LITTLE}
 
 
 @pytest.mark.parametrize("name", registry.names("searchers"))

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from hwnas.budget import Budget
 from hwnas.driver import drive
 from hwnas.errors import InputError
 from hwnas.problem import Objective, Problem
@@ -60,7 +61,9 @@ def test_no_subnet_begins_twice(searcher):
 def test_of_each_rung_of_asha_a_third_is_promoted():
     result = drive(asha, steady(), seed=0, evaluations=40)
     counts = Counter(np.round(9 * result.fidelity).astype(int).tolist())
-    assert counts[1] >= 3 * counts[3] - 3 and counts[3] >= 3 * counts[9] - 3 and counts[9] >= 10
+    for below, above in ((1, 3), (3, 9)):  # who was among the best third once may be overtaken later, so that more than a third is promoted
+        assert counts[below] // 3 <= counts[above] <= counts[below] / 2
+    assert counts[9] >= 10
 
 
 @pytest.mark.parametrize("searcher", [successive_halving, hyperband, asha])
@@ -68,15 +71,16 @@ def test_it_ends_when_it_has_seen_all_that_fits(searcher):
     toy = toy_problem()
     cost = toy.budgets[0][1]
     few = float(np.sort(cost(np.asfortranarray(np.indices((4,) * 6).reshape(6, -1).T, np.int16)))[19])
-    from hwnas.budget import Budget
-
     result = drive(searcher, Problem(toy.index, steady().objectives, [(Budget("macs", few), cost)]), seed=0, evaluations=500)
     assert len({tuple(code) for code in result.codes.tolist()}) <= 24 and result.evaluations < 30
 
 
 @pytest.mark.parametrize(
     ("searcher", "options"),
-    [(successive_halving, {"start": 0}), (successive_halving, {"eta": 1}), (hyperband, {"brackets": 0}), (hyperband, {"eta": 1}), (asha, {"rungs": 0}), (asha, {"pending": -1})],
+    [
+        *((successive_halving, {"start": 0}), (successive_halving, {"eta": 1})),
+        *((hyperband, {"brackets": 0}), (hyperband, {"eta": 1}), (asha, {"rungs": 0}), (asha, {"pending": -1})),
+    ],
 )
 def test_impossible_options_are_refused(searcher, options):
     with pytest.raises(InputError, match=f"{searcher.__name__} needs"):

@@ -43,7 +43,8 @@ def compare(
     if found["winner"] is None:
         typer.echo(f"no winner: {plain(found['best'])} has the best mean, and at least one difference is inside the noise")
     else:
-        typer.echo(f"winner: {plain(found['winner'])}, better than every other beyond the noise ({100 * found['error']:g} % error for all comparisons together)")
+        beyond = f"beyond the noise ({100 * found['error']:g} % error for all comparisons together)"
+        typer.echo(f"winner: {plain(found['winner'])}, better than every other {beyond}")
 
 
 def _sentence(pair: Mapping[str, Any]) -> str:
@@ -53,4 +54,6 @@ def _sentence(pair: Mapping[str, Any]) -> str:
     text += f" ({pair['low_points']:+.2f} ... {pair['high_points']:+.2f})"
     if pair["by"] == "seeds":
         return f"{text}, {pair['wins']} won and {pair['losses']} lost of {pair['seeds']} seeds, p {pair['p']:.2g}"
-    return f"{text}, by {pair['images']:,} validation images" if "images" in pair else f"{text}, the same network" if pair["by"] == "validation images" else f"{text}, by runs"
+    if pair["by"] == "runs":
+        return f"{text}, by runs without common seeds"
+    return f"{text}, by {pair['images']:,} validation images" if "images" in pair else f"{text}, the same network"

@@ -39,7 +39,8 @@ def specialize(
     for i, each in enumerate(targets, start=1):
         budget = f"{each['budget_ms']:.4g} {each['statistic']}"
         elsewhere = [f"{ms:.4g}{'' if ms <= other['budget_ms'] else ' !'}" for ms, other in zip(each["elsewhere_ms"], targets, strict=True)]
-        rows.append([str(i), plain(each["table"]), budget, f"{each['accuracy_pct']:.1f} %", f"{each['latency_ms']:.4g}", f"{each['macs'] / 1e6:.4g} M", *elsewhere])
+        found_here = [f"{each['accuracy_pct']:.1f} %", f"{each['latency_ms']:.4g}", f"{each['macs'] / 1e6:.4g} M"]
+        rows.append([str(i), plain(each["table"]), budget, *found_here, *elsewhere])
     show.table(f"best subnet of each target by {plain(found['predictor'])}, fitted to {found['samples']} measured subnets", columns, rows)
     typer.echo("'by N' is what the subnet of a row takes by the table of target N, ! where that is over the budget there; nothing is certified yet")
     if to is not None:

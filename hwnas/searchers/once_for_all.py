@@ -52,16 +52,16 @@ def once_for_all(
                 rows.append(row)
         return codes[rows]
 
+    def picked(n: int) -> Codes:
+        return np.asfortranarray(pool[rng.integers(0, len(pool), n)])
+
     def children(n: int, mutate: bool) -> Codes:
         """Up to n new ones."""
         found, missing, left, share, over = [pool[:0]], n, _PROPOSALS * n, 1.0, pool[:0]
         while missing > 0 and left > 0:
             some = min(left, ceil(missing / max(share, 1 / _PROPOSALS)))
-            drawn = np.asfortranarray(pool[rng.integers(0, len(pool), some)])
-            if mutate:
-                drawn = space.mutate(drawn, rng, mutation)
-            else:
-                drawn = space.crossover(drawn, np.asfortranarray(pool[rng.integers(0, len(pool), some)]), rng)
+            drawn = picked(some)
+            drawn = space.mutate(drawn, rng, mutation) if mutate else space.crossover(drawn, picked(some), rng)
             inside = problem.within(drawn)
             taken, over = new(drawn[inside], missing), drawn[~inside]
             found.append(taken)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import comb
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from hwnas import registry
 from hwnas.errors import InputError
@@ -30,10 +31,33 @@ LEAST_UNPAIRED = 5  # runs of each method, without common seeds: a bootstrap of 
 _ASKED = {
     "fingerprint": "space",
     "data": "data",
+    "images": "images",
     "accuracy": "accuracy",
     "table": "latency table (by its SHA-256)",
     **{name: name for name in ("latency", "macs", "params", "memory", "precision", "batch")},
 }
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Which validation images the best of a search classifies right: each supernet and its images are loaded once."""
+
+    jobs: dict[str, Job]
+    known: dict[tuple[str, tuple[int, ...]], FloatArray] = field(default_factory=dict)
+
+    def job(self, trace: _Trace) -> Job:
+        return self.jobs.setdefault(trace.supernet, trace.job)
+
+    def hits(self, trace: _Trace) -> FloatArray:
+        """1 where right, (images,)."""
+        key = trace.supernet, _best(trace)[2]
+        if key not in self.known:
+            self.known[key] = self.job(trace).accuracy.correct(np.array(key[1], np.int16)).astype(np.float64)
+        return self.known[key]
+
+    def sources(self, trace: _Trace) -> npt.NDArray[np.int64]:
+        found: npt.NDArray[np.int64] = self.job(trace).accuracy.validation.sources.numpy()
+        return found
 
 
 @dataclass(frozen=True)
@@ -126,7 +150,8 @@ def _points(job: Job, stage: str, result: Mapping[str, Any], before: float, cost
     bodies = [checked(event.body, EVALUATED, f"{stage} of {job.run.folder}") for event in job.run.events(stage, "evaluated")]
     if within or not bodies:
         if not within:
-            raise InputError(f"{job.run.folder} has {result['evaluations']:g} evaluations by a predictor, which are not recorded one by one; compare it with runs of as many")
+            many = f"{result['evaluations']:g} evaluations by a predictor"
+            raise InputError(f"{job.run.folder} has {many}, which are not recorded one by one; compare it with runs of as many")
         yield from ((*values, code) for code, values in known.items())
         return
     spent = before
@@ -144,11 +169,12 @@ def _compared(methods: Mapping[str, Sequence[_Trace]], found: Mapping[str, Any],
     means = {name: float(np.mean([_best(trace)[0] for trace in traces])) for name, traces in methods.items()}
     best = max(means, key=lambda name: means[name])
     alpha = ERROR / max(1, len(methods) - 1)
-    pairs = dict.fromkeys([*((best, name) for name in methods if name != best), *((name, RANDOM) for name in methods if name not in (best, RANDOM))])
+    pairs = [(best, name) for name in methods if name != best] + [(name, RANDOM) for name in methods if RANDOM != best != name != RANDOM]
+    images = _Images({})
     tested = []
     for i, (first, second) in enumerate(pairs):
         progress("comparisons", i, len(pairs))
-        tested.append({"first": first, "second": second, **_tested(methods[first], methods[second], alpha, seed)})
+        tested.append({"first": first, "second": second, **_tested(methods[first], methods[second], images, alpha, seed)})
     progress("comparisons", len(pairs), len(pairs))
     covered = _covered(methods, found["budget_ms"])
     rows = []
@@ -186,7 +212,7 @@ def _best(trace: _Trace) -> tuple[float, float, tuple[int, ...]]:
     return best
 
 
-def _tested(first: Sequence[_Trace], second: Sequence[_Trace], alpha: float, seed: int) -> dict[str, Any]:
+def _tested(first: Sequence[_Trace], second: Sequence[_Trace], images: _Images, alpha: float, seed: int) -> dict[str, Any]:
     """First minus second in points of accuracy, its interval at 1 - alpha, by what it is known, and whether first is better beyond it."""
     values = [{trace.seed: _best(trace)[0] for trace in traces} for traces in (first, second)]
     common = sorted(set(values[0]) & set(values[1]))
@@ -208,8 +234,8 @@ def _tested(first: Sequence[_Trace], second: Sequence[_Trace], alpha: float, see
         return {"difference_points": difference, "low_points": None, "high_points": None, "by": "nothing", "better": False}
     if (one.supernet, _best(one)[2]) == (other.supernet, _best(other)[2]):
         return {"difference_points": 0.0, "low_points": 0.0, "high_points": 0.0, "by": "validation images", "better": False}
-    hits = [trace.job.accuracy.correct(np.array(_best(trace)[2], np.int16)).astype(np.float64) for trace in (one, other)]
-    interval = bootstrap(hits[0] - hits[1], one.job.images("validation").sources.numpy(), seed=seed, confidence=1 - alpha)
+    hits = [images.hits(trace) for trace in (one, other)]
+    interval = bootstrap(hits[0] - hits[1], images.sources(one), seed=seed, confidence=1 - alpha)
     told = {"difference_points": interval.value, "low_points": interval.low, "high_points": interval.high}
     return {**told, "by": "validation images", "images": len(hits[0]), "better": interval.low > 0}
 
@@ -217,7 +243,7 @@ def _tested(first: Sequence[_Trace], second: Sequence[_Trace], alpha: float, see
 def sign_test(wins: int, losses: int) -> float:
     """Chance of such a majority or a larger one, of either side, where both are equally good; ties are left out."""
     n = wins + losses
-    return min(1.0, 2 * sum(comb(n, k) for k in range(max(wins, losses), n + 1)) / 2**n)
+    return float(min(1.0, 2 * sum(comb(n, k) for k in range(max(wins, losses), n + 1)) / 2**n))
 
 
 def _interval(first: FloatArray, second: FloatArray | None, alpha: float, seed: int) -> tuple[float, float]:

@@ -68,16 +68,17 @@ def specialize(
             (folder, budget.quantile): calibrated(loaded[folder], job.index, budget.quantile, variant_for(loaded[folder], job.index, None, None))
             for folder, budget in dict.fromkeys(zip(folders, budgets, strict=True))
         }
-        problems = [Problem(job.index, [Objective(job.accuracy, maximize=True)], [(budget, prices[folder, budget.quantile])]) for folder, budget in zip(folders, budgets, strict=True)]
         name = best_predictor(job.index, codes, values, progress=progress) if predictor == BEST else predictor
         metric = fit(name, job.index, codes, values)
+        objective = Objective(metric, maximize=True)
+        problems = [Problem(job.index, [objective], [(budget, prices[folder, budget.quantile])]) for folder, budget in zip(folders, budgets, strict=True)]
         costs = cost_metrics(job.index)
         rows = []
         known: dict[bytes, float] = dict(zip(job.index.keys(codes), values.tolist(), strict=True))
         for i, (folder, problem) in enumerate(zip(folders, problems, strict=True)):
             progress("targets", i, len(folders))
             latency = problem.constraints[0].metric
-            found = drive(once_for_all, Problem(job.index, [Objective(metric, maximize=True)], problem.budgets), seed=seed, evaluations=PREDICTIONS)
+            found = drive(once_for_all, problem, seed=seed, evaluations=PREDICTIONS)
             best = found.ranked()[:measured]
             if len(best) == 0:
                 raise Infeasible(f"the search met no subnet within {problem.constraints[0].budget} by {folder.name}; give it another seed")
