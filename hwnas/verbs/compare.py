@@ -214,7 +214,7 @@ def _best(trace: _Trace) -> tuple[float, float, tuple[int, ...]]:
 
 def _tested(first: Sequence[_Trace], second: Sequence[_Trace], images: _Images, alpha: float, seed: int) -> dict[str, Any]:
     """First minus second in points of accuracy, its interval at 1 - alpha, by what it is known, and whether first is better beyond it."""
-    values = [{trace.seed: _best(trace)[0] for trace in traces} for traces in (first, second)]
+    values = [{(trace.seed, trace.supernet): _best(trace)[0] for trace in traces} for traces in (first, second)]
     common = sorted(set(values[0]) & set(values[1]))
     if len(common) > 1:
         differences = np.array([values[0][each] - values[1][each] for each in common])
@@ -228,7 +228,7 @@ def _tested(first: Sequence[_Trace], second: Sequence[_Trace], images: _Images, 
         low, high = _interval(samples[0], samples[1], alpha, seed)
         told = {"difference_points": float(samples[0].mean() - samples[1].mean()), "low_points": low, "high_points": high}
         return {**told, "by": "runs", "better": low > 0 and min(map(len, samples)) >= LEAST_UNPAIRED}
-    one, other = first[0], second[0]
+    one, other = (next((trace for trace in traces if (trace.seed, trace.supernet) in common), traces[0]) for traces in (first, second))
     difference = _best(one)[0] - _best(other)[0]
     if not (one.supernet and other.supernet):
         return {"difference_points": difference, "low_points": None, "high_points": None, "by": "nothing", "better": False}
