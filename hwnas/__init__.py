@@ -1,8 +1,8 @@
 """Hardware-aware neural architecture search: profile a device, search under a latency budget, export what is measured to fit.
 
 Each command of the shell is a function here: `profile`, `plan_profile`, `train`, `search`, `solve`, `verify`, `verify_export`, `export`,
-`export_module`, `report`, `show_space`, `doctor`, `list_devices`, `add_device`, `check_device`, `check_tensorrt`, `bench`, `bench_zoo`,
-`bench_search` and `predict`; for `hwnas accuracy` `build_accuracy` and
+`export_module`, `report`, `compare`, `specialize`, `show_space`, `doctor`, `list_devices`, `add_device`, `check_device`, `check_tensorrt`,
+`bench`, `bench_zoo`, `bench_search` and `predict`; for `hwnas accuracy` `build_accuracy` and
 `report_accuracy`; for `hwnas table` `list_tables`, `show_table`, `check_table`, `import_table`, `export_table`,
 `fill_table`, `merge_tables` and `diff_tables`; for `hwnas weights` `add_weights`, `check_weights` and `list_weights`; for `hwnas data` `fetch_data`
 and `list_data`.
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hwnas.verbs.accuracy import report_accuracy as report_accuracy
     from hwnas.verbs.bench import bench as bench
     from hwnas.verbs.bench_search import bench_search as bench_search
+    from hwnas.verbs.compare import compare as compare
     from hwnas.verbs.data import fetch_data as fetch_data
     from hwnas.verbs.data import list_data as list_data
     from hwnas.verbs.device import add_device as add_device
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from hwnas.verbs.search import search as search
     from hwnas.verbs.solve import solve as solve
     from hwnas.verbs.space import show_space as show_space
+    from hwnas.verbs.specialize import specialize as specialize
     from hwnas.verbs.table import check_table as check_table
     from hwnas.verbs.table import diff_tables as diff_tables
     from hwnas.verbs.table import export_table as export_table
@@ -86,6 +88,7 @@ _VERBS = {
     "check_table": "hwnas.verbs.table",
     "check_tensorrt": "hwnas.verbs.parser_check",
     "check_weights": "hwnas.verbs.weights",
+    "compare": "hwnas.verbs.compare",
     "diff_tables": "hwnas.verbs.table",
     "doctor": "hwnas.verbs.doctor",
     "export": "hwnas.verbs.export",
@@ -108,6 +111,7 @@ _VERBS = {
     "show_space": "hwnas.verbs.space",
     "show_table": "hwnas.verbs.table",
     "solve": "hwnas.verbs.solve",
+    "specialize": "hwnas.verbs.specialize",
     "train": "hwnas.verbs.train",
     "verify": "hwnas.verbs.verify",
     "verify_export": "hwnas.verbs.verify_export",

@@ -25,7 +25,7 @@ LAYERS = (
         *("feasible_set", "rewards", "pareto", "exact", "expectation", "milp", "surrogate"),
         *("accuracy_predictor", "accuracy_predictors", "accuracy_quality"),
     ),
-    ("searcher", "searchers", "optuna_search"),
+    ("searcher", "searchers", "optuna_search", "cmaes_search"),
     (
         *("run", "driver", "executor", "exporter", "exporters", "manifest", "model_card", "kit", "testing", "tensorrt_parser"),
         *("tabular_benchmark", "tabular_benchmarks", "search_field"),
@@ -39,9 +39,9 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 #: Layers that numpy and the standard library are enough for, wherever a file is imported.
 NUMPY_ONLY = (
     *(*LAYERS[0], *LAYERS[1], *LAYERS[2], "features", "predictor", "memory", "growing", "feasible_set", "problem", "rewards", "pareto"),
-    *("exact", "expectation", "milp", "surrogate", "searcher", "searchers", "optuna_search", "run"),
+    *("exact", "expectation", "milp", "surrogate", "searcher", "searchers", "optuna_search", "cmaes_search", "run"),
 )
-HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "scipy", "sklearn", "rich", "typer", "jinja2", "safetensors", "tomli_w", "optuna", "timm"}
+HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "scipy", "sklearn", "rich", "typer", "jinja2", "safetensors", "tomli_w", "optuna", "cmaes", "timm"}
 
 #: Pairs that the order allows, or might one day, and the design does not.
 FORBIDDEN = {("spaces", "latency_table"), ("spaces", "device"), ("latency_table", "spaces"), ("searchers", "torch"), ("searchers", "supernet")}

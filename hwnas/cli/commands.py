@@ -14,8 +14,10 @@ import typer
 from hwnas import __version__
 from hwnas.cli.accuracy import accuracy_app
 from hwnas.cli.bench_search import bench_search
+from hwnas.cli.compare import compare
 from hwnas.cli.data import data_app
 from hwnas.cli.interruptible import interruptible, resumable
+from hwnas.cli.specialize import specialize
 from hwnas.cli.table import table_app
 from hwnas.cli.weights import weights_app
 
@@ -32,6 +34,8 @@ app.add_typer(accuracy_app, name="accuracy")
 app.add_typer(weights_app, name="weights")
 app.add_typer(data_app, name="data")
 app.command("bench-search")(bench_search)
+app.command()(compare)
+app.command()(specialize)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Macs = Annotated[str | None, typer.Option(help="Budget on multiply-accumulates: '<= 300M', or '<= 60%' of the largest subnet.")]
