@@ -81,7 +81,7 @@ def optuna_alone(task: Problem, seed: int, n: int, options: Mapping[str, Option]
 
 
 def pymoo_alone(task: Problem, seed: int, n: int, options: Mapping[str, Option]) -> Codes:
-    """pymoo's NSGA2 with the operators its documentation gives for whole numbers."""
+    """pymoo's NSGA2 with the operators its documentation gives for whole numbers, of a problem whose choices are numbers."""
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.core.problem import Problem as Vectorised
     from pymoo.operators.crossover.sbx import SBX
@@ -92,9 +92,10 @@ def pymoo_alone(task: Problem, seed: int, n: int, options: Mapping[str, Option])
 
     met: dict[tuple[int, ...], None] = {}
 
-    class Macro(Vectorised):  # type: ignore[misc]
+    class Whole(Vectorised):  # type: ignore[misc]
         def __init__(self) -> None:
-            super().__init__(n_var=8, n_obj=2, n_ieq_constr=1, xl=0, xu=2, vtype=int)
+            n = len(task.space.choices)
+            super().__init__(n_var=n, n_obj=len(task.objectives), n_ieq_constr=1, xl=np.zeros(n, int), xu=task.space.cardinalities - 1, vtype=int)
 
         def _evaluate(self, x: Any, out: Any, *args: Any, **kwargs: Any) -> None:
             scores = task.evaluate(np.asfortranarray(x, np.int16))
@@ -103,7 +104,7 @@ def pymoo_alone(task: Problem, seed: int, n: int, options: Mapping[str, Option])
 
     operators = {"prob": 1.0, "eta": 3.0, "vtype": float, "repair": RoundingRepair()}
     algorithm = NSGA2(int(options.get("population", 16)), sampling=IntegerRandomSampling(), crossover=SBX(**operators), mutation=PM(**operators))
-    minimize(Macro(), algorithm, ("n_gen", 10 * n), seed=seed, callback=lambda algorithm: setattr(algorithm.termination, "force_termination", len(met) >= n))
+    minimize(Whole(), algorithm, ("n_gen", 10 * n), seed=seed, callback=lambda algorithm: setattr(algorithm.termination, "force_termination", len(met) >= n))
     return np.array(list(met), np.int16)[:n]
 
 

@@ -1,9 +1,10 @@
 """Do numpy, PyTorch and the exported file in ONNX Runtime compute the same? Random subnets with non-trivial batch-norm statistics.
 
-    python benchmarks/parity.py [--space ofa_mobilenet_v3] [--precision fp32] [--n 50] [--seed 0] [--resolutions 128 176 224] [--json]
+    python benchmarks/parity.py [--space ofa_mobilenet_v3] [--precision fp32] [--n 50] [--seed 0] [--resolutions 128 176 224] [--record FILE] [--json]
 
 Each subnet is written as an ONNX file and compared from that file. Reported is the largest difference of logits between any two of
 the three, relative to the standard deviation of the reference's logits; exit code 1 above 1e-3.
+With --record every subnet is a line of that file as soon as it was compared, and the same command again goes on where it was ended.
 
 In another precision the file is compared with the reference in float32 alone, in ONNX Runtime as far as it loads there, and in ONNX's
 reference evaluator, which rounds every value to its type (ONNX Runtime computes fp16 in float32 on most CPUs); int8 is calibrated on the
@@ -69,6 +70,17 @@ def subnet(space: SearchSpace, resolutions: list[int], rng: np.random.Generator,
     return ratios, {"resolution": graph.input[-1], "macs": sum(op.macs for op in graph.ops)}
 
 
+def recorded(path: Path | None, key: dict[str, object]) -> dict[int, dict[str, float]]:
+    """Number of a subnet -> its row, as far as an earlier command came with the same options; a line that was cut short is none."""
+    found = {}
+    for line in path.read_text().splitlines() if path is not None and path.exists() else []:
+        with suppress(ValueError):
+            row = json.loads(line)
+            if row["key"] == key:
+                found[row["number"]] = row["row"]
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--space", default="ofa_mobilenet_v3")
@@ -76,15 +88,24 @@ def main() -> int:
     parser.add_argument("--n", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resolutions", type=int, nargs="*", default=[], help="only these, all of the space's by default")
+    parser.add_argument("--record", type=Path, help="file that keeps each subnet's figures, so that the same command goes on")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    space, rng = Variant(arguments.precision).space(registry.create("spaces", arguments.space)), np.random.default_rng(arguments.seed)
+    space = Variant(arguments.precision).space(registry.create("spaces", arguments.space))
     limit = PARITY_LIMITS[PRECISIONS[arguments.precision]]
+    key = {"space": arguments.space, "precision": arguments.precision, "seed": arguments.seed, "resolutions": arguments.resolutions}
+    known = recorded(arguments.record, key)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for i in range(arguments.n):
-            ratios, facts = subnet(space, arguments.resolutions, rng, Path(folder) / "model.onnx")
-            rows.append(facts | ratios)
+            if i not in known:
+                rng = np.random.default_rng([arguments.seed, i])
+                ratios, facts = subnet(space, arguments.resolutions, rng, Path(folder) / "model.onnx")
+                known[i] = facts | ratios
+                if arguments.record is not None:
+                    with arguments.record.open("a") as file:
+                        file.write(json.dumps({"key": key, "number": i, "row": known[i]}) + "\n")
+            rows.append(known[i])
             if sys.stderr.isatty():
                 print(f"\r{i + 1}/{arguments.n}", end="", file=sys.stderr)
     pairs = [key for key in rows[0] if "-" in key]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TypeAlias
 
@@ -229,6 +230,12 @@ class Graph:
             peak = max(peak, alive)
             alive -= sum(size[name] for name in set(each.inputs) if last_use[name] == i)
         return peak
+
+    def in_float32(self) -> Graph:
+        """The same network with every operator in float32."""
+        made = copy(self)
+        made.nodes = tuple(replace(each, node=replace(each.node, op=replace(each.op, dtype="float32"))) for each in self.nodes)  # type: ignore[call-arg]  # all have one
+        return made
 
     def __str__(self) -> str:
         return "\n".join(f"{each.name} = {each.op} ({' '.join(each.inputs)})" for each in self.nodes)

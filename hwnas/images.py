@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -82,6 +82,13 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def first(self, n: int) -> Images:
+        """At most so many of them, the first ones."""
+        if n >= len(self):
+            return self
+        pixels = replace(self.pixels, n=n, names=self.pixels.names[:n]) if isinstance(self.pixels, DecodedImages) else self.pixels[:n]
+        return replace(self, pixels=pixels, labels=self.labels[:n], sources=self.sources[:n])
 
     @property
     def channels(self) -> int:

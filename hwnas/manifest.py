@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +17,10 @@ from hwnas.errors import DamagedFile, InputError
 from hwnas.exporter import Exported, Parity
 from hwnas.files import read_json, sha256, stays_inside, write_json, write_whole
 from hwnas.graph import Graph
+from hwnas.interface import Interface, Preprocessing
 from hwnas.weights import Array
+
+__all__ = ["EXAMPLE", "FORMAT", "NAME", "ExpectedLatency", "Preprocessing", "manifest_of", "read_manifest", "write_manifest"]
 
 FORMAT = "hwnas.manifest/1"
 NAME = "manifest.json"
@@ -25,22 +28,11 @@ EXAMPLE = "example_input.npy"
 
 
 @dataclass(frozen=True, slots=True)
-class Preprocessing:
-    """How an image becomes the network's input: pixels scaled to `range`, resized to the input's side by bilinear interpolation
-    with antialiasing, then (x - mean) / std; mean and std have one number per channel. `crop`: only the central square is resized, whose
-    side is that share of the shorter side, rounded; None: the whole image."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    range: tuple[float, float] = (0.0, 1.0)
-    crop: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class ExpectedLatency:
     """What the certificate says the network takes, and where: `conditions` names device, runtime and threads.
 
     plan_sha256: of what the device had built of the file, where it builds something; what it builds another time may take another time.
+    model_sha256, covers: of the file that was measured, and what of the shipped one it is, where they are not the same.
     """
 
     measured_ms: float
@@ -48,10 +40,11 @@ class ExpectedLatency:
     statistic: str
     conditions: str
     plan_sha256: str | None = None
+    model_sha256: str | None = None
+    covers: str | None = None
 
 
-def write_manifest(
-    folder: Path,
+def manifest_of(
     *,
     exported: Exported,
     graph: Graph,
@@ -63,46 +56,80 @@ def write_manifest(
     expected: Array,
     parity: Parity,
     latency: ExpectedLatency | None = None,
-) -> Path:
-    """Writes `example_input.npy` and, last, `manifest.json` with the hash of every file that is in `folder` by then; its path.
+    interface: Interface | None = None,
+    precision: Mapping[str, Any] | None = None,
+    accuracy: Mapping[str, Any] | None = None,
+    built_from: str | None = None,
+) -> dict[str, Any]:
+    """A manifest but for the hashes of files, and for the model's place.
 
-    example: one input of the graph's shape; expected: the reference's logits for it (not the exported file's).
-    Raises InputError where the parts do not fit each other.
+    example: one input as the file takes it; expected: the reference's logits for it (not the exported file's), also where the file gives
+    probabilities. interface: of the file; plain by default. precision: `name`, and how it was come by. accuracy: of the file, measured.
+    built_from: the space as the run names it, with its arguments. Raises InputError where the parts do not fit each other.
     """
+    face = interface or Interface()
     channels, height, width = graph.input[1:]
-    if example.shape != graph.input or expected.shape != graph.output:
-        raise InputError(f"the example needs shapes {graph.input} and {graph.output}, got {example.shape} and {expected.shape}")
+    fed = {"tensor": graph.input[1:], "pixels": (height, width, channels), "image": (*example.shape[1:3], channels)}[face.input]
+    if example.shape != (graph.input[0], *fed) or expected.shape != graph.output:
+        raise InputError(f"the example needs shapes {(graph.input[0], *fed)} and {graph.output}, got {example.shape} and {expected.shape}")
     if not (len(preprocessing.mean) == len(preprocessing.std) == channels) or min(preprocessing.std) <= 0:
         raise InputError(f"preprocessing needs a mean and a positive std for each of {channels} channels, got {preprocessing.mean} and {preprocessing.std}")
     if len(labels) != graph.output[-1]:
         raise InputError(f"the network has {graph.output[-1]} classes but {len(labels)} labels")
+    return {
+        "format": FORMAT,
+        "model": exported.path.name,
+        "opset": exported.opset,
+        "ir_version": exported.ir_version,
+        "input": _input(face, graph),
+        "output": _output(face, graph),
+        "preprocessing": asdict(preprocessing) | {"resolution": [height, width], "channels": channels, "resize": "bilinear, antialiased"},
+        "labels": list(labels),
+        "example": {"input": EXAMPLE, "logits": expected.astype(np.float64).tolist(), "tolerance_std": parity.limit},
+        "parity": {"max_abs_difference": parity.max_abs_difference, "logits_std": parity.logits_std, "inputs": parity.inputs}
+        | ({} if parity.rms_difference is None else {"rms_difference": parity.rms_difference}),
+        "latency": _latency(latency),
+        "precision": dict(precision or {"name": "fp32"}),
+        "accuracy": None if accuracy is None else dict(accuracy),
+        "space": architecture.space,
+        "built_from": built_from,
+        "architecture": dict(architecture.values),
+        "fingerprint": fingerprint,
+        "versions": {"hwnas": __version__} | _versions("onnx", "onnxruntime", "torch", "numpy"),
+    }
+
+
+def write_manifest(folder: Path, *, exported: Exported, example: Array, **parts: Any) -> Path:
+    """Writes `example_input.npy` and, last, `manifest.json` with the hash of every file that is in `folder` by then; its path.
+
+    The parts are those of `manifest_of`. Raises InputError, before anything is written, where they do not fit each other.
+    """
+    manifest = manifest_of(exported=exported, example=example, **parts)
     if not exported.path.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"the model {exported.path} is not inside {folder}")
     buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(example, np.float32), allow_pickle=False)
+    np.save(buffer, np.ascontiguousarray(example, manifest["input"]["dtype"]), allow_pickle=False)
     write_whole(folder / EXAMPLE, buffer.getvalue())
-    write_json(
-        folder / NAME,
-        {
-            "format": FORMAT,
-            "model": exported.path.resolve().relative_to(folder.resolve()).as_posix(),
-            "opset": exported.opset,
-            "ir_version": exported.ir_version,
-            "input": {"name": "input", "shape": list(graph.input), "dtype": "float32"},
-            "output": {"name": "output", "shape": list(graph.output), "dtype": "float32"},
-            "preprocessing": asdict(preprocessing) | {"resolution": [height, width], "channels": channels, "resize": "bilinear, antialiased"},
-            "labels": list(labels),
-            "example": {"input": EXAMPLE, "logits": expected.astype(np.float64).tolist(), "tolerance_std": parity.limit},
-            "parity": {"max_abs_difference": parity.max_abs_difference, "logits_std": parity.logits_std, "inputs": parity.inputs},
-            "latency": _latency(latency),
-            "space": architecture.space,
-            "architecture": dict(architecture.values),
-            "fingerprint": fingerprint,
-            "versions": {"hwnas": __version__} | _versions("onnx", "onnxruntime", "torch", "numpy"),
-            "files": {each: sha256(folder / each) for each in _files(folder)},
-        },
-    )
+    model = exported.path.resolve().relative_to(folder.resolve()).as_posix()
+    write_json(folder / NAME, {**manifest, "model": model, "files": {each: sha256(folder / each) for each in _files(folder)}})
     return folder / NAME
+
+
+def _batch(face: Interface, graph: Graph) -> int | str:
+    return "batch" if face.free_batch else graph.input[0]
+
+
+def _input(face: Interface, graph: Graph) -> dict[str, Any]:
+    batch, (channels, height, width) = _batch(face, graph), graph.input[1:]
+    if face.input == "tensor":
+        return {"name": face.input_name, "kind": "tensor", "shape": [batch, channels, height, width], "dtype": "float32"}
+    sides: list[int | str] = [height, width] if face.input == "pixels" else ["height", "width"]
+    return {"name": face.input_name, "kind": face.input, "shape": [batch, *sides, channels], "dtype": "uint8"}
+
+
+def _output(face: Interface, graph: Graph) -> dict[str, Any]:
+    kind = "probabilities" if face.softmax else "logits"
+    return {"name": face.output_name, "kind": kind, "shape": [_batch(face, graph), *graph.output[1:]], "dtype": "float32"}
 
 
 def _latency(latency: ExpectedLatency | None) -> dict[str, Any] | None:
@@ -116,7 +143,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DamagedFile(f"{path} is no manifest of this version (format '{FORMAT}')")
     files = manifest.get("files")
-    if not isinstance(files, dict) or manifest.get("model") not in files:
+    if not isinstance(files, dict) or not isinstance(manifest.get("model"), str) or manifest["model"] not in files:
         raise DamagedFile(f"{path} lacks the hashes of its files, the model's among them")
     for name, digest in files.items():
         if not stays_inside(name) or not (folder / name).resolve().is_relative_to(folder.resolve()):  # a link may lead out

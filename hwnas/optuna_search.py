@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
-_PROPOSALS = 16  # for each candidate; the first that is within the budget and new is taken
+_PROPOSALS = 16  # for each candidate by default; the first that is within the budget and new is taken
 _BARREN = 20  # rounds in a row without a new subnet, after which there is next to nothing left to find
 
 #: `(optuna.samplers, seed)` -> a sampler with that seed.
@@ -42,10 +42,11 @@ def optuna_search(
     batch: int = 1,
     pending: int = 0,
     constrained: bool = True,
+    proposals: int = _PROPOSALS,
 ) -> Search:
     """Candidates that the sampler proposes, `batch` at a time, after `start` that are uniform within the cheap budgets.
 
-    Every candidate is within the cheap budgets, and no subnet is asked for twice: of 16 proposals the first such is taken, else the
+    Every candidate is within the cheap budgets, and no subnet is asked for twice: of `proposals` the first such is taken, else the
     last one moved into the budget, else a random one. The sampler is told what was evaluated: the objectives, to be minimised, and the
     violation of the budgets as a constraint; or the negative reward alone, where the sampler is not `constrained` or the problem has
     another rule than `feasible_first`. A failed candidate is infinitely bad. Numbers are ordered parameters, texts categories. With
@@ -68,7 +69,7 @@ def optuna_search(
         """Up to n candidates, each (trial, code)."""
         found: list[tuple[Trial, Codes]] = []
         over = np.empty((0, len(problem.space.choices)), np.int16)
-        for _ in range(_PROPOSALS):
+        for _ in range(proposals):
             trials = [study.propose() for _ in range(n - len(found))]
             codes = np.asfortranarray(np.concatenate([code for _, code in trials]))
             inside = problem.within(codes)

@@ -16,7 +16,7 @@ from hwnas.ops.op import DTYPES
 from hwnas.space import Layer, SearchSpace
 
 #: Name of a precision, as the field writes it -> the operators' data type.
-PRECISIONS = dict(zip(("fp32", "fp16", "bf16", "int8_u8s8", "int8_s8s8"), DTYPES, strict=True))
+PRECISIONS = dict(zip(("fp32", "fp16", "bf16", "int8_u8s8", "int8_s8s8", "int8_fp16"), DTYPES, strict=True))
 _NAMES = {dtype: name for name, dtype in PRECISIONS.items()}
 
 MAX_BATCH = 4096

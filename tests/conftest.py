@@ -15,21 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import native_agents
-import numpy as np
 import pytest
 import torch
 from commands import SHORTENED, copied, environment, python
-
-from hwnas.architecture import Architecture
-from hwnas.backends.numpy import numpy
-from hwnas.exporter import parity
-from hwnas.exporters.onnx import onnx
-from hwnas.files import write_whole
-from hwnas.index import BlockIndex
-from hwnas.kit import copy_kit
-from hwnas.manifest import ExpectedLatency, Preprocessing, write_manifest
-from hwnas.spaces.ofa_mini import ofa_mini
-from hwnas.weights import random_weights
+from exports import write_export
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: tests of Ctrl-C need it to be heard
@@ -114,28 +103,7 @@ def native_agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def exported_folder(tmp_path: Path) -> Path:
     """The smallest network of ofa_mini with random weights, as `hwnas export` lays it out."""
-    space, rng = ofa_mini(), np.random.default_rng(5)
-    architecture = Architecture.of(space, space.smallest())
-    graph = space.lower(space.smallest())
-    weights, folder = random_weights(graph, rng), tmp_path / "shipped"
-    exported = onnx(graph, weights, folder / "model.onnx")
-    write_whole(folder / "architecture.json", architecture.to_json())
-    copy_kit("onnxruntime_python", folder)
-    example = rng.normal(0, 1, graph.input).astype(np.float32)
-    write_manifest(
-        folder,
-        exported=exported,
-        graph=graph,
-        architecture=architecture,
-        fingerprint=BlockIndex(space).fingerprint,
-        preprocessing=Preprocessing((0.13,), (0.24,)),
-        labels=[f"digit {i}" for i in range(10)],
-        example=example,
-        expected=numpy(graph, weights)(example),
-        parity=parity(graph, weights, exported.path, example),
-        latency=ExpectedLatency(1.5, 1.6, "p50", "a test"),
-    )
-    return folder
+    return write_export(tmp_path / "shipped")
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import re
 
 #: Commands that measure or train: their figures differ from run to run, and from one machine to another. Everything else is compared to the letter.
 VARYING = (
-    *("accuracy build", "accuracy report", "device check", "doctor", "export", "profile", "report", "search", "table check", "table show"),
-    *("train", "verify"),
+    *("accuracy build", "accuracy report", "compare", "device check", "doctor", "export", "profile", "report", "search"),
+    *("specialize", "table check", "table show", "train", "verify"),
 )
 
 #: Parts of what those print that vary, and how they are written where two outputs are compared.

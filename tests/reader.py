@@ -80,7 +80,7 @@ class Reader:
 
     def _run(self, words: list[str]) -> str:
         """What a command needs of a run."""
-        if "--accuracy-predictor" in words or words[1:3] == ["accuracy", "report"]:
+        if "--accuracy-predictor" in words or words[1:3] == ["accuracy", "report"] or words[1] == "specialize":
             return "built"
         return "trained" if words[1] in ("accuracy", "search") else PATHS["RUN"]
 

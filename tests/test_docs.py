@@ -7,6 +7,7 @@ says, and continue from what the demo (`conftest.py`) left, as `reader.py` says.
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import runpy
 import shlex
@@ -54,10 +55,13 @@ NOT_RUN = {
     "hwnas profile pixel8 *": "measures on a phone; tests/test_profiling_adb.py does over ADB's real client",
     "hwnas verify RUN --also *": "measures on a second device; tests/test_verify.py does on this machine under another name",
     "hwnas verify RUN --random-weights": "of a run without weights; tests/test_verify.py has one",
+    "build/infer *": "is compiled against headers that no package has; tests/test_kits.py does where they are",
     "make *": "installs, then runs these tests, the benchmarks, or examples/end_to_end.sh, which the fixture `demo` runs",
     "pip install *": "installs from the network; the fixture `plugin` installs examples/plugin into a folder of its own",
     "pre-commit install": "writes into the repository's hooks",
     "python benchmarks/*": "takes minutes to hours",
+    "python tensorrt/*": "needs a GPU; tests/test_kits.py does what can be done without one",
+    "python web/*": "needs a browser; tests/test_kits.py has one where there is any",
     "torchrun *": "needs several GPUs and ImageNet; tests/test_train.py starts two processes",
 }
 
@@ -270,7 +274,8 @@ def test_what_is_not_run_is_right_as_far_as_can_be_seen(pattern, monkeypatch, ca
         elif program == "python":
             check_program(words, monkeypatch, capsys)
         elif program == "cmake":
-            assert (ROOT / words[words.index("-S") + 1] / "CMakeLists.txt").is_file()
+            sources = words[words.index("-S") + 1] if "-S" in words else ""
+            assert not sources or any((base / sources / "CMakeLists.txt").is_file() for base in (ROOT, ROOT / "export"))
         else:
             assert (ROOT / ".pre-commit-config.yaml").is_file()
     pytest.skip(f"checked and not run: {', '.join(f'`{each}`' for each in standing)}: {NOT_RUN[pattern]}")
@@ -313,10 +318,16 @@ def check_pip(words: list[str]) -> None:
 
 
 def check_program(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """It says with --help what the options after it mean."""
-    monkeypatch.syspath_prepend((ROOT / words[0]).parent)
+    """It says with --help what the options after it mean. A kit's finds beside it what it shares with others."""
+    program = next(base / words[0] for base in (ROOT, ROOT / "export") if (base / words[0]).is_file())
+    if (program.parent / "kit.toml").is_file():
+        for target, source in tomllib.loads((program.parent / "kit.toml").read_text()).get("shared", {}).items():
+            monkeypatch.syspath_prepend((ROOT / source).parent)
+            if target == "exported.py":
+                monkeypatch.setitem(sys.modules, "exported", importlib.import_module("infer"))
+    monkeypatch.syspath_prepend(program.parent)
     monkeypatch.setattr(sys, "argv", [words[0], "--help"])
     with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+        runpy.run_path(str(program), run_name="__main__")
     shown = capsys.readouterr().out
     assert ended.value.code == 0 and all(word in shown for word in words[1:] if word.startswith("--")), f"{words[0]} has no {words[1:]}"

@@ -23,7 +23,7 @@ PLACEHOLDER = re.compile(r"NAME|DEVICE|FOLDER|\bmy_")  # in paths: what the read
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
 def test_options_in_backquotes_exist(path):
     """In the guide to a command they are that command's, elsewhere some command's or some program's."""
-    programs = "".join(each.read_text() for folder in ("benchmarks", "examples") for each in (ROOT / folder).glob("*.py"))
+    programs = "".join(each.read_text() for folder in ("benchmarks", "examples", "export") for each in (ROOT / folder).rglob("*.py"))
     mine = options((path.stem,)) if (path.stem,) in COMMANDS else {"--version"}.union(*map(options, COMMANDS))
     for text in inline(path):
         option = re.match(r"--[a-z][a-z0-9-]*", text)

@@ -6,7 +6,6 @@ from functools import partial
 import numpy as np
 import pytest
 from skeletons import weight_sharing
-from skeletons.hyperband import successive_halving
 from skeletons.weight_sharing import Accuracy, LogisticSupernet, differentiable
 
 from hwnas.blocks import conv_bn_act
@@ -22,6 +21,7 @@ from hwnas.run import RunDirectory
 from hwnas.searcher import Ask, Train
 from hwnas.searchers.random_search import random_search
 from hwnas.searchers.regularized_evolution import regularized_evolution
+from hwnas.searchers.successive_halving import successive_halving
 from hwnas.space import Choice, Layer, SearchSpace
 
 KERNELS = (1, 3, 5)
@@ -226,20 +226,23 @@ def test_cheap_results_list_a_subnet_once():
 # -- fidelity ----------------------------------------------------------------------------------------------------------------------
 
 
+HALVED = {"start": 8, "rungs": 3, "eta": 2}
+
+
 def test_shares_of_an_evaluation_cost_their_share_and_only_full_ones_are_ranked(folder):
     paid = Paid()
     with RunDirectory(folder) as run:
-        result = drive(successive_halving, problem(paid), run, seed=4, evaluations=100)
+        result = drive(successive_halving, problem(paid), run, seed=4, evaluations=6, options=HALVED)
     assert [share for *_, share in paid.seen] == [0.25] * 8 + [0.5] * 4 + [1.0] * 2
     assert result.evaluations == 8 * 0.25 + 4 * 0.5 + 2
     assert result.fidelity[result.ranked()].tolist() == [1.0, 1.0]
     with RunDirectory(folder) as run:
-        again = drive(successive_halving, problem(Paid({1: pytest.fail})), run, seed=4, evaluations=100)
+        again = drive(successive_halving, problem(Paid({1: pytest.fail})), run, seed=4, evaluations=6, options=HALVED)
     assert np.array_equal(again.codes, result.codes) and np.array_equal(again.fidelity, result.fidelity)
 
 
 def test_what_is_left_is_not_overspent():
-    result = drive(successive_halving, problem(), seed=4, evaluations=3)
+    result = drive(successive_halving, problem(), seed=4, evaluations=3, options=HALVED)
     assert result.evaluations == 8 * 0.25 + 2 * 0.5
 
 

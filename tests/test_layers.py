@@ -16,7 +16,7 @@ LAYERS = (
     ("hwnas", "blocks", "space", "index", "architecture", "variant", "pinned"),
     ("spaces", "costs", "weights", "budget", "device", "latency_table", "table_dialects", "table_merge"),
     (
-        *("backends", "capture", "quantization", "predictor", "predictors", "block_features", "work_model", "measured_blocks", "predictor_file"),
+        *("backends", "capture", "interface", "quantization", "predictor", "predictors", "block_features", "work_model", "measured_blocks", "predictor_file"),
         *("features", "grouped_ridge", "matern", "intervals", "quality", "memory", "growing", "table_fill", "table_latency"),
         *("significance", "benchmark_tables", "benchmark_originals", "benchmark_sources"),
     ),
@@ -25,9 +25,9 @@ LAYERS = (
         *("feasible_set", "rewards", "pareto", "exact", "expectation", "milp", "surrogate"),
         *("accuracy_predictor", "accuracy_predictors", "accuracy_quality"),
     ),
-    ("searcher", "searchers", "optuna_search"),
+    ("searcher", "searchers", "optuna_search", "cmaes_search"),
     (
-        *("run", "driver", "executor", "exporter", "exporters", "manifest", "kit", "testing", "tensorrt_parser"),
+        *("run", "driver", "executor", "exporter", "exporters", "manifest", "model_card", "kit", "testing", "tensorrt_parser"),
         *("tabular_benchmark", "tabular_benchmarks", "search_field"),
     ),
     ("report_data", "report_html", "report_plot", "report_text", "report_words"),
@@ -39,9 +39,9 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 #: Layers that numpy and the standard library are enough for, wherever a file is imported.
 NUMPY_ONLY = (
     *(*LAYERS[0], *LAYERS[1], *LAYERS[2], "features", "predictor", "memory", "growing", "feasible_set", "problem", "rewards", "pareto"),
-    *("exact", "expectation", "milp", "surrogate", "searcher", "searchers", "optuna_search", "run"),
+    *("exact", "expectation", "milp", "surrogate", "searcher", "searchers", "optuna_search", "cmaes_search", "run"),
 )
-HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "scipy", "sklearn", "rich", "typer", "jinja2", "safetensors", "tomli_w", "optuna", "timm"}
+HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "scipy", "sklearn", "rich", "typer", "jinja2", "safetensors", "tomli_w", "optuna", "cmaes", "timm"}
 
 #: Pairs that the order allows, or might one day, and the design does not.
 FORBIDDEN = {("spaces", "latency_table"), ("spaces", "device"), ("latency_table", "spaces"), ("searchers", "torch"), ("searchers", "supernet")}

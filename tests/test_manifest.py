@@ -17,13 +17,20 @@ def rewritten(folder, change):
 
 def test_a_manifest_lists_every_file_but_itself(exported_folder):
     manifest = read_manifest(exported_folder)
-    files = ["architecture.json", "example_input.npy", "model.onnx", *(f"onnxruntime_python/{name}" for name in ("README.md", "infer.py", "kit.toml"))]
+    files = [
+        "architecture.json",
+        "example_input.npy",
+        "model.onnx",
+        *(f"onnxruntime_python/{name}" for name in ("README.md", "infer.py", "kit.toml")),
+        "weights.safetensors",
+    ]
     assert sorted(manifest["files"]) == files
 
 
 def test_a_manifest_says_how_to_feed_the_network(exported_folder):
     manifest = read_manifest(exported_folder)
-    assert manifest["input"] == {"name": "input", "shape": [1, 1, 32, 32], "dtype": "float32"}
+    assert manifest["input"] == {"name": "input", "kind": "tensor", "shape": [1, 1, 32, 32], "dtype": "float32"}
+    assert manifest["output"] == {"name": "output", "kind": "logits", "shape": [1, 10], "dtype": "float32"}
     preprocessing = {"mean": [0.13], "std": [0.24], "range": [0.0, 1.0], "resolution": [32, 32], "channels": 1, "resize": "bilinear, antialiased", "crop": None}
     assert manifest["preprocessing"] == preprocessing
     assert manifest["labels"][3] == "digit 3"

@@ -18,7 +18,7 @@ from hwnas.graph import Graph, Node
 from hwnas.ops import Add, AvgPool, ChannelShuffle, Conv2d, Linear, MaxPool
 from hwnas.quantization import value_ranges
 from hwnas.variant import PRECISIONS, Variant
-from hwnas.weights import random_weights
+from hwnas.weights import fold, random_weights
 
 SMALLEST = {
     "accel_nasbench": "accel_nasbench(resolution=64)",
@@ -70,7 +70,7 @@ def test_models_pass_the_checker_and_equal_networks_give_equal_bytes(precision, 
     onnx_library.checker.check_model(model, full_check=True)
     assert model.SerializeToString() == to_onnx(graph, weights, real_ends=real_ends).SerializeToString()
     types = [each.type.tensor_type.elem_type for each in (model.graph.input[0], model.graph.output[0])]
-    own = {"fp32": 1, "fp16": 10, "bf16": 16, "int8_u8s8": 2, "int8_s8s8": 3}[precision]  # TensorProto: FLOAT, FLOAT16, BFLOAT16, UINT8, INT8
+    own = {"fp32": 1, "fp16": 10, "bf16": 16, "int8_u8s8": 2, "int8_s8s8": 3, "int8_fp16": 3}[precision]  # TensorProto: FLOAT, FLOAT16, BFLOAT16, UINT8, INT8
     assert types == ([1, 1] if real_ends else [own, own])
 
 
@@ -107,7 +107,7 @@ def test_a_batch_norm_that_folds_to_more_than_a_type_holds_is_refused_by_name(dt
         to_onnx(graph, named)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8_u8s8", "int8_s8s8"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8_u8s8", "int8_s8s8", "int8_fp16"])
 def test_weights_that_are_not_finite_are_refused_by_name(precision):
     graph, weights = network(precision, RELU)
     weights["block/depthwise.weight"][3] = np.nan
@@ -160,6 +160,21 @@ def test_int8_for_tensorrt_is_symmetric_at_the_inputs_of_convolutions_and_of_the
         if node.op_type == "QuantizeLinear":
             assert by_output[node.input[0]].op_type in ("Relu",) if node.input[0] != "input" else True
     assert kinds(model)["QuantizeLinear"] == 3  # the block's input, read twice; what depthwise and project read
+
+
+def test_int8_in_half_precision_has_all_else_in_float16_scales_too():
+    model, real = to_onnx(*network("int8_fp16", HSWISH_SE)), to_onnx(*network("int8_s8s8", HSWISH_SE))
+    assert model.opset_import[0].version == 19 and kinds(model) - kinds(real) == {"Cast": 2}  # at the ends
+    constants = {tensor.name: onnx_library.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    assert {array.dtype for array in constants.values()} == {np.dtype("int8"), np.dtype("float16")}
+    scales = constants["block/depthwise.weight.scale"].astype(np.float64)
+    weights, folded = constants["block/depthwise.weight"], fold(*network("int8_fp16", HSWISH_SE))["block/depthwise.weight"]
+    assert np.abs(weights * scales[:, None, None, None] - folded).max() <= 0.51 * scales.max() and np.abs(weights.astype(int)).max() == 127
+
+
+def test_float16_is_quantised_from_opset_19_on():
+    with pytest.raises(InputError, match="ONNX opset 17 has no quantisation of float16; use 19 or later"):
+        to_onnx(*network("int8_fp16", RELU), opset=17)
 
 
 def test_reduced_range_leaves_a_bit_free():
@@ -217,6 +232,20 @@ def test_random_subnets_in_onnx_runtime_are_near_the_reference(name, precision):
         run = runner(to_onnx(graph, weights, ranges=value_ranges(graph, weights, x)).SerializeToString())
         parity = compare(run(x), numpy(graph, weights)(x), PARITY_LIMITS[PRECISIONS[precision]])
         assert parity.passed, (name, precision, code, parity.ratio)
+
+
+@pytest.mark.parametrize("name", ["ofa_mini", "mobilenet_v3"])
+def test_int8_with_float16_is_near_the_reference_and_near_int8_with_float32(name):
+    space, rng = registry.create("spaces", SMALLEST.get(name, f"{name}(resolutions=(96,))")), np.random.default_rng(7)
+    code = space.smallest()[0]
+    weights, x = random_weights(space.lower(code), rng), image(space.lower(code))
+    weights, logits = at_unit_scale(space.lower(code), weights, x), {}
+    for precision in ("int8_fp16", "int8_s8s8"):
+        graph = Variant(precision).space(space).lower(code)
+        logits[precision] = runner(to_onnx(graph, weights, ranges=value_ranges(graph, weights, x)).SerializeToString())(x)
+    reference = numpy(space.lower(code), weights)(x)
+    assert compare(logits["int8_fp16"], reference, PARITY_LIMITS["int8_fp16"]).passed
+    assert np.abs(logits["int8_fp16"] - logits["int8_s8s8"]).max() < 0.3 * reference.std()
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])

@@ -6,10 +6,11 @@ from functools import partial
 import numpy as np
 import pytest
 
+from hwnas import registry
 from hwnas.blocks import conv_bn_act
 from hwnas.budget import Budget
 from hwnas.driver import drive
-from hwnas.errors import MissingExtra
+from hwnas.errors import InputError, MissingExtra
 from hwnas.index import BlockIndex
 from hwnas.optuna_search import optuna_search
 from hwnas.problem import Objective, Problem
@@ -22,8 +23,6 @@ optuna = pytest.importorskip("optuna", reason="Optuna is not installed; it comes
 
 SAMPLERS = {
     "random": ("RandomSampler(seed=seed)", "batch=8"),
-    "tpe": ("TPESampler(multivariate=True, seed=seed)", "start=10"),
-    "nsga3": ("NSGAIIISampler(population_size=12, seed=seed)", "start=12, batch=12"),
     "qmc": ("QMCSampler(seed=seed)", "batch=8"),
 }
 
@@ -44,8 +43,28 @@ def test_any_sampler_is_a_searcher_in_three_lines(name, objectives, tmp_path):
     check_searcher(write(tmp_path, name, *SAMPLERS[name]), problem=partial(toy_problem, objectives=objectives), seeds=8, evaluations=30)
 
 
-def test_a_gaussian_process_is_a_searcher_in_three_lines(tmp_path):
-    check_searcher(write(tmp_path, "gp", "GPSampler(seed=seed)", "start=10"), evaluations=11, baseline=None)
+@pytest.mark.parametrize("name", ["tpe", "nsga3"])
+def test_the_shipped_ones_keep_the_contract_with_two_objectives(name):
+    check_searcher(name, problem=partial(toy_problem, objectives=2), seeds=8, evaluations=30)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *(("tpe", {"startup": 0}), ("tpe", {"candidates": 0}), ("tpe", {"pending": -1})),
+        *(("gp", {"startup": 1}), ("nsga3", {"population": 1}), ("nsga3", {"divisions": -1})),
+    ],
+)
+def test_impossible_options_of_the_shipped_ones_are_refused(name, options):
+    with pytest.raises(InputError, match=f"{name} needs .* got .*{next(iter(options))}={next(iter(options.values()))}"):
+        drive(registry.load("searchers", name), toy_problem(), seed=0, evaluations=5, options=options)
+
+
+def test_nsga3_has_no_more_directions_than_members():
+    from hwnas.searchers.nsga3 import _divisions
+
+    # n divisions of 2 axes are n + 1 directions, of 3 axes (n + 1)(n + 2) / 2
+    assert [_divisions(2, 16), _divisions(3, 16), _divisions(3, 91), _divisions(1, 16), _divisions(5, 2)] == [15, 4, 12, 1, 1]
 
 
 def test_a_sampler_without_constraints_is_told_rewards(tmp_path):

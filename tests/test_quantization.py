@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
+from hwnas.backends.numpy import numpy
 from hwnas.errors import InputError
 from hwnas.graph import Graph, Node
 from hwnas.ops import Conv2d
-from hwnas.quantization import activation_scale, is_quantized, quantized_bias, quantized_weight, value_ranges
+from hwnas.quantization import CALIBRATIONS, activation_scale, is_quantized, quantized_bias, quantized_weight, value_ranges
+from hwnas.spaces.ofa_mini import ofa_mini
 from hwnas.variant import Variant
+from hwnas.weights import random_weights
 
 CONV = (Node("conv", Conv2d((1, 1, 1, 1), out=2, act="relu"), ("in0",)),)
 
@@ -69,3 +72,72 @@ def test_a_large_bias_beside_small_weights_fits_into_32_bits():
 
 def test_only_int8_needs_ranges():
     assert [is_quantized(Graph.of_block(Variant(name).block(CONV))) for name in ("fp32", "fp16", "bf16", "int8_u8s8", "int8_s8s8")] == [False] * 3 + [True] * 2
+
+
+# -- calibration -------------------------------------------------------------------------------------------------------------------
+
+
+ONE = {"block/conv.weight": np.ones((1, 1, 1, 1), np.float32), "block/conv.bias": np.zeros(1, np.float32)}
+
+
+def calibrated(images, calibration, precision="int8_u8s8"):
+    """What the scale of the input covers."""
+    values = np.asarray(images, np.float32).reshape((1, 1, 1, len(images)) if len(images) else (0, 1, 1, 1))
+    graph = Graph.of_block(Variant(precision).block((Node("conv", Conv2d((1, 1, 1, max(1, len(images))), out=1), ("in0",)),)))
+    return value_ranges(graph, ONE, values, calibration=calibration)["input"]
+
+
+def test_percentile_leaves_half_of_its_share_out_on_each_side():
+    values = np.linspace(-1, 1, 100_001)
+    low, high = calibrated(values, "percentile")
+    assert (low, high) == (pytest.approx(-0.9999, abs=2e-5), pytest.approx(0.9999, abs=2e-5))
+    with_outlier = calibrated([*values, 1000.0, -3000.0], "percentile")
+    assert with_outlier[0] > -4 and with_outlier[1] < 4  # a bin of the histogram wide, and not thousands
+    assert calibrated([*values, 1000.0, -3000.0], "minmax") == (-3000.0, 1000.0)
+
+
+def test_entropy_cuts_a_long_tail_and_keeps_what_fills_its_range():
+    rng = np.random.default_rng(0)
+    flat = rng.uniform(-1, 1, 50_000)
+    assert calibrated(flat, "entropy") == pytest.approx((flat.min(), flat.max()), abs=0.02)
+    normal = rng.standard_normal(200_000)
+    low, high = calibrated([*normal, 50.0], "entropy")
+    assert 3 < high < 12 and -high <= low  # most of the mass, and not the one value at 50
+
+
+def test_entropy_does_not_count_zeros_and_has_more_levels_where_nothing_is_negative():
+    values = np.abs(np.random.default_rng(1).standard_normal(50_000))
+    zeros = np.concatenate([values, np.zeros(500_000)])
+    assert calibrated(zeros, "entropy")[1] == calibrated(values, "entropy")[1]
+    assert calibrated([*values, 30.0], "entropy")[1] >= calibrated([*values, 30.0], "entropy", "int8_s8s8")[1] * 0.9
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+def test_values_that_are_all_alike_and_none_are_calibrated_or_refused(calibration):
+    for value in (0.0, 3.0, -2.0):
+        low, high = calibrated([value] * 20, calibration)
+        assert low <= value <= high or value == pytest.approx(high, abs=1e-3) or value == pytest.approx(low, abs=1e-3)
+        activation_scale({"x": (low, high)}, "x", symmetric=False)
+    with pytest.raises(InputError, match="at least one image"):
+        calibrated([], calibration)
+    assert not np.isfinite(calibrated([1.0, np.nan, 2.0], calibration)).all()  # refused where a scale is made of it
+
+
+def test_an_unknown_calibration_is_named_with_the_known_ones():
+    with pytest.raises(InputError, match="there is no calibration 'max': it must be one of minmax, percentile, entropy"):
+        calibrated([1.0], "max")
+
+
+def test_ranges_are_those_of_the_reference_interpreter():
+    graph = ofa_mini().lower(ofa_mini().smallest())
+    weights, x = random_weights(graph, np.random.default_rng(0)), np.random.default_rng(1).standard_normal((3, *graph.input[1:])).astype(np.float32)
+    seen = {}
+
+    def see(name, value):
+        low, high = seen.get(name, (np.inf, -np.inf))
+        seen[name] = (min(low, float(value.min())), max(high, float(value.max())))
+
+    numpy(graph, weights, see)(x)
+    found = value_ranges(Variant("int8_u8s8").space(ofa_mini()).lower(ofa_mini().smallest()), weights, x)
+    for name, ends in found.items():
+        assert ends == pytest.approx(seen[name], rel=1e-4, abs=1e-5), name

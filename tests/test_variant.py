@@ -83,7 +83,7 @@ def test_rows_of_mixed_precision_or_batch_are_of_no_variant():
 
 
 @pytest.mark.parametrize(("precision", "batch", "message"), [
-    ("half", 1, "there is no precision 'half': it must be one of fp32, fp16, bf16, int8_u8s8, int8_s8s8"),
+    ("half", 1, "there is no precision 'half': it must be one of fp32, fp16, bf16, int8_u8s8, int8_s8s8, int8_fp16"),
     ("fp16", 0, "the batch must be from 1 to 4,096 images, got 0"),
     ("fp16", 4097, "got 4097"),
     ("fp16", True, "got True"),

@@ -21,7 +21,7 @@ from hwnas.spaces.ofa_mini import ofa_mini
 from hwnas.tensorrt_parser import parser_is_there
 from hwnas.verbs.common import Job
 from hwnas.verbs.resolve import latest_table
-from hwnas.verbs.verify import _runtime, closest, equal, pick
+from hwnas.verbs.verify import closest, equal, pick, runtime_of
 from tests.simulated_tables import simulated_table
 
 
@@ -69,9 +69,9 @@ def test_the_closest_candidate_is_the_one_of_the_least_bound_and_its_doubt_is_to
 
 
 def test_candidates_are_measured_with_the_runtime_of_the_table():
-    assert _runtime(load_device("localhost"), "torch") == "torch" and _runtime(load_device("localhost"), "onnxruntime") == "onnxruntime"
+    assert runtime_of(load_device("localhost"), "torch") == "torch" and runtime_of(load_device("localhost"), "onnxruntime") == "onnxruntime"
     with pytest.raises(InputError, match="the table was measured with the runtime 'torch', and browser has onnxruntime_web"):
-        _runtime(load_device("browser"), "torch")
+        runtime_of(load_device("browser"), "torch")
 
 
 #: ONNX Runtime's agent, which also builds each model as TensorRT's does: with its code, by the wheel of TensorRT for RTX. Only running a plan needs a GPU.

@@ -20,6 +20,9 @@ MAX_FILE_BYTES = 4 << 30
 MAX_INPUT_ELEMENTS = 1 << 28
 MAX_PIXELS = 50_000_000
 MIN_STD = 1e-12
+LEAST_LOG = -60.0
+EXTERNAL_DATA = b"\x0a\x08location"  # the key that only tensors with their values in another file carry
+FREE = {"tensor": (0,), "pixels": (0,), "image": (0, 1, 2)}  # kind of input -> which of its dimensions may have a name in the place of a size
 
 
 class Refused(Exception):
@@ -31,25 +34,39 @@ class Mismatch(Exception):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments = parsed(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
+    return finished(lambda: check_and_time(arguments, load))
+
+
+def parsed(parser):
     parser.add_argument("images", nargs="*", type=Path, help="image files; .npy holds pixels (h, w) or (h, w, c) as uint8")
     parser.add_argument("--folder", type=Path, default=Path(__file__).resolve().parent.parent, help="the exported folder (default: the one above)")
-    parser.add_argument("--top", type=int, default=3, help="classes to print per image")
+    parser.add_argument("--top", type=int, default=5, help="classes to print per image")
     parser.add_argument("--runs", type=int, default=100, help="timed runs, 0 for none")
-    arguments = parser.parse_args()
+    parser.add_argument("--within-bound", action="store_true", help="exit 1 where the network takes longer here than the certified bound")
+    return parser.parse_args()
+
+
+def finished(work):
+    """Exit code of what is done; what is wrong is one sentence."""
     try:
-        manifest = read_manifest(arguments.folder)
-        run = load(arguments.folder, manifest)
-        example = check_example(arguments.folder, manifest, run)
-        for path in arguments.images:
-            classify(path, manifest, run, arguments.top)
-        if arguments.runs > 0:
-            report_latency(manifest, run, example, arguments.runs)
+        work()
     except (Refused, Mismatch) as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         return 1 if isinstance(error, Mismatch) else 2
     print("ok")
     return 0
+
+
+def check_and_time(arguments, loader):
+    """loader: (folder, manifest) -> the network as a function of its input."""
+    manifest = read_manifest(arguments.folder)
+    run = loader(arguments.folder, manifest)
+    example = check_example(arguments.folder, manifest, run)
+    for path in arguments.images:
+        classify(path, manifest, run, arguments.top)
+    if arguments.runs > 0:
+        report_latency(manifest, run, example, arguments.runs, arguments.within_bound)
 
 
 def read_manifest(folder):
@@ -66,31 +83,7 @@ def read_manifest(folder):
     if not isinstance(manifest, dict) or manifest.get("format") != "hwnas.manifest/1":
         raise Refused(f"{path} is no manifest of this version (format 'hwnas.manifest/1')")
     try:
-        shape, classes = manifest["input"]["shape"], manifest["output"]["shape"][-1]
-        preprocessing, labels = manifest["preprocessing"], manifest["labels"]
-        mean, std = (np.array(preprocessing[key], np.float64) for key in ("mean", "std"))
-        low, high = map(float, preprocessing["range"])
-        crop = preprocessing.get("crop")
-        logits, tolerance = np.array(manifest["example"]["logits"], np.float64), float(manifest["example"]["tolerance_std"])
-        fits = (
-            isinstance(shape, list)
-            and len(shape) == 4
-            and all(type(size) is int and size >= 1 for size in [*shape, classes])
-            and np.prod(np.array(shape, np.float64)) <= MAX_INPUT_ELEMENTS
-            and mean.shape == std.shape == (shape[1],)
-            and np.isfinite([*mean, *std, low, high, tolerance]).all()
-            and std.min() > MIN_STD
-            and low < high
-            and (crop is None or (type(crop) in (int, float) and 0 < crop <= 1))
-            and 0 < tolerance < 1
-            and logits.shape == (shape[0], classes)
-            and np.isfinite(logits).all()
-            and isinstance(labels, list)
-            and len(labels) == classes
-            and all(isinstance(name, str) for name in [*labels, manifest["model"], manifest["input"]["name"], manifest["example"]["input"]])
-            and {manifest["model"], manifest["example"]["input"]} <= set(manifest["files"])
-            and isinstance(manifest["files"], dict)
-        )
+        fits = is_consistent(manifest)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError):
         fits = False
     if not fits:
@@ -98,6 +91,43 @@ def read_manifest(folder):
     for name, digest in manifest["files"].items():
         check_file(folder, name, digest)
     return manifest
+
+
+def is_consistent(manifest):
+    entering, leaving, preprocessing, labels = manifest["input"], manifest["output"], manifest["preprocessing"], manifest["labels"]
+    kind, shape, classes = entering["kind"], entering["shape"], leaving["shape"][-1]
+    (height, width), channels = preprocessing["resolution"], preprocessing["channels"]
+    mean, std = (np.array(preprocessing[key], np.float64) for key in ("mean", "std"))
+    low, high = map(float, preprocessing["range"])
+    crop = preprocessing.get("crop")
+    logits, tolerance = np.array(manifest["example"]["logits"], np.float64), float(manifest["example"]["tolerance_std"])
+    sizes = {"tensor": [channels, height, width], "pixels": [height, width, channels], "image": ["height", "width", channels]}[kind]
+    batch = shape[0] if isinstance(shape, list) and shape else None
+    return (
+        len(shape) == 4
+        and shape[1:] == sizes
+        and all(type(size) is int and size >= 1 for size in [height, width, channels, classes])
+        and (batch == "batch" or (type(batch) is int and batch >= 1))
+        and float(height) * width * channels * (1 if batch == "batch" else batch) <= MAX_INPUT_ELEMENTS
+        and mean.shape == std.shape == (channels,)
+        and np.isfinite([*mean, *std, low, high, tolerance]).all()
+        and std.min() > MIN_STD
+        and low < high
+        and (crop is None or (type(crop) in (int, float) and 0 < crop <= 1))
+        and 0 < tolerance < 1
+        and logits.ndim == 2
+        and logits.shape[0] == (len(logits) if batch == "batch" else batch)
+        and len(logits) >= 1
+        and logits.shape[1] == classes
+        and np.isfinite(logits).all()
+        and leaving["kind"] in ("logits", "probabilities")
+        and entering["dtype"] == ("float32" if kind == "tensor" else "uint8")
+        and isinstance(labels, list)
+        and len(labels) == classes
+        and all(isinstance(name, str) for name in [*labels, manifest["model"], entering["name"], leaving["name"], manifest["example"]["input"]])
+        and isinstance(manifest["files"], dict)
+        and {manifest["model"], manifest["example"]["input"]} <= set(manifest["files"])
+    )
 
 
 def check_file(folder, name, digest):
@@ -117,8 +147,20 @@ def check_file(folder, name, digest):
         raise Refused(f"{path} is cut short or was changed: its SHA-256 is not the manifest's; copy or export it again")
 
 
+def model_bytes(folder, manifest):
+    """The model's file, which must hold all its weights itself."""
+    path = folder / manifest["model"]
+    try:
+        model = path.read_bytes()
+    except OSError as error:
+        raise Refused(f"cannot read {path}: {error.strerror}") from None
+    if EXTERNAL_DATA in model:
+        raise Refused(f"{path} keeps weights in another file, which is not read; export the network again")
+    return model
+
+
 def load(folder, manifest):
-    """The network as a function: input -> logits; ONNX Runtime on one CPU thread, as its latency was measured."""
+    """The network as a function: input -> output; ONNX Runtime on one CPU thread, as its latency was measured."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -126,23 +168,39 @@ def load(folder, manifest):
     options.log_severity_level = 3
     path = folder / manifest["model"]
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model_bytes(folder, manifest), options, providers=["CPUExecutionProvider"])
+    except Refused:
+        raise
     except Exception as error:
         raise Refused(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {str(error).splitlines()[0]}") from None
     name, shape = session.get_inputs()[0].name, session.get_inputs()[0].shape
     if name != manifest["input"]["name"] or list(shape) != manifest["input"]["shape"] or len(session.get_outputs()) != 1:
         raise Refused(f"{path} takes '{name}' {shape}, the manifest says '{manifest['input']['name']}' {manifest['input']['shape']}")
-    return lambda x: session.run(None, {name: x})[0]
+
+    def run(x):
+        try:
+            return session.run(None, {name: x})[0]
+        except Exception as error:
+            raise Refused(f"ONNX Runtime cannot run {path}: {str(error).splitlines()[0]}") from None
+
+    return run
 
 
 def check_example(folder, manifest, run):
-    example = read_array(folder / manifest["example"]["input"])
-    if list(example.shape) != manifest["input"]["shape"] or example.dtype != np.float32:
-        raise Refused(f"the stored example is {example.dtype} {example.shape}, the manifest says float32 {manifest['input']['shape']}")
-    expected, got = np.array(manifest["example"]["logits"]), run(example)
+    example, about = read_array(folder / manifest["example"]["input"]), manifest["input"]
+    expected = np.array(manifest["example"]["logits"])
+    fits = example.ndim == 4 and all(i in FREE[about["kind"]] or got == size for i, (got, size) in enumerate(zip(example.shape, about["shape"])))
+    if not fits or len(example) != len(expected) or str(example.dtype) != about["dtype"] or not 0 < example.size <= MAX_INPUT_ELEMENTS:
+        raise Refused(f"the stored example is {example.dtype} {example.shape}, the manifest says {about['dtype']} {about['shape']}")
+    got, spread = run(example), max(expected.std(), MIN_STD)
     if got.shape != expected.shape:
         raise Mismatch(f"the network returns {got.shape}, the manifest says {expected.shape}")
-    ratio = np.abs(got - expected).max() / max(expected.std(), MIN_STD)
+    if manifest["output"]["kind"] == "probabilities":  # their logarithms are logits but for a constant of each image
+        got = np.maximum(np.log(np.maximum(got.astype(np.float64), 1e-300)), LEAST_LOG)
+        shifted = expected - expected.max(axis=1, keepdims=True)
+        expected = np.maximum(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), LEAST_LOG)
+        spread = max(expected.std(), MIN_STD)
+    ratio = np.abs(got - expected).max() / spread
     if not ratio <= manifest["example"]["tolerance_std"]:
         raise Mismatch(f"the logits of the stored example are off by {ratio:.2g} of their standard deviation; do not use this build of the network")
     print(f"example  logits agree to {ratio:.1e} of their standard deviation")
@@ -157,18 +215,33 @@ def read_array(path):
 
 
 def classify(path, manifest, run, top):
-    batch, channels, height, width = manifest["input"]["shape"]
+    kind, batch = manifest["input"]["kind"], manifest["input"]["shape"][0]
     preprocessing = manifest["preprocessing"]
-    pixels = centre(read_pixels(path, channels), preprocessing.get("crop"))
-    low, high = preprocessing["range"]
-    image = resized(pixels.transpose(2, 0, 1) / 255 * (high - low) + low, height, width)
-    mean, std = (np.array(preprocessing[key])[:, None, None] for key in ("mean", "std"))
-    normalised = ((image - mean) / std).astype(np.float32)
-    logits = run(np.ascontiguousarray(np.broadcast_to(normalised, (batch, channels, height, width))))[0].astype(np.float64)
-    share = np.exp(logits - logits.max())
-    share /= share.sum()
+    (height, width), channels = preprocessing["resolution"], preprocessing["channels"]
+    pixels = read_pixels(path, channels)
+    if kind == "image":  # the file does all of it
+        fed = pixels.astype(np.uint8)[None]
+    else:
+        image = resized(centre(pixels, preprocessing.get("crop")).transpose(2, 0, 1), height, width)
+        if kind == "pixels":
+            fed = np.clip(np.rint(image), 0, 255).astype(np.uint8).transpose(1, 2, 0)[None]
+        else:
+            low, high = preprocessing["range"]
+            mean, std = (np.array(preprocessing[key])[:, None, None] for key in ("mean", "std"))
+            fed = ((image / 255 * (high - low) + low - mean) / std).astype(np.float32)[None]
+    several = fed if batch == "batch" else np.broadcast_to(fed, (batch, *fed.shape[1:]))
+    outputs = run(np.ascontiguousarray(several))[0].astype(np.float64)
+    share = outputs
+    if manifest["output"]["kind"] == "logits":
+        share = np.exp(outputs - outputs.max())
+        share /= share.sum()
     best = np.argsort(-share)[:top]
-    print(f"{path.name}  " + "  ".join(f"{manifest['labels'][i]} {100 * share[i]:.1f} %" for i in best))
+    print(f"{path.name}  " + "  ".join(f"{printable(manifest['labels'][i])} {100 * share[i]:.1f} %" for i in best))
+
+
+def printable(text, most=80):
+    """A label as it may be shown: it may come from anybody."""
+    return "".join(c if c.isprintable() else "?" for c in text)[:most]
 
 
 def read_pixels(path, channels):
@@ -220,7 +293,7 @@ def triangle_filter(size, target):
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def report_latency(manifest, run, example, runs):
+def report_latency(manifest, run, example, runs, within_bound=False):
     for _ in range(10):
         run(example)
     times = []
@@ -228,11 +301,21 @@ def report_latency(manifest, run, example, runs):
         start = time.perf_counter_ns()
         run(example)
         times.append((time.perf_counter_ns() - start) / 1e6)
-    print(f"latency  {np.median(times):.3g} ms here (p50 of {runs} runs, one thread)")
+    here = float(np.median(times))
+    print(f"latency  {here:.3g} ms here (p50 of {runs} runs, one at a time)")
+    compare_latency(manifest, here, within_bound)
+
+
+def compare_latency(manifest, here, within_bound):
+    """Prints what was certified; with `within_bound` a longer time is a mismatch."""
     certified = manifest.get("latency")
     if isinstance(certified, dict) and all(isinstance(certified.get(key), (int, float)) for key in ("measured_ms", "upper_bound_ms")):
-        where, statistic = str(certified.get("conditions"))[:200], str(certified.get("statistic"))[:8]
-        print(f"         {certified['measured_ms']:.3g} ms certified ({statistic}, at most {certified['upper_bound_ms']:.3g} ms) on {where}")
+        where, statistic = printable(str(certified.get("conditions")), 200), printable(str(certified.get("statistic")), 8)
+        of = f" for {printable(str(certified['covers']), 120)}," if "covers" in certified else ""
+        bound = certified["upper_bound_ms"]
+        print(f"         {certified['measured_ms']:.3g} ms certified{of} ({statistic}, at most {bound:.3g} ms) on {where}")
+        if within_bound and here > bound:
+            raise Mismatch(f"the network takes {here:.3g} ms here, longer than the certified bound of {bound:.3g} ms")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ integers. What they fuse differs, so there are two recipes:
   integer kernels of HardSwish and HardSigmoid: the convolution is quantised before and after, or it would be computed in float32 itself.
 - `int8_s8s8` (TensorRT): the inputs of convolutions, matrix products and of a shortcut's addition are int8, symmetric, biases real; all
   else stays real, for TensorRT fuses it behind the convolution. It refuses zero points, and a quantisation before an activation costs it the fusion.
+- `int8_fp16` (TensorRT): the same, and all else is float16: the scales, too, so that nothing is computed in float32 between two integer kernels.
 """
 
 from __future__ import annotations
@@ -38,16 +39,24 @@ from hwnas.weights import Array, Weights, fold
 OPSET, IR_VERSION = 17, 8
 #: The first in which convolutions and their activations take bfloat16.
 BFLOAT16_OPSET, BFLOAT16_IR_VERSION = 22, 10
+#: The first in which values of float16 can be quantised.
+HALF_INT8_OPSET, HALF_INT8_IR_VERSION = 19, 9
 
 #: Data type of operators -> type of their values between them.
-_VALUES = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16", "int8_u8s8": "uint8", "int8_s8s8": "int8"}
+_VALUES = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16", "int8_u8s8": "uint8", "int8_s8s8": "int8", "int8_fp16": "half_int8"}
+#: Integers -> the real type between which and them they are quantised; scales are of that type.
+_REAL = {"uint8": "float32", "int8": "float32", "half_int8": "float16"}
 _TYPES = {
     "float32": TensorProto.FLOAT,
     "float16": TensorProto.FLOAT16,
     "bfloat16": TensorProto.BFLOAT16,
     "uint8": TensorProto.UINT8,
     "int8": TensorProto.INT8,
+    "half_int8": TensorProto.INT8,
 }
+
+#: Data type of operators -> opset and IR version that they need, where these are not the oldest.
+_NEEDED = {"bfloat16": (BFLOAT16_OPSET, BFLOAT16_IR_VERSION), "int8_fp16": (HALF_INT8_OPSET, HALF_INT8_IR_VERSION)}
 
 
 def to_onnx(
@@ -73,10 +82,11 @@ def to_onnx(
     Raises InputError where a weight is missing or does not fit its type, or an operator has no ONNX form here.
     """
     data_types = {each.op.data_type for each in graph.nodes}
-    least = BFLOAT16_OPSET if "bfloat16" in data_types else 14
-    opset, ir_version = opset or max(least, OPSET), ir_version or (BFLOAT16_IR_VERSION if "bfloat16" in data_types else IR_VERSION)
+    least, needed_ir = max([(14, IR_VERSION), *(_NEEDED[each] for each in data_types if each in _NEEDED)])
+    opset, ir_version = opset or max(least, OPSET), ir_version or needed_ir
     if opset < least:
-        raise InputError(f"ONNX opset {opset} has no {'convolution in bfloat16' if least > 14 else 'HardSwish'}; use {least} or later")
+        what = {14: "HardSwish", HALF_INT8_OPSET: "quantisation of float16", BFLOAT16_OPSET: "convolution in bfloat16"}[least]
+        raise InputError(f"ONNX opset {opset} has no {what}; use {least} or later")
     for each in graph.nodes:
         if type(each.op) not in EMITTERS or each.op.data_type not in _VALUES:
             known = ", ".join(kind.kind for kind in EMITTERS)
@@ -110,6 +120,19 @@ def onnx(graph: Graph, weights: Weights) -> Callable[[Array], Array]:
 
 def runner(model: bytes | Path) -> Callable[[Array], Array]:
     """An ONNX model (its bytes or its file) as a function, in ONNX Runtime on one CPU thread. Raises InputError where it cannot be loaded or run."""
+    session = _session(model)
+    if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
+        raise InputError(f"an image model has one input and one output, this one has {len(session.get_inputs())} and {len(session.get_outputs())}")
+    run = _run(session)
+    return lambda images: run(images)[0]
+
+
+def runner_of_all(model: bytes | Path) -> Callable[[Array], list[Array]]:
+    """The same of a model with one input, giving all its outputs."""
+    return _run(_session(model))
+
+
+def _session(model: bytes | Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -117,19 +140,20 @@ def runner(model: bytes | Path) -> Callable[[Array], Array]:
     options.log_severity_level = 4  # what it would print is in the exceptions it raises
     try:
         source = model if isinstance(model, bytes) else str(model)
-        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)  # no second try, told on stdout
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)  # no second try, told on stdout
     except Exception as error:  # ONNX Runtime has no common base class for its own
         raise InputError(f"ONNX Runtime cannot load {'the model' if isinstance(model, bytes) else model}: {_reason(error)}") from None
-    if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
-        raise InputError(f"an image model has one input and one output, this one has {len(session.get_inputs())} and {len(session.get_outputs())}")
+
+
+def _run(session: Any) -> Callable[[Array], list[Array]]:
     name = session.get_inputs()[0].name
 
-    def run(images: Array) -> Array:
+    def run(images: Array) -> list[Array]:
         try:
-            output: Array = session.run(None, {name: images})[0]
+            outputs: list[Array] = session.run(None, {name: images})
         except Exception as error:
             raise InputError(f"ONNX Runtime cannot run the model on an input of shape {images.shape}: {_reason(error)}") from None
-        return output
+        return outputs
 
     return run
 
@@ -156,10 +180,10 @@ class _Writer:
         self.input_type = "float32" if real_ends else _VALUES[reader.op.data_type]
         self.output_type = "float32" if real_ends else _VALUES[self.by_name[graph.output_name].op.data_type]
         self.known["input", self.input_type] = "input"
-        if self.input_type in ("uint8", "int8"):
+        if self.input_type in _REAL:
             self._scale("input", self.input_type)
         for each in graph.nodes:
-            {"uint8": self._in_uint8, "int8": self._in_int8}.get(_VALUES[each.op.data_type], self._in_real)(each)
+            {"uint8": self._in_uint8, "int8": self._in_int8, "half_int8": self._in_int8}.get(_VALUES[each.op.data_type], self._in_real)(each)
         self.output = self.take(graph.output_name, self.output_type)
 
     def renamed(self, names: Mapping[str, str]) -> list[NodeProto]:
@@ -173,13 +197,13 @@ class _Writer:
         """The tensor of a value in that type, converted where it is not there yet."""
         if (value, kind) not in self.known:
             tensor = f"{value}.{kind}"
-            if kind in ("uint8", "int8"):
-                self._quantize(value, self.take(value, "float32"), kind)
+            if kind in _REAL:
+                self._quantize(value, self.take(value, _REAL[kind]), kind)
             else:
                 source = next(have for name, have in self.known if name == value)
-                if source in ("uint8", "int8"):
+                if source in _REAL:
                     real = self._dequantized(value, source)
-                    tensor = real if kind == "float32" else self._cast(real, tensor, kind)
+                    tensor = real if kind == _REAL[source] else self._cast(real, tensor, kind)
                 else:
                     tensor = self._cast(self.known[value, source], tensor, kind)
                 self.known[value, kind] = tensor
@@ -218,14 +242,16 @@ class _Writer:
 
     def _in_int8(self, each: GraphNode) -> None:
         """What is read is quantised, where TensorRT has kernels for it; what is written is not."""
+        integers = _VALUES[each.op.data_type]
+        real = _REAL[integers]
         if "weight" in each.op.weights:
-            inputs = [self._dequantized(each.inputs[0], "int8"), self._integer_weight(each)]
-            inputs += [self._real_tensor(each, "bias", "float32")] if f"{each.name}.bias" in self.folded else []
+            inputs = [self._dequantized(each.inputs[0], integers), self._integer_weight(each, half=real == "float16")]
+            inputs += [self._real_tensor(each, "bias", real)] if f"{each.name}.bias" in self.folded else []
         elif isinstance(each.op, Add):
-            inputs = [self.take(name, "float32") if self._is_fused(name) else self._dequantized(name, "int8") for name in each.inputs]
+            inputs = [self.take(name, real) if self._is_fused(name) else self._dequantized(name, integers) for name in each.inputs]
         else:
-            inputs = [self.take(name, "float32") for name in each.inputs]
-        self.known[each.name, "float32"] = self._computed(each, inputs, "float32")
+            inputs = [self.take(name, real) for name in each.inputs]
+        self.known[each.name, real] = self._computed(each, inputs, real)
 
     def _is_fused(self, value: str) -> bool:
         """Whether an addition is all that reads a value that a convolution or matrix product writes: it becomes part of that kernel."""
@@ -259,15 +285,15 @@ class _Writer:
         self.initializers[name] = narrowed(name, self.folded[name], kind)
         return name
 
-    def _integer_weight(self, each: GraphNode, input_scale: float | None = None) -> str:
+    def _integer_weight(self, each: GraphNode, input_scale: float | None = None, *, half: bool = False) -> str:
         """The dequantised int8 weight of a node; with the scale of its input it leaves room for an int32 bias."""
         name = f"{each.name}.weight"
         bias = None if input_scale is None else self.folded.get(f"{each.name}.bias")
         for tensor in (name, f"{each.name}.bias"):
             if not np.isfinite(self.folded.get(tensor, np.zeros(1))).all():
                 raise InputError(f"'{tensor}' has values that are not finite: it cannot be quantised")
-        integers, scales = quantized_weight(self.folded[name], bias, input_scale or 1.0, reduce_range=self.reduce_range)
-        return self._dequantized_constant(name, integers, scales)
+        integers, scales = quantized_weight(self.folded[name], bias, input_scale or 1.0, reduce_range=self.reduce_range, half=half)
+        return self._dequantized_constant(name, integers, scales.astype(np.float16) if half else scales)
 
     def _integer_tensors(self, each: GraphNode, input_scale: float) -> list[str]:
         """The dequantised int8 weight and int32 bias of a node, as far as it has them."""
@@ -280,19 +306,19 @@ class _Writer:
             tensors.append(self._dequantized_constant(bias, integers, (input_scale * scales.astype(np.float64)).astype(np.float32)))
         return tensors
 
-    def _dequantized_constant(self, name: str, integers: Any, scales: Array) -> str:
+    def _dequantized_constant(self, name: str, integers: Any, scales: Any) -> str:
         self.initializers |= {name: integers, f"{name}.scale": scales, f"{name}.zero_point": np.zeros(len(scales), integers.dtype)}
         self.nodes.append(helper.make_node("DequantizeLinear", [name, f"{name}.scale", f"{name}.zero_point"], [f"{name}.real"], f"{name}.real", axis=0))
         return f"{name}.real"
 
     def _scale(self, value: str, kind: str) -> Scale:
         if (value, kind) not in self.scales:
-            self.scales[value, kind] = activation_scale(self.ranges, value, symmetric=kind == "int8")
+            self.scales[value, kind] = activation_scale(self.ranges, value, symmetric=kind != "uint8", half=_REAL[kind] == "float16")
         return self.scales[value, kind]
 
     def _scale_tensors(self, value: str, kind: str) -> list[str]:
         scale, names = self.scales[value, kind], [f"{value}.{kind}.scale", f"{value}.{kind}.zero_point"]
-        self.initializers |= {names[0]: np.array(scale.scale, np.float32), names[1]: np.array(scale.zero_point, scale.dtype)}
+        self.initializers |= {names[0]: np.array(scale.scale, _REAL[kind]), names[1]: np.array(scale.zero_point, scale.dtype)}
         return names
 
     def _quantize(self, value: str, real: str, kind: str) -> None:
@@ -378,11 +404,11 @@ def _flatten(op: Any, name: str, inputs: list[str], output: str) -> list[NodePro
 
 
 def _channel_shuffle(op: Any, name: str, inputs: list[str], output: str) -> list[NodeProto]:
-    n, c, h, w = op.input
+    _, c, h, w = op.input  # 0 is as many images as there are
     split, whole = f"{name}.split_shape", f"{name}.shape"
     return [
-        helper.make_node("Constant", [], [split], split, value_ints=[n, op.groups, c // op.groups, h, w]),
-        helper.make_node("Constant", [], [whole], whole, value_ints=[n, c, h, w]),
+        helper.make_node("Constant", [], [split], split, value_ints=[0, op.groups, c // op.groups, h, w]),
+        helper.make_node("Constant", [], [whole], whole, value_ints=[0, c, h, w]),
         helper.make_node("Reshape", [*inputs, split], [f"{name}.split"], f"{name}.split"),
         helper.make_node("Transpose", [f"{name}.split"], [f"{name}.turns"], f"{name}.turns", perm=[0, 2, 1, 3, 4]),
         helper.make_node("Reshape", [f"{name}.turns", whole], [output], name),

@@ -14,8 +14,10 @@ import typer
 from hwnas import __version__
 from hwnas.cli.accuracy import accuracy_app
 from hwnas.cli.bench_search import bench_search
+from hwnas.cli.compare import compare
 from hwnas.cli.data import data_app
 from hwnas.cli.interruptible import interruptible, resumable
+from hwnas.cli.specialize import specialize
 from hwnas.cli.table import table_app
 from hwnas.cli.weights import weights_app
 
@@ -32,6 +34,8 @@ app.add_typer(accuracy_app, name="accuracy")
 app.add_typer(weights_app, name="weights")
 app.add_typer(data_app, name="data")
 app.command("bench-search")(bench_search)
+app.command()(compare)
+app.command()(specialize)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Macs = Annotated[str | None, typer.Option(help="Budget on multiply-accumulates: '<= 300M', or '<= 60%' of the largest subnet.")]
@@ -39,7 +43,7 @@ Params = Annotated[str | None, typer.Option(help="Budget on parameters: '<= 4M'.
 Memory = Annotated[str | None, typer.Option(help="Budget on the peak memory of the activations: '<= 512kB', '<= 2MiB'.")]
 Size = Annotated[str | None, typer.Option(help="Budget on the size of the exported file: '<= 4MB'.")]
 Also = Annotated[list[str] | None, typer.Option(help="Budget on latency on another device, by its table: 'TABLE <= 30ms p50'; may be given again.")]
-Precision = Annotated[str | None, typer.Option(help="Which, where the table has prices for several: fp32, fp16, bf16, int8_u8s8, int8_s8s8.")]
+Precision = Annotated[str | None, typer.Option(help="Which, where the table has prices for several: fp32, fp16, bf16, int8_u8s8, int8_s8s8, int8_fp16.")]
 Batch = Annotated[int | None, typer.Option(help="Images of one run: which, where the table has prices for several.")]
 Run = Annotated[Path, typer.Argument(help="Folder of the run; the same command again continues it.")]
 Seed = Annotated[int, typer.Option(help="Of everything that is random.", min=0, max=2**32 - 1)]
@@ -237,7 +241,7 @@ def profile(
     space: Annotated[str, typer.Option(help="Search space whose blocks are measured.")] = ...,  # type: ignore[assignment]
     to: Annotated[Path | None, typer.Option(help="Folder of the table; with --plan, of an unfinished one, or none.")] = None,
     runtime: Annotated[str, typer.Option(help="One of the device's runtimes; its first by default.")] = "",
-    precision: Annotated[str, typer.Option(help="Of weights and values: fp32, fp16, bf16, int8_u8s8 (CPUs), int8_s8s8 (TensorRT).")] = "fp32",
+    precision: Annotated[str, typer.Option(help="Of weights and values: fp32, fp16, bf16, int8_u8s8 (CPUs), int8_s8s8, int8_fp16 (TensorRT).")] = "fp32",
     batch: Annotated[int, typer.Option(help="Images of one run.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime; the device's by default.")] = None,
     visits: Annotated[int, typer.Option(help="Visits of each block and network, at most: what is settled earlier needs fewer.", min=1)] = 16,
@@ -561,42 +565,53 @@ def _count(result: Mapping[str, Any], origin: str) -> int:
 @app.command()
 @resumable
 def verify(
-    run: Annotated[Path, typer.Argument(help="Folder of the run, or one that export wrote.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run; or an exported folder, which is checked again.")],
     top: Annotated[int, typer.Option(help="Candidates to measure together.")] = 3,
-    seconds: Annotated[float, typer.Option(help="Length of the measuring window.")] = 60.0,
-    device: Annotated[str | None, typer.Option(help="Device to measure on; the table's by default, of an exported folder the certificate's.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length of the measuring window, 60 by default; 0 measures no export.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device to measure on; the table's, or the certificate's, by default.")] = None,
     also: Annotated[list[str] | None, typer.Option(help="Another device of a run with budgets on several, to be measured too; may be given again.")] = None,
     use: Annotated[float, typer.Option(help="Try more accurate networks until so many per cent of the budget are used, in three windows at most.")] = 0.0,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Certify the latency of architectures that were searched by a predictor and have no weights yet.")
     ] = False,
-    data: Annotated[str | None, typer.Option(help="Of an exported folder: data set on which its accuracy is measured again.")] = None,
+    data: Annotated[str | None, typer.Option(help="Of an export: a data set with its classes, on whose test images the file is evaluated.")] = None,
+    space: Annotated[str | None, typer.Option(help="Of an export: its search space, where hwnas has none of that name.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure the best candidates on the target against the budget and certify the most accurate that fits; or check an exported folder again."""
+    """Measure the best candidates on the target against the budget; certify the most accurate that fits. Or check an exported folder again."""
     from hwnas.cli import show
     from hwnas.errors import InputError
-    from hwnas.verbs.verify import closest
-    from hwnas.verbs.verify import verify as act
-    from hwnas.verbs.verify_folder import in_words, is_export
+    from hwnas.verbs.verify_export import is_export, require, verify_export
 
     if is_export(run):
-        if also or use:
-            raise InputError(f"{run} is an exported folder: --also and --use are for runs")
+        if also or use or random_weights:
+            raise InputError(f"{run} is an exported folder: --also, --use and --random-weights are for runs")
         with show.progress_bar() as progress:
-            found = act(run, seconds=seconds, device=device, data=data, seed=seed, progress=progress)
+            found = verify_export(run, data=data, space=space, seconds=seconds, device=device, seed=seed, progress=progress)
         if as_json:
             show.as_json(found)
         else:
-            typer.echo("\n".join(in_words(found)))
-        if not found["holds"]:
-            raise typer.Exit(1)
+            typer.echo("\n".join(show.export_lines(found)))
+        require(found)
         return
-    if data is not None:
-        raise InputError("--data is for an exported folder: a run knows its own")
+    if data is not None or space is not None:
+        raise InputError(f"--data and --space are for exported folders, and {run} is none")
+    from hwnas.verbs.verify import closest
+    from hwnas.verbs.verify import verify as act
+
     with show.progress_bar() as progress:
-        result = act(run, top=top, seconds=seconds, device=device, also=also or (), use=use, random_weights=random_weights, seed=seed, progress=progress)
+        result = act(
+            run,
+            top=top,
+            seconds=60.0 if seconds is None else seconds,
+            device=device,
+            also=also or (),
+            use=use,
+            random_weights=random_weights,
+            seed=seed,
+            progress=progress,
+        )
     certificate = result["certificate"]
     if as_json:
         show.as_json(result)
@@ -774,20 +789,76 @@ def export(
     run: Run,
     to: Annotated[Path, typer.Option(help="Folder to write.")] = ...,  # type: ignore[assignment]
     kit: Annotated[str, typer.Option(help="Deployment kit to put beside the model.")] = "onnxruntime_python",
+    takes: Annotated[
+        str, typer.Option("--input", help="What the file is fed: tensor (prepared float32), pixels (uint8 of its own size), image (uint8 of any size).")
+    ] = "tensor",
+    softmax: Annotated[bool, typer.Option("--softmax", help="Probabilities in the place of logits.")] = False,
+    free_batch: Annotated[bool, typer.Option("--free-batch", help="Any number of images at once.")] = False,
+    opset: Annotated[int | None, typer.Option(help="Opset of the file; the oldest that will do by default.")] = None,
+    input_name: Annotated[str, typer.Option(help="Name of the input.")] = "input",
+    output_name: Annotated[str, typer.Option(help="Name of the output.")] = "output",
+    metadata: Annotated[bool, typer.Option("--metadata", help="Labels and preprocessing in the file's metadata; so with any option above.")] = False,
+    precision: Annotated[str | None, typer.Option(help="Another one than was measured: fp16, bf16, int8_u8s8 (CPUs), int8_s8s8, int8_fp16 (TensorRT).")] = None,
+    calibration: Annotated[str, typer.Option(help="Of int8, on training images: minmax, percentile or entropy.")] = "minmax",
+    calibration_images: Annotated[int, typer.Option(help="How many of them.", min=1)] = 128,
+    seconds: Annotated[float, typer.Option(help="Length of the window in which both precisions are measured; 0: they are not.", min=0)] = 20.0,
     as_json: Json = False,
 ) -> None:
-    """Write the certified network as a folder to ship: ONNX, manifest, certificate, and a kit that runs it."""
+    """Write the certified network as a folder to ship: ONNX, manifest, certificate, model card, and a kit that runs it."""
     from hwnas.cli import show
+    from hwnas.interface import Interface
+    from hwnas.verbs.export import Conversion
     from hwnas.verbs.export import export as act
 
+    face = Interface(takes, softmax, free_batch, opset, input_name, output_name, metadata)
+    conversion = None if precision is None else Conversion(precision, calibration, calibration_images, seconds)
     with show.progress_bar() as progress:
-        result = act(run, to=to, kit=kit, progress=progress)
+        result = act(run, to=to, kit=kit, interface=face, conversion=conversion, progress=progress)
     if as_json:
         show.as_json(result)
         return
     worst = max(each["ratio"] for each in result["parity"].values())
     typer.echo(f"model.onnx ({result['size_bytes'] / 1e3:.0f} kB) equals the PyTorch subnet to {worst:.1e} of the logits' standard deviation")
-    typer.echo(f"exported to {to}\nnext: python {to / kit / 'infer.py'}; hwnas report {run}")
+    if found := result["conversion"]:
+        typer.echo(
+            f"accuracy {found['accuracy_before_pct']:.2f} % in {found['from']}, {found['accuracy_after_pct']:.2f} % in {found['to']} (test images, measured)"
+        )
+        if "ratio" in found:
+            both = f"{found['before_ms']:.4g} ms in {found['from']}, {found['after_ms']:.4g} ms in {found['to']}"
+            typer.echo(f"latency  {both}: {found['ratio']:.3g} ({found['statistic']}, measured interleaved)")
+    for warning in result["warnings"]:
+        typer.echo(f"warning: {warning}", err=True)
+    check = f"python {to / kit / 'infer.py'}; " if kit == "onnxruntime_python" else f"{to / kit / 'README.md'}; " if kit else ""
+    typer.echo(f"exported to {to}\nnext: {check}hwnas report {run}")
+
+
+@app.command("export-module")
+def export_module_command(
+    module: Annotated[str, typer.Argument(help="path.py:function that returns a torch.nn.Module, trained; its code is run.")],
+    to: Annotated[Path, typer.Option(help="ONNX file to write.")] = ...,  # type: ignore[assignment]
+    shape: Annotated[str, typer.Option(help="Of an example input, such as 1x3x224x224.")] = ...,  # type: ignore[assignment]
+    softmax: Annotated[bool, typer.Option("--softmax", help="Probabilities in the place of logits.")] = False,
+    free_batch: Annotated[bool, typer.Option("--free-batch", help="Any number of images at once.")] = False,
+    opset: Annotated[int, typer.Option(help="Opset of the file.")] = 17,
+    input_name: Annotated[str, typer.Option(help="Name of the input.")] = "input",
+    output_name: Annotated[str, typer.Option(help="Name of the output.")] = "output",
+    dynamo: Annotated[bool, typer.Option("--dynamo", help="PyTorch's newer exporter; needs onnxscript.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write any network of yours as one ONNX file, and compare what the file computes with the module."""
+    from hwnas.cli import show
+    from hwnas.interface import Interface
+    from hwnas.verbs.export_module import export_module as act
+
+    face = Interface("tensor", softmax, free_batch, None, input_name, output_name)
+    result = act(module, shape, to, interface=face, opset=opset, dynamo=dynamo)
+    if as_json:
+        show.as_json(result)
+        return
+    typer.echo(
+        f"{to} ({result['size_bytes'] / 1e3:.0f} kB, {result['nodes']} nodes, opset {result['opset']}) equals the module to "
+        f"{result['parity']['ratio']:.1e} of its outputs' standard deviation\nnext: hwnas bench {to}"
+    )
 
 
 @app.command()

@@ -267,3 +267,31 @@ class _Lines:
         elif self._started[key] > 0 and done > self._first and (now := time.monotonic()) - self._said >= _SAID_EVERY_S:
             self._said, remaining_s = now, (now - self._started[key]) * (total - done) / (done - self._first)
             print(f"{stage}: {done}/{total}, about {duration(remaining_s)} more", file=sys.stderr, flush=True)
+
+
+def export_lines(found: Mapping[str, Any]) -> list[str]:
+    """What `verify` of an exported folder says, a line for each check."""
+    names = {"hashes": "hashes", "example": "stored example", "random": "random inputs", "accuracy": "accuracy", "latency": "latency"}
+    lines = []
+    for key, each in found["checks"].items():
+        if key == "hashes":
+            text = f"{each['files']} files are as the manifest says"
+        elif "reason" in each:
+            text = f"not checked: {each['reason']}"
+        elif "ratio" in each:
+            text = f"{each['ratio']:.1e} of the logits' standard deviation over {each['inputs']} inputs, limit {each['limit']:g}"
+        elif key == "accuracy":
+            stated = f", {each['stated']['accuracy_pct']:.2f} % stated" if each["stated"] else ""
+            text = f"{each['accuracy_pct']:.2f} % of {each['images']:,} {each['split']} images (measured{stated})"
+        else:
+            bound = "" if each["upper_bound_ms"] is None else f", upper bound {each['upper_bound_ms']:.4g} ms"
+            budget = f", budget {each['budget_ms']:.4g} ms: {each['verdict']}" if "budget_ms" in each else ""
+            text = f"{each['measured_ms']:.4g} ms {each['statistic']} measured{bound}{budget}" + (f" ({each['doubt']})" if each["doubt"] else "")
+        lines.append(f"{names[key]:<15} {text}")
+        if "certified" in each:
+            lines.append(f"{'certified':<15} {each['certified_ms']:.4g} ms, {each['certified']}; now {each['to_certified']:.3f} times that")
+            lines += [f"{'not measured':<15} the budget on {where}" for where in each["not_measured"]]
+            lines += [f"{'differs':<15} {name}: {before} then, {now} now" for name, (before, now) in each["differs"].items()]
+            if each["differs"]:
+                lines.append("these are other conditions than the certificate's: it is neither confirmed nor contradicted")
+    return [*lines, "ok" if found["passed"] else "failed"]

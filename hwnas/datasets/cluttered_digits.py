@@ -6,6 +6,7 @@ digits. The splits share no source digit. Everything follows from one seed; noth
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from hwnas.errors import MissingExtra
@@ -22,6 +23,7 @@ FRAGMENTS = 4
 MEAN, STD = 0.13, 0.24
 
 
+@cache
 def cluttered_digits(split: Split) -> Images:
     """12,000 / 2,000 / 4,000 images from 1,097 / 250 / 450 source digits; `sources` is the digit's number. Raises MissingExtra."""
     import numpy as np

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, TypeAlias
 Shape: TypeAlias = tuple[int, ...]
 
 #: Data type -> bytes of an element. The two of int8 say how activations, then weights, are quantised: unsigned and asymmetric, for
-#: the dot products of CPUs, or signed and symmetric, which is all that TensorRT takes.
-ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8_u8s8": 1, "int8_s8s8": 1}
+#: the dot products of CPUs, or signed and symmetric, which is all that TensorRT takes; with `int8_fp16` what is not int8 is float16.
+ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8_u8s8": 1, "int8_s8s8": 1, "int8_fp16": 1}
 DTYPES = tuple(ITEM_BYTES)
 ACTIVATIONS = ("none", "relu", "relu6", "hswish", "hsigmoid", "swish", "sigmoid")
 

@@ -12,7 +12,7 @@ from hwnas.graph import Graph
 from hwnas.latency_table import Fact
 
 #: Data type of operators -> what the kernels that compute in it read.
-_READ = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16", "int8_u8s8": "int8", "int8_s8s8": "int8"}
+_READ = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16", "int8_u8s8": "int8", "int8_s8s8": "int8", "int8_fp16": "int8"}
 _INTEGERS = ("uint8", "int8")
 
 

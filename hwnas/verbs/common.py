@@ -129,6 +129,7 @@ class Job:
         if run is not None:
             self.run = run
         self.given, self._table, self._predicted, self._also = given or {}, table, predicted, also
+        self._images: dict[str, Images] = {}
 
     def options(self, stage: str) -> Mapping[str, Any]:
         """What a stage was called with. Raises InputError naming the command to run first."""
@@ -175,6 +176,12 @@ class Job:
         return index
 
     def images(self, split: Split) -> Images:
+        """A split of the run's data set, read once. Raises InputError where it is another one than it was trained on."""
+        if split not in self._images:
+            self._images[split] = self._loaded(split)
+        return self._images[split]
+
+    def _loaded(self, split: Split) -> Images:
         from hwnas.images import contents, load_images
 
         options = self.options("train")

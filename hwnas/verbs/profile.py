@@ -41,7 +41,7 @@ def profile(
     """Measure every distinct block of `space`, and whole networks that calibrate their sum, on `device`; the table is then in `to`.
 
     The same call again continues an interrupted one. runtime: one of the device's, by default its first. precision: `fp32`, `fp16`,
-    `bf16`, `int8_u8s8` or `int8_s8s8`; batch: images of one run. threads: of the runtime, by default the device's. regime: which latency
+    `bf16`, `int8_u8s8`, `int8_s8s8` or `int8_fp16`; batch: images of one run. threads: of the runtime, by default the device's. regime: which latency
     it is, one of `hwnas.profiling.protocol.REGIMES`. span_s: the visits are spread over so long at least (30).
     budget_minutes: at most so long; what there is no time for is predicted, in rows that say so.
     planned: gets what will be measured and about how long that takes, before it begins. Raises HwnasError.

@@ -70,14 +70,14 @@ def _tested(job: Job, progress: Progress) -> Mapping[str, Any]:
     return result
 
 
-def bootstrap(values: npt.NDArray[Any], sources: npt.NDArray[np.int64], *, seed: int = 0) -> Interval:
+def bootstrap(values: npt.NDArray[Any], sources: npt.NDArray[np.int64], *, seed: int = 0, confidence: float = CONFIDENCE) -> Interval:
     """Mean of values (n,) in %, with a percentile bootstrap over *sources*: images of one source digit are not independent."""
     _, group = np.unique(sources, return_inverse=True)
     sums, counts = np.bincount(group, values), np.bincount(group)
     picked = np.random.default_rng(seed).integers(0, len(sums), (RESAMPLES, len(sums)))
     means = sums[picked].sum(axis=1) / counts[picked].sum(axis=1)
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(100 * float(values.mean()), 100 * float(low), 100 * float(high), CONFIDENCE)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(100 * float(values.mean()), 100 * float(low), 100 * float(high), confidence)
 
 
 def _report(job: Job, tested: Mapping[str, Any]) -> Report:

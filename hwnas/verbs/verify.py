@@ -35,7 +35,6 @@ from hwnas.verbs.deployed import classified, graph_of, model_of, untrained_model
 from hwnas.verbs.published import nothing_published, published_entrant
 from hwnas.verbs.resolve import as_network, evaluated, fed, keep_table, latest_table, solved
 from hwnas.verbs.search import BASELINES, records
-from hwnas.verbs.verify_folder import is_export, verify_folder
 
 LEVEL = 0.01
 #: What a certificate repeats of the chosen model's measurement.
@@ -60,7 +59,6 @@ def verify(
     also: Sequence[str] = (),
     use: float = 0.0,
     random_weights: bool = False,
-    data: str | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Mapping[str, Any]:
@@ -73,8 +71,7 @@ def verify(
     also: the other devices of a run with budgets on several, to be measured too; on one that is not, the budget is predicted only, and the verdict is `partly`.
     random_weights: certify the latency of architectures that have no weights yet, of a search by a predictor: before anything is trained.
     `certificate.json` is in the run's folder where one fits; the same call again returns it, or tries again where none did.
-    Returns the stage's result. `run` may also be a folder that `export` wrote: it is checked and measured again, with `data` its accuracy too, and the
-    findings are returned, see `hwnas.verbs.verify_folder`. Raises HwnasError.
+    Returns the stage's result. Raises HwnasError. A folder that `export` wrote is checked by `verify_export`.
     """
     if top < 1:
         raise InputError(f"--top is {top}, it must be at least 1")
@@ -83,8 +80,6 @@ def verify(
     if not 0 <= use < 100:
         raise InputError(f"--use is {use:g}, it must be per cent of the budget, from 0 to below 100")
     check_seed(seed)
-    if is_export(run):
-        return verify_folder(run, seconds=seconds, device=device, data=data, seed=seed, progress=progress)
     with existing(run) as directory:
         job = job_of(directory)
         job.result("search")
@@ -117,11 +112,11 @@ class Target:
     table: LatencyTable
 
     def __post_init__(self) -> None:
-        _runtime(self.device, self.table.conditions.runtime)
+        runtime_of(self.device, self.table.conditions.runtime)
 
     @property
     def runtime(self) -> str:
-        return _runtime(self.device, self.table.conditions.runtime)
+        return runtime_of(self.device, self.table.conditions.runtime)
 
 
 def _target(name: str, given: str | None) -> Device:
@@ -133,7 +128,7 @@ def _target(name: str, given: str | None) -> Device:
         raise
 
 
-def _runtime(device: Device, name: str) -> str:
+def runtime_of(device: Device, name: str) -> str:
     """What the device's file calls the runtime that a table was measured with. Raises InputError where it has none such."""
     for each in device.runtimes:
         made: Runtime = registry.create("profiling.runtimes", each)
