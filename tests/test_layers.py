@@ -17,7 +17,7 @@ LAYERS = (
     ("spaces", "costs", "weights", "budget", "device", "latency_table", "table_dialects", "table_merge"),
     (
         *("backends", "capture", "interface", "quantization", "predictor", "predictors", "block_features", "work_model", "measured_blocks", "predictor_file"),
-        *("features", "grouped_ridge", "matern", "intervals", "quality", "memory", "growing", "table_fill", "table_latency"),
+        *("features", "grouped_ridge", "matern", "intervals", "quality", "memory", "growing", "table_fill", "table_latency", "model_size"),
         *("significance", "benchmark_tables", "benchmark_originals", "benchmark_sources"),
     ),
     (
@@ -25,7 +25,7 @@ LAYERS = (
         *("feasible_set", "rewards", "pareto", "exact", "expectation", "milp", "surrogate"),
         *("accuracy_predictor", "accuracy_predictors", "accuracy_quality"),
     ),
-    ("searcher", "searchers", "optuna_search", "cmaes_search"),
+    ("searcher", "searchers", "optuna_search", "cmaes_search", "adam", "policies", "controller", "warm_up"),
     (
         *("run", "driver", "executor", "exporter", "exporters", "manifest", "model_card", "kit", "testing", "tensorrt_parser"),
         *("tabular_benchmark", "tabular_benchmarks", "search_field"),

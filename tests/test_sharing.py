@@ -16,7 +16,7 @@ from hwnas.index import BlockIndex
 from hwnas.space import Choice, Layer, SearchSpace
 from hwnas.supernet.gates import mixed
 from hwnas.supernet.supernet import Supernet
-from hwnas.supernet.warm_up import decisions, warm_up, warm_up_chance
+from hwnas.warm_up import decisions, warm_up, warm_up_chance
 
 OPERATIONS = {"zero": None, "k3": (3, 2), "k5": (5, 2), "k3 wide": (3, 4)}
 

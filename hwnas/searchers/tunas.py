@@ -16,7 +16,7 @@ from hwnas.problem import Problem
 from hwnas.searcher import Gates, Search, Trace, Train, Validate
 from hwnas.searchers._logits import likeliest
 from hwnas.space import Codes, FloatArray
-from hwnas.supernet.warm_up import decisions, warm_up, warm_up_chance
+from hwnas.warm_up import decisions, warm_up, warm_up_chance
 
 
 def tunas(
