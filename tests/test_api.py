@@ -17,8 +17,8 @@ TABLE_VERBS = ("check_table", "diff_tables", "export_table", "fill_table", "impo
 ACCURACY_VERBS = ("build_accuracy", "report_accuracy")
 DEVICE_VERBS = ("add_device", "check_device", "list_devices")
 VERBS = (
-    *("bench", "bench_search", "bench_zoo", "check_tensorrt", "compare", "doctor", "export", "export_module", "plan_profile", "predict", "profile", "report", "search"),
-    *("show_space", "solve", "specialize", "train", "verify", "verify_export"),
+    *("bench", "bench_search", "bench_zoo", "check_tensorrt", "compare", "doctor", "export", "export_module", "plan_profile", "predict", "profile", "report"),
+    *("search", "show_space", "solve", "specialize", "train", "verify", "verify_export"),
     *ACCURACY_VERBS,
     *DEVICE_VERBS,
     *TABLE_VERBS,
