@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
+# Files of tests run in so many processes, each with one thread; more of them disturb what tests measure.
+PROCESSES ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 .PHONY: demo test test-all lint bench clean
 
 $(VENV)/.installed: pyproject.toml
@@ -19,12 +22,12 @@ demo: $(VENV)/.installed  ## profile this CPU, train, search, verify, export, re
 test: $(VENV)/.installed  ## lint and the tests, with a list of all skips
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.installed  ## all tests, the long ones too
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 lint: $(VENV)/.installed
 	@$(BIN)/ruff check .
