@@ -22,6 +22,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,7 +31,7 @@ from typing import Any
 import numpy as np
 from nsga2 import FIRST_SEED, pymoo_alone
 from search_macro import EVERYTHING as MACRO
-from search_macro import TrainedAccuracy, sign_test
+from search_macro import TrainedAccuracy
 from search_macro import read as read_macro
 
 from hwnas import registry
@@ -43,6 +44,7 @@ from hwnas.index import BlockIndex
 from hwnas.pareto import hypervolume, non_dominated
 from hwnas.predictor import Additive, Origin
 from hwnas.problem import Objective, Problem
+from hwnas.significance import sign_test
 from hwnas.space import Choice, Codes, FloatArray, Layer, SearchSpace
 from hwnas.spaces.nas_bench_macro import nas_bench_macro
 from hwnas.spaces.nasbench201 import nasbench201, values_of
@@ -96,8 +98,9 @@ def nb201(folder: Path, devices: Sequence[str]) -> tuple[Problem, FloatArray, st
 
 def accel(folder: Path) -> tuple[Problem, FloatArray, str]:
     """Accuracy (ImageNet, validation) and latency on a ZCU102 of Accel-NASBench's space, both predicted from its 5,138 measured networks."""
-    kinds = {"expand": (1, 4, 6), "kernel": (3, 5), "layers": (1, 2, 3), "se": (0, 1)}
-    choices = [[Choice(f"block{b}.{kind}", values) for kind, values in kinds.items()] for b in range(7)]
+    rows = [row for row in rows_of(folder, "accel_nasbench.csv.gz") if row["val_top1"] and row["zcu102_latency_mean"]]
+    met = {kind: np.array([[int(value) for value in row[kind].split()] for row in rows]) for kind in ("expand", "kernel", "layers", "se")}  # (networks, blocks)
+    choices = [[Choice(f"block{b}.{kind}", tuple(np.unique(each[:, b]).tolist())) for kind, each in met.items()] for b in range(7)]
 
     def build(expand: int, kernel: int, layers: int, se: int) -> Any:
         return conv_bn_act((1, 1, 1, 1), 1 + expand + 10 * kernel + 100 * layers + 1000 * se)  # a block stands for its choices here
@@ -105,8 +108,7 @@ def accel(folder: Path) -> tuple[Problem, FloatArray, str]:
     layers = [Layer(f"block{b}", tuple(block), build) for b, block in enumerate(choices)]
     space = SearchSpace("accel_nasbench", [choice for block in choices for choice in block], layers)
     index = BlockIndex(space)
-    rows = [row for row in rows_of(folder, "accel_nasbench.csv.gz") if row["val_top1"] and row["zcu102_latency_mean"]]
-    values = [{f"block{b}.{kind}": int(row[kind].split()[b]) for b in range(7) for kind in kinds} for row in rows]
+    values = [{f"block{b}.{kind}": int(each[i, b]) for b in range(7) for kind, each in met.items()} for i in range(len(rows))]
     codes = np.asfortranarray(np.concatenate([space.encode(each) for each in values]))
     columns = {"accuracy": ("val_top1", "%"), "latency": ("zcu102_latency_mean", "ms")}
     fitted = {name: fit_surrogate(index, codes, np.array([float(row[key]) for row in rows]), name=name, unit=unit) for name, (key, unit) in columns.items()}
@@ -188,7 +190,7 @@ def compare(folder: Path, tasks: Sequence[str], seeds: int, evaluations: Sequenc
             for method, values in regrets.items():
                 row = {"task": name, "origin": origin, "front": len(front), "evaluations": n, "method": method, "regret": float(values.mean())}
                 others = [other for other in ("random_search", "pymoo's NSGA-II") if other in regrets and other != method]
-                against = {f"against {other}": sign_test(-values, -regrets[other]) for other in others}
+                against = {f"against {other}": asdict(sign_test(-values, -regrets[other])) for other in others}
                 rows.append({**row, "sd": float(values.std(ddof=1)), "networks": min(len(codes) for codes in found[method]), **against})
     return rows
 

@@ -21,13 +21,13 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accuracy import FILE as ACCURACIES
 from accuracy import SPACE, subnets
-from search_macro import sign_test
 
 from hwnas import registry
 from hwnas.accuracy_predictor import fit
@@ -38,6 +38,7 @@ from hwnas.index import BlockIndex
 from hwnas.problem import Objective, Problem
 from hwnas.searchers.once_for_all import once_for_all
 from hwnas.searchers.random_search import random_search
+from hwnas.significance import sign_test
 from hwnas.space import Codes, FloatArray
 from hwnas.surrogate import fit_surrogate
 
@@ -140,7 +141,7 @@ def main() -> None:
             "sd": float(values.std(ddof=1)),
             "worst_pct": float(values.min()),
             "median_s": float(np.median(seconds[name])),
-            **sign_test(values, base),
+            **asdict(sign_test(values, base)),
         }
         for name, values in found.items()
     ]

@@ -371,6 +371,12 @@ def use_threads(threads: int | None) -> int:
     return torch.get_num_threads()
 
 
+def use_threads_of_training(job: Job) -> None:
+    """As many as the supernet was trained with: beside other work two threads may be slower than one, and whoever trained had chosen."""
+    if job.is_trained:
+        use_threads(job.result("train")["threads"])
+
+
 def placed(name: str) -> Any:
     """`cpu`, or the GPU of this process. Raises InputError."""
     import os

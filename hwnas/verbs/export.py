@@ -30,7 +30,7 @@ from hwnas.profiling.agent import PLAN
 from hwnas.profiling.window import measure_window
 from hwnas.quantization import is_quantized, value_ranges
 from hwnas.variant import Variant
-from hwnas.verbs.common import Job, Progress, existing, silent
+from hwnas.verbs.common import Job, Progress, existing, silent, use_threads_of_training
 from hwnas.verbs.deployed import CALIBRATION_IMAGES, classified, graph_of
 from hwnas.verbs.verify import runtime_of
 from hwnas.weights import Array, Weights
@@ -97,6 +97,7 @@ def export(
         if kit and face.input not in about_kit(kit).get("inputs", INPUTS):
             raise InputError(f"the kit {kit} cannot feed a file with --input {face.input}: what it runs on takes {' or '.join(about_kit(kit)['inputs'])}")
         check_target(target)
+        use_threads_of_training(job)
         staged = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
         try:
             result = _export(job, certificate, staged, kit, face, conversion, progress)

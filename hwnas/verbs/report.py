@@ -21,7 +21,7 @@ from hwnas.latency_table import Conditions
 from hwnas.predictors.calibrated import assess
 from hwnas.report_data import Comparison, CostBudget, Interval, LayerShare, Measured, Point, Report
 from hwnas.variant import Variant
-from hwnas.verbs.common import COSTS, Job, Progress, existing, silent
+from hwnas.verbs.common import COSTS, Job, Progress, existing, silent, use_threads_of_training
 from hwnas.verbs.deployed import classified, graph_of
 from hwnas.verbs.search import BASELINES
 from hwnas.verbs.verify import matched
@@ -55,6 +55,7 @@ def _tested(job: Job, progress: Progress) -> Mapping[str, Any]:
     codes = [each["code"] for each in measured]
     if result is not None and result.get("codes") == codes and len(result["sources"]) == result["images"]:  # verify may have tried again since
         return result
+    use_threads_of_training(job)
     images = job.images("test")
     hits = []
     for i, each in enumerate(measured):

@@ -30,7 +30,7 @@ from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.speeds import Speeds
 from hwnas.profiling.window import Window, WindowRow, measure_window, verdict
 from hwnas.surrogate import Surrogate
-from hwnas.verbs.common import COSTS, Job, Progress, check_seed, existing, job_of, silent
+from hwnas.verbs.common import COSTS, Job, Progress, check_seed, existing, job_of, silent, use_threads_of_training
 from hwnas.verbs.deployed import classified, graph_of, model_of, untrained_model_of
 from hwnas.verbs.published import nothing_published, published_entrant
 from hwnas.verbs.resolve import as_network, evaluated, fed, keep_table, latest_table, solved
@@ -170,6 +170,7 @@ class _Verification:
     def run(self) -> Mapping[str, Any]:
         """Options are recorded where a candidate is certified on all devices: until then other ones, such as a longer window, may be tried."""
         certificate: dict[str, Any] | None = None
+        use_threads_of_training(self.job)
         for attempt in range(MAX_ROUNDS):
             candidates = self._candidates(attempt)
             if not candidates:
