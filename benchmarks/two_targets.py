@@ -197,7 +197,7 @@ def printed(report: Mapping[str, Any]) -> str:
             each = row["p50_ms"].get(target)
             text = "-" if each is None else f"{each['value']:.4g} [{_end(each['low'])}, {_end(each['high'])}]"
             over = each is not None and budgets[target] and each["value"] > budgets[target]
-            cells.append(text + (f" **{100 * (each['value'] / budgets[target] - 1):+.0f} % of the budget**" if over else ""))
+            cells.append(text + (f" **{100 * (each['value'] / budgets[target] - 1):.0f} % over**" if over else ""))
         lines.append(f"| {row['method']} | {row['target']} | {' | '.join(cells)} | {one['test_pct']:.1f} % |")
     return "\n".join(lines)
 
