@@ -38,8 +38,8 @@ TARGETS = {"native": "localhost", "browser": "browser"}
 #: Method -> what its search is told.
 METHODS: dict[str, dict[str, Any]] = {
     "once_for_all": {"accuracy_predictor": "best", "evaluations": 20},
-    "mnasnet": {"evaluations": 150},
-    "proxylessnas": {"evaluations": 20},
+    "proxylessnas": {"evaluations": 20, "options": ("rounds=100",)},
+    "mnasnet": {"evaluations": 100},
     "tunas": {"evaluations": 20},
 }
 STEPS = ("profile", "train", "search", "verify", "swap")
@@ -120,7 +120,7 @@ class Pieces:
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(self.folder / "supernet", copy)
             copy.rename(run)
-        hwnas.search(run, table=self.folder / target, latency=LATENCY, searcher=method, threads=1, **METHODS[method])
+        hwnas.search(run, table=self.folder / target, latency=LATENCY, searcher=method, baselines=False, threads=1, **METHODS[method])
 
     def verify(self, method: str, target: str) -> None:
         run, files = self.run(method, target), self.folder / "export" / f"{method}-{target}"
