@@ -28,9 +28,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import hwnas
+from hwnas import registry
 from hwnas.errors import HwnasError, InputError
 from hwnas.files import read_json, write_json
+from hwnas.index import BlockIndex
 from hwnas.profiling.transports.browser import is_served
 
 SPACE, DATA, LATENCY = "ofa_mini", "cluttered_digits", "<= 55% p50"
@@ -171,7 +175,7 @@ class Pieces:
                 row: dict[str, Any] = {"method": method, "target": target, "certificate": one}
                 if one is not None:
                     row["p50_ms"] = {t: latency[t][f"{method}-{target}"] for t in latency if f"{method}-{target}" in latency[t]}
-                    row["differs_in"] = [sum(one["architecture"][name] != each["architecture"][name] for name in one["architecture"]) for each in other]
+                    row["differs_in"] = [differing(one["architecture"], each["architecture"]) for each in other]
                 rows.append(row)
         return {
             "budgets_ms": budgets,
@@ -179,6 +183,17 @@ class Pieces:
             "windows_s": {target: each["seconds"] for target, each in windows.items()},
             "rows": rows,
         }
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The choices in which two architectures differ, those of blocks that both skip left out."""
+    index = BlockIndex(registry.create("spaces", SPACE))
+
+    def matters(name: str, of: Mapping[str, Any], value: Any) -> bool:
+        before, after = index.keys(np.concatenate([index.space.encode(of), index.space.encode({**of, name: value})]))
+        return before != after
+
+    return [name for name in one if one[name] != other[name] and (matters(name, one, other[name]) or matters(name, other, one[name]))]
 
 
 def printed(report: Mapping[str, Any]) -> str:
@@ -199,6 +214,8 @@ def printed(report: Mapping[str, Any]) -> str:
             over = each is not None and budgets[target] and each["value"] > budgets[target]
             cells.append(text + (f" **{100 * (each['value'] / budgets[target] - 1):.0f} % over**" if over else ""))
         lines.append(f"| {row['method']} | {row['target']} | {' | '.join(cells)} | {one['test_pct']:.1f} % |")
+    apart = [f"{row['method']} {len(names)}" for row in report["rows"][:: len(TARGETS)] if row["certificate"] for names in row["differs_in"]]
+    lines += ["", f"choices in which the networks of a method differ between the targets: {', '.join(apart)}"] if apart else []
     return "\n".join(lines)
 
 

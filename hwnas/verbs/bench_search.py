@@ -25,6 +25,7 @@ BENCHMARKS = ("nasbench201", "nasbench201(device='pixel3')", "nas_bench_macro", 
 BASELINE = "random_search"
 #: Run at once where nothing is stored.
 USUAL = ("regularized_evolution", "local_search")
+ALIKE, TELLING = 0.05, 5  # level of the test against the best, and seeds below which it cannot be reached
 MOST_SEEDS, MOST_EVALUATIONS = 1_000, 100_000
 _MARKS = (1, 2, 3, 5, 7)  # times powers of ten: the points of anytime curves
 
@@ -113,14 +114,17 @@ def _compared(
 
 def compared(made: TabularBenchmark, runs: Sequence[Searches], baseline: Sequence[Trace], points: Sequence[int]) -> list[dict[str, Any]]:
     """A row for each of the searches, the best mean at the last of `points` first: figures at each point with the sign test against the baseline's
-    searches of the same seeds, anytime curve, cost, and the chance that the best one is no better than it (sign test)."""
+    searches of the same seeds, anytime curve, cost, and the chance that the best one is no better than it (sign test): the best of those
+    with the most seeds, since against a few no test tells anything."""
     last, marks = points[-1], _marks(points[-1])
     values = [{n: reported(made, each.traces, n) for n in (*points, *marks)} for each in runs]
     random = {n: reported(made, baseline, n) for n in points}
     order = sorted(range(len(runs)), key=lambda i: -values[i][last].mean())
+    most = max(len(each.traces) for each in runs)
+    best = next(values[i][last] for i in order if len(runs[i].traces) == most)
     rows = []
     for i in order:
-        best, own, seeds = values[order[0]][last], values[i], len(runs[i].traces)
+        own, seeds = values[i], len(runs[i].traces)
         at = [{"evaluations": n, **_figures(own[n], made.best_pct), **_test(own[n], random[n])} for n in points]
         rows.append(
             {
@@ -142,6 +146,13 @@ def _test(first: FloatArray, second: FloatArray) -> dict[str, Any]:
     return asdict(sign_test(first[:n], second[:n]))
 
 
+def standing(row: Mapping[str, Any]) -> str:
+    """How a row of `compared` stands to the best, in words; nothing where it lost."""
+    if row["seeds"] < TELLING:
+        return "too few seeds to tell"
+    return "" if row["p_behind_best"] < ALIKE else "level with the best"
+
+
 def labelled(name: str, options: Mapping[str, Option]) -> str:
     """A searcher with the options that are not its defaults, as `name option=value`."""
     return " ".join([name, *(f"{key}={value}" for key, value in sorted(options.items()))])
@@ -154,9 +165,7 @@ def stored_searches(text: str, made: TabularBenchmark, seeds: int, evaluations: 
         if row.benchmark == text and row.data == made.data and row.evaluations >= evaluations and row.seed < seeds:
             found.setdefault((row.searcher, row.hwnas), {})[row.seed] = row.trace(made.problem.space)
     counts = {key: next((seed for seed in range(seeds) if seed not in traces), seeds) for key, traces in found.items()}
-    return [
-        Searches(label, f"stored, hwnas {version}", [found[label, version][seed] for seed in range(n)]) for (label, version), n in counts.items() if n >= 2
-    ]
+    return [Searches(label, f"stored, hwnas {version}", [found[label, version][seed] for seed in range(n)]) for (label, version), n in counts.items() if n >= 2]
 
 
 def _traced(made: TabularBenchmark, searcher: Searcher, seed: int, evaluations: int, options: Mapping[str, Option]) -> Trace:
