@@ -25,7 +25,8 @@ BENCHMARKS = ("nasbench201", "nasbench201(device='pixel3')", "nas_bench_macro", 
 BASELINE = "random_search"
 #: Run at once where nothing is stored.
 USUAL = ("regularized_evolution", "local_search")
-ALIKE, TELLING = 0.05, 5  # level of the test against the best, and seeds below which it cannot be reached
+ALIKE = 0.05  # level of the test against the best
+TELLING, ENOUGH = 5, 30  # seeds below which no test reaches it, and from which on a searcher may be the best
 MOST_SEEDS, MOST_EVALUATIONS = 1_000, 100_000
 _MARKS = (1, 2, 3, 5, 7)  # times powers of ten: the points of anytime curves
 
@@ -115,13 +116,13 @@ def _compared(
 def compared(made: TabularBenchmark, runs: Sequence[Searches], baseline: Sequence[Trace], points: Sequence[int]) -> list[dict[str, Any]]:
     """A row for each of the searches, the best mean at the last of `points` first: figures at each point with the sign test against the baseline's
     searches of the same seeds, anytime curve, cost, and the chance that the best one is no better than it (sign test): the best of those
-    with the most seeds, since against a few no test tells anything."""
+    with ENOUGH seeds, or with the most, since against a few no test tells anything."""
     last, marks = points[-1], _marks(points[-1])
     values = [{n: reported(made, each.traces, n) for n in (*points, *marks)} for each in runs]
     random = {n: reported(made, baseline, n) for n in points}
     order = sorted(range(len(runs)), key=lambda i: -values[i][last].mean())
-    most = max(len(each.traces) for each in runs)
-    best = next(values[i][last] for i in order if len(runs[i].traces) == most)
+    enough = min(ENOUGH, max(len(each.traces) for each in runs))
+    best = next(values[i][last] for i in order if len(runs[i].traces) >= enough)
     rows = []
     for i in order:
         own, seeds = values[i], len(runs[i].traces)
