@@ -142,7 +142,7 @@ def measure_window(
         raise InputError(f"the window lasts from 0 to 86,400 seconds, got {seconds:g}")
     speeds = speeds or Speeds()
     seconds = speeds.window_s(seconds, quantile)
-    needed = max(needed_visits(quantile, level / len(models), speeds), min_visits)
+    needed = max(needed_visits(quantile, level / len(models), speeds, seconds), min_visits)
     raw = [model_bytes(model) for model in models]
     rng = np.random.default_rng([seed, 4])
     taken = take_window(
@@ -242,9 +242,9 @@ def verdict(row: WindowRow, limit_ms: float) -> Verdict:
     return "over" if row.estimate_ms > limit_ms else "inconclusive"
 
 
-def needed_visits(quantile: float, level: float, speeds: Speeds) -> int:
+def needed_visits(quantile: float, level: float, speeds: Speeds, seconds: float) -> int:
     """The fewest independent visits from which a bound follows, also where the window sees the slow speed less often than the profile did."""
-    return max(values_needed(q, level) for q in (quantile, speeds.bounded(quantile)) if q <= max(quantile, _MOST_QUANTILE))
+    return max(values_needed(q, level) for q in (quantile, speeds.bounded(quantile, 0.0, seconds)) if q <= max(quantile, _MOST_QUANTILE))
 
 
 def schedule(seconds: float, needed: int, round_s: float, timing: Timing = TIMING) -> tuple[int, float]:
@@ -300,7 +300,7 @@ def summarise(
     timing: Timing = TIMING,
 ) -> tuple[tuple[WindowRow, ...], int]:
     """The rows of a window, and every how many rounds the device's state is forgotten. visits: of each model, one a round; slow (rounds,)."""
-    bounded = (speeds or Speeds()).bounded(quantile, float(slow.mean()))
+    bounded = (speeds or Speeds()).bounded(quantile, float(slow.mean()), seconds)
     stride, chosen = independent_rounds(slow, rng)
     rows, wanders = list[WindowRow](), list[FloatArray]()
     for own, digest in zip(visits, digests, strict=True):
