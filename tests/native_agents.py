@@ -19,6 +19,10 @@ from hwnas.data import shipped
 SOURCE = shipped("devices") / "agents" / "cpp"
 NAME = "hwnas_onnxruntime_agent"
 INCLUDE = "HWNAS_ONNXRUNTIME_INCLUDE"
+SANITIZED = (
+    "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
+    "-DCMAKE_CXX_FLAGS=-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer",
+)
 SYSROOT = Path("/usr/aarch64-linux-gnu")
 ARM64 = (
     "-DCMAKE_SYSTEM_NAME=Linux",
@@ -83,7 +87,16 @@ def native(folder: Path, *options: str) -> Path:
     """The agent for this machine. Skips where it cannot be built."""
     headers()
     need("cmake", "c++")
-    return built(folder, library(), *options)
+    return built(folder, library(), *(SANITIZED if os.environ.get("HWNAS_AGENT_SANITIZED") else ()), *options)
+
+
+def say_intel(folder: Path) -> Path:
+    """A library to be preloaded, with which OpenVINO's provider offers itself on other processors too (`say_intel.cpp`)."""
+    include, made = headers(), folder / "say_intel.so"
+    command = ["c++", "-std=c++17", "-Wall", "-Wextra", "-shared", "-fPIC", f"-I{include}", "-o", str(made), str(Path(__file__).with_name("say_intel.cpp"))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
+    return made
 
 
 def wrapped(folder: Path, command: str) -> Path:

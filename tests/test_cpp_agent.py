@@ -15,14 +15,18 @@ from native_agents import NAME, wrapped
 from onnx import helper, numpy_helper
 from test_profiling_agent import AGENT, HELLO, conv_model, model_of
 from test_profiling_session import small_space
+from test_runtimes import foreign_model
 
 from hwnas.device import load_device
 from hwnas.errors import InputError, MeasurementFailed
 from hwnas.index import BlockIndex
-from hwnas.profiling.agent import Burst, started_agent
+from hwnas.profiling.agent import Burst, Refused, started_agent
 from hwnas.profiling.runtimes.onnxruntime import onnxruntime
 from hwnas.profiling.session import profile
 from hwnas.profiling.transports.local import local
+from hwnas.testing import check_runtime
+from tests.openvino import OPTIONS as OPENVINO
+from tests.openvino import openvino_agent
 
 LOCALHOST = load_device("localhost")
 MODEL = conv_model()
@@ -87,7 +91,7 @@ LOADED = (line(HELLO), line({"op": "load", "item": "a", "bytes": len(MODEL)}), M
     ids=lambda text: repr(text[:24]),
 )
 def test_what_is_no_json_is_an_answer_and_the_agent_goes_on(native_agent, text):
-    wrong, right = spoken(native_agent, text + b"\n", line({"op": "look"}))
+    _, wrong, right = spoken(native_agent, line(HELLO), text + b"\n", line({"op": "look"}))
     assert wrong["ok"] is False and wrong["error"].startswith("no JSON: ") and right["ok"] is True
 
 
@@ -124,6 +128,24 @@ def test_what_is_no_json_is_an_answer_and_the_agent_goes_on(native_agent, text):
         (RUN | {"items": {"a": {"warmups": 1, "runs": 1, "cold": True}}}, "warmups must be a whole number from 0 to 0"),
         (RUN | {"items": {"a": {"warmups": 0, "runs": 1, "cold": 1}}}, "cold must be true or false"),
         (RUN | {"items": {"ghost": {"warmups": 0, "runs": 1}}}, "no item 'ghost' is loaded"),
+        (RUN | {"items": {"a": {"warmups": 0, "runs": 1, "streams": 0}}}, "streams must be a whole number from 1 to 1024"),
+        (RUN | {"items": {"a": {"warmups": 0, "runs": 1, "streams": None}}}, "streams must be a whole number from 1 to 1024"),
+        (RUN | {"items": {"a": {"warmups": 0, "runs": 98, "streams": 1024}}}, "runs must be a whole number from 1 to 97"),
+        ({"op": "layers", "item": "ghost", "runs": 1}, "no item 'ghost' is loaded"),
+        ({"op": "layers", "item": ["a"], "runs": 1}, "no item"),
+        ({"op": "layers", "item": "a"}, "runs must be a whole number from 1 to 100000, got nothing"),
+        ({"op": "layers", "item": "a", "runs": 0}, "runs must be a whole number"),
+        ({"op": "layers", "item": "a", "runs": 1001}, "at most 1000 are, got 1001"),
+        ({"op": "layers", "item": "../../etc/passwd", "runs": 1}, "no item '../../etc/passwd' is loaded"),
+        (HELLO | {"options": {"provider": "NoneExecutionProvider"}}, "there is no provider 'NoneExecutionProvider' here, but CPUExecutionProvider"),
+        (HELLO | {"options": {"provider": "CUDAExecutionProvider"}}, "measure CUDAExecutionProvider with the agent in Python"),
+        (HELLO | {"options": {"provider": ""}}, "there is no provider '' here"),
+        (HELLO | {"options": {"device_type": "npu"}}, "takes no device_type"),
+        (HELLO | {"options": {"fallback": "maybe"}}, "fallback must be refused or allowed, got 'maybe'"),
+        (HELLO | {"options": {"load_config": "/etc/passwd"}}, "unknown option 'load_config'; of CPUExecutionProvider there are: none"),
+        (HELLO | {"options": {"provider": "QNNExecutionProvider", "backend_path": "/x.so"}}, "unknown option 'backend_path'; of QNNExecutionProvider there"),
+        (HELLO | {"options": {"provider": "QNNExecutionProvider", "backend_type": "../x.so"}}, "must be a plain word or number, got '../x.so'"),
+        (HELLO | {"options": {"provider": "QNNExecutionProvider", "backend_type": "x" * 65}}, "must be a plain word or number"),
         (RUN | {"order": [["a"]]}, "not among the items"),
         (RUN | {"anchor": {"item": None, "warmups": 0, "runs": 1}}, "no item null is loaded"),
     ],
@@ -302,6 +324,58 @@ def test_outputs_of_any_float_type_must_be_finite(device, type_, name):
     model.graph.output[0].type.tensor_type.elem_type = type_
     with started_agent(device, onnxruntime(), threads=1, seed=0) as agent, pytest.raises(Exception, match=f"output {name} is not finite"):
         agent.load("bad", model.SerializeToString())
+
+
+# -- other execution providers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_openvino(native_agent, tmp_path_factory):
+    """A folder whose agent has OpenVINO's provider at hand, the real one."""
+    package = pytest.importorskip("onnxruntime_ep_openvino", reason="pip install 'hwnas[openvino]' brings the provider")
+    folder = tmp_path_factory.mktemp("openvino")
+    environment = f"LD_PRELOAD={shlex.quote(str(native_agents.say_intel(folder)))} HWNAS_ORT_EP_LIBRARY={shlex.quote(package.get_library_path())}"
+    return wrapped(folder / "agent", f"{environment} exec {shlex.quote(str(native_agent / NAME))}")
+
+
+def openvino(folder, **options):
+    return replace(LOCALHOST, agent=str(folder), options={"onnxruntime": OPENVINO | options})
+
+
+def test_openvinos_provider_keeps_the_contract(with_openvino):
+    check_runtime("onnxruntime", openvino(with_openvino))
+
+
+def test_of_a_provider_both_agents_have_the_same_options_in_force(with_openvino, tmp_path):
+    asked = {"NUM_STREAMS": 2, "ENABLE_CPU_PINNING": True, "device_type": "CPU"}
+    with started_agent(openvino(with_openvino, **asked), onnxruntime(), threads=2, seed=0) as agent:
+        found = agent.identity
+    connection = local().start(LOCALHOST, openvino_agent(tmp_path))
+    python = connection.ask(HELLO | {"threads": 2, "options": OPENVINO | asked}, seconds=60)
+    connection.close()
+    assert found.options == python["options"] and found.options["ENABLE_CPU_PINNING"] is True
+
+
+def test_a_model_that_needs_the_cpu_provider_too_is_a_failure_unless_that_is_allowed(with_openvino):
+    with started_agent(openvino(with_openvino), onnxruntime(), threads=1, seed=0) as agent:
+        with pytest.raises(Refused, match="fallback to CPU EP has been explicitly disabled"):
+            agent.load("foreign", foreign_model())
+        facts = agent.load("whole", MODEL)
+        assert (facts["provider"], facts["nodes_elsewhere"], facts["partitions"]) == ("OpenVINOExecutionProvider", 0, 1)
+        assert len(agent.visit(["whole"], {"whole": Burst(1, 3, streams=2)})[0].ns) == 6
+    with started_agent(openvino(with_openvino, fallback="allowed"), onnxruntime(), threads=1, seed=0) as agent:
+        facts = agent.load("foreign", foreign_model())
+        assert (facts["nodes"], facts["nodes_elsewhere"], agent.identity.options["fallback"]) == (3, 1, "allowed")
+
+
+def test_a_library_that_is_none_of_a_provider_and_a_processor_that_it_does_not_offer_are_named(with_openvino, native_agent, tmp_path):
+    refused = pytest.raises(MeasurementFailed, match=r"runs on CPU of this machine, on no NPU \(there is: CPU of ")
+    with refused, started_agent(openvino(with_openvino, device_type="npu"), onnxruntime(), threads=1, seed=0):
+        pass
+    other = wrapped(tmp_path / "agent", f"HWNAS_ORT_EP_LIBRARY={shlex.quote(__file__)} exec {shlex.quote(str(native_agent / NAME))}")
+    refused = pytest.raises(MeasurementFailed, match="the library of OpenVINOExecutionProvider cannot be loaded: ")
+    with refused, started_agent(openvino(other), onnxruntime(), threads=1, seed=0):
+        pass
 
 
 # -- how it is built and found --------------------------------------------------------------------------------------------------------
