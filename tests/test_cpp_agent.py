@@ -274,6 +274,16 @@ def test_a_model_larger_than_the_memory_is_an_answer_and_the_next_request_is_rea
     connection.close()
 
 
+def test_streams_that_the_machine_has_no_memory_for_are_a_failed_visit_and_the_agent_goes_on(native_agent, tmp_path):
+    """A thousand threads have stacks of eight gigabytes, and a quarter of one is all that the shell lets it have."""
+    folder = wrapped(tmp_path / "limited", f"ulimit -s 8192; ulimit -d 262144; exec {shlex.quote(str(native_agent / NAME))}")
+    with started_agent(replace(LOCALHOST, agent=str(folder)), onnxruntime(), threads=1, seed=0) as agent:
+        agent.load("a", MODEL)
+        many, few = agent.visit(["a"], {"a": Burst(1, 2, streams=1024)})[0], agent.visit(["a"], {"a": Burst(1, 2, streams=2)})[0]
+        assert isinstance(many, str) and many, "the reason"
+        assert len(few.ns) == 4
+
+
 def test_an_agent_without_a_host_ends(tmp_path):
     folder = native_agents.native(tmp_path, "-DCMAKE_CXX_FLAGS=-DHWNAS_IDLE_S=1 -O0")
     connection = local().start(replace(LOCALHOST, agent=str(folder)), AGENT)

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -136,12 +137,29 @@ def test_operators_are_profiled_as_onnx_runtime_runs_them(agent):
         agent.layers("layered", 1001)
 
 
-def test_a_profile_leaves_no_file_behind(device, tmp_path, monkeypatch):
+def test_agents_leave_no_file_behind(device, tmp_path, monkeypatch):
+    """Neither profiles nor the files of ONNX Runtime's telemetry."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with started_agent(device, onnxruntime(), threads=1, seed=0) as agent:
         agent.load("good", conv_model())
         assert agent.layers("good", 2)
         assert not list(tmp_path.iterdir())
+
+
+def test_a_profile_that_is_larger_than_a_file_may_be_is_refused_and_the_model_is_timed(device, tmp_path):
+    """The shell lets the agent write half a megabyte; what ONNX Runtime says of fifty runs is longer. With casts in it, it is profiled on loading too."""
+    folder = tmp_path / "limited"
+    folder.mkdir()
+    command = [str(Path(device.agent) / "hwnas_onnxruntime_agent")] if device.agent else [sys.executable, str(AGENT)]
+    (folder / "hwnas_onnxruntime_agent").write_text(f"#!/bin/sh\nulimit -f 1024; exec {shlex.join(command)}\n")
+    (folder / "hwnas_onnxruntime_agent").chmod(0o755)
+    with started_agent(replace(device, agent=str(folder)), onnxruntime(), threads=1, seed=0) as agent:
+        long = model_of(helper.make_node("Exp", ["x"], ["y"], name="Cast" * 200_000), [4]).SerializeToString()
+        assert not any(name.startswith("computed_in") for name in agent.load("long", long))
+        with pytest.raises(Refused, match=r"cannot be read \(no JSON: .*\): ask for fewer runs|wrote down 0 of 51 runs"):
+            agent.layers("long", 50)
+        assert len(agent.visit(["long"], {"long": Burst(1, 3)})[0].ns) == 3
+        assert agent.load("short", conv_model()) and agent.layers("short", 2)
 
 
 def test_layers_are_called_what_the_model_calls_them(agent):

@@ -20,6 +20,7 @@ namespace {
 constexpr int CONTRACT = 2;
 constexpr size_t MAX_LINE_BYTES = 8 << 20;
 constexpr int64_t MAX_MODEL_BYTES = 1 << 30;
+constexpr int64_t MAX_PROFILE_BYTES = 1 << 30;
 constexpr size_t MAX_ITEMS = 100000;
 constexpr size_t MAX_OPTIONS = 64;
 constexpr size_t MAX_VISITS = 100000;
@@ -197,6 +198,8 @@ class Agent {
         const int64_t after = anchor_ns(reference, reference_burst);
         report.emplace_back("anchor_ns", json::Array{before, after});
         before = after;
+      } catch (const std::bad_alloc&) {
+        report = {{"error", "out of memory"}};
       } catch (const std::exception& error) {  // the visit is lost, the others are not
         report = {{"error", sentence(error.what())}};
       }
@@ -223,6 +226,8 @@ int main() {
     std::fprintf(stderr, "ONNX Runtime %s is too old: 1.%u or newer is needed\n", OrtGetApiBase()->GetVersionString(), OLDEST_API);
     return 1;
   }
+  setenv("ORT_DISABLE_TELEMETRY", "1", 1);  // before its environment is made: a thread, files and connections of which the measured know nothing
   limit_memory();
+  limit_files(MAX_PROFILE_BYTES);
   Agent(answers).serve();
 }

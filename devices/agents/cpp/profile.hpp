@@ -11,8 +11,8 @@
 #include "runtime.hpp"
 #include "system.hpp"
 
-// Nothing is known of the kernels of a model, which can be timed all the same.
-struct Unwritable : Refused {
+// A model that cannot be profiled, and can be timed all the same.
+struct Unprofiled : Refused {
   using Refused::Refused;
 };
 
@@ -79,15 +79,24 @@ inline void add_event(Profile& profile, const json::Value& event) {
   profile.kernels.push_back({name.substr(0, name.size() - KERNEL.size()), text_in(about, "op_name"), first_type(about), *start_us, *took_us});
 }
 
-// A list with an event on each line, so that the largest profile is never in memory as a whole. Raises json::Error.
-inline Profile read_profile(const std::string& path) {
+// Of so many runs: a list with an event on each line, so that the largest is never in memory as a whole.
+//
+// Raises Unprofiled where it is not whole. ONNX Runtime keeps a million events and drops the others, a file ends at the limit of its size,
+// and names are whatever the model has.
+inline Profile read_profile(const std::string& path, int64_t runs) {
   Profile profile;
   std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) {
-    line = trimmed(line);
-    if (!line.empty() && line.back() == ',') line.pop_back();
-    if (!line.empty() && line != "[" && line != "]") add_event(profile, json::parse(line));
+  try {
+    for (std::string line; std::getline(file, line);) {
+      line = trimmed(line);
+      if (!line.empty() && line.back() == ',') line.pop_back();
+      if (!line.empty() && line != "[" && line != "]") add_event(profile, json::parse(line));
+    }
+  } catch (const json::Error& error) {
+    throw Unprofiled(std::string("the profile that ONNX Runtime wrote cannot be read (") + error.what() + "): ask for fewer runs");
   }
+  if (profile.run_ends_us.size() != static_cast<size_t>(runs))
+    throw Unprofiled("ONNX Runtime wrote down " + std::to_string(profile.run_ends_us.size()) + " of " + std::to_string(runs) + " runs: ask for fewer");
   return profile;
 }
 

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -163,6 +164,15 @@ inline void limit_memory() {
   const auto most = static_cast<rlim_t>(*available / 10 * 9 + held);
   limit.rlim_max = limit.rlim_cur = limit.rlim_max == RLIM_INFINITY ? most : std::min(most, limit.rlim_max);
   setrlimit(RLIMIT_DATA, &limit);
+}
+
+// What a program writes beyond so many bytes of a file is cut off: no model shall fill the disk by way of its profile.
+inline void limit_files(rlim_t bytes) {
+  rlimit limit;
+  if (getrlimit(RLIMIT_FSIZE, &limit) != 0) return;
+  signal(SIGXFSZ, SIG_IGN);
+  limit.rlim_cur = limit.rlim_cur == RLIM_INFINITY ? bytes : std::min(bytes, limit.rlim_cur);
+  setrlimit(RLIMIT_FSIZE, &limit);
 }
 
 // ---- the lease
