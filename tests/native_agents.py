@@ -87,7 +87,19 @@ def native(folder: Path, *options: str) -> Path:
     """The agent for this machine. Skips where it cannot be built."""
     headers()
     need("cmake", "c++")
-    return built(folder, library(), *(SANITIZED if os.environ.get("HWNAS_AGENT_SANITIZED") else ()), *options)
+    return built(folder, library(), *(SANITIZED if is_sanitized() else ()), *options)
+
+
+def is_sanitized() -> bool:
+    """Whether the agents of these tests are built with sanitizers, whose first finding ends them."""
+    return bool(os.environ.get("HWNAS_AGENT_SANITIZED"))
+
+
+def limited(folder: Path, limits: str, agent: Path) -> Path:
+    """A folder whose agent is that of another one, with `limits` of the shell on its memory. Skips where it is sanitized."""
+    if is_sanitized():
+        pytest.skip("the address sanitizer reserves terabytes of addresses, which no limit on memory allows")
+    return wrapped(folder, f"{limits}; exec {shlex.quote(str(agent / NAME))}")
 
 
 def say_intel(folder: Path) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import native_agents
 import numpy as np
 import pytest
-from native_agents import NAME, wrapped
+from native_agents import NAME, limited, wrapped
 from onnx import helper, numpy_helper
 from test_profiling_agent import AGENT, HELLO, conv_model, model_of
 from test_profiling_session import small_space
@@ -251,7 +251,7 @@ def test_a_job_that_takes_too_long_is_ended_by_the_device_itself(device):
 
 def test_a_model_that_the_machine_has_no_memory_for_is_an_answer(native_agent, tmp_path):
     """A gigabyte is all that the shell lets it have; the second of these models needs four."""
-    folder = wrapped(tmp_path / "limited", f"ulimit -d 1048576; exec {shlex.quote(str(native_agent / NAME))}")
+    folder = limited(tmp_path / "limited", "ulimit -d 1048576", native_agent)
     connection = local().start(replace(LOCALHOST, agent=str(folder)), AGENT)
     assert connection.ask(HELLO, seconds=60)["ok"]
     for size, fits in ((1 << 10, True), (1 << 30, False), (1 << 10, True)):
@@ -265,7 +265,7 @@ def test_a_model_that_the_machine_has_no_memory_for_is_an_answer(native_agent, t
 
 
 def test_a_model_larger_than_the_memory_is_an_answer_and_the_next_request_is_read(native_agent, tmp_path):
-    folder = wrapped(tmp_path / "limited", f"ulimit -d 131072; exec {shlex.quote(str(native_agent / NAME))}")
+    folder = limited(tmp_path / "limited", "ulimit -d 131072", native_agent)
     connection = local().start(replace(LOCALHOST, agent=str(folder)), AGENT)
     assert connection.ask(HELLO, seconds=60)["ok"]
     size = 400 << 20
@@ -276,7 +276,7 @@ def test_a_model_larger_than_the_memory_is_an_answer_and_the_next_request_is_rea
 
 def test_streams_that_the_machine_has_no_memory_for_are_a_failed_visit_and_the_agent_goes_on(native_agent, tmp_path):
     """A thousand threads have stacks of eight gigabytes, and a quarter of one is all that the shell lets it have."""
-    folder = wrapped(tmp_path / "limited", f"ulimit -s 8192; ulimit -d 262144; exec {shlex.quote(str(native_agent / NAME))}")
+    folder = limited(tmp_path / "limited", "ulimit -s 8192; ulimit -d 262144", native_agent)
     with started_agent(replace(LOCALHOST, agent=str(folder)), onnxruntime(), threads=1, seed=0) as agent:
         agent.load("a", MODEL)
         many, few = agent.visit(["a"], {"a": Burst(1, 2, streams=1024)})[0], agent.visit(["a"], {"a": Burst(1, 2, streams=2)})[0]
@@ -344,7 +344,8 @@ def with_openvino(native_agent, tmp_path_factory):
     """A folder whose agent has OpenVINO's provider at hand, the real one."""
     package = pytest.importorskip("onnxruntime_ep_openvino", reason="pip install 'hwnas[openvino]' brings the provider")
     folder = tmp_path_factory.mktemp("openvino")
-    environment = f"LD_PRELOAD={shlex.quote(str(native_agents.say_intel(folder)))} HWNAS_ORT_EP_LIBRARY={shlex.quote(package.get_library_path())}"
+    preloaded, library = shlex.quote(str(native_agents.say_intel(folder))), shlex.quote(package.get_library_path())
+    environment = f"ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD={preloaded} HWNAS_ORT_EP_LIBRARY={library}"
     return wrapped(folder / "agent", f"{environment} exec {shlex.quote(str(native_agent / NAME))}")
 
 
