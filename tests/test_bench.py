@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 
 import numpy as np
 import onnx
@@ -80,6 +81,9 @@ def test_a_runtime_without_a_profiler_is_measured_all_the_same(files, tmp_path):
     code, out, error = here("bench", files / "conv.onnx", "--device", device, "--seconds", 0.2, "--quantiles", "p50", "--layers")
     assert code == 0, error
     assert "conv.onnx, batch 1: no profile, onnxruntime times no layers here" in out
+    assert "\nthe agent cannot tell layers: it has no profiler\n" in out
+    code, out, error = here("device", "check", device, "--seconds", 0.1)
+    assert code == 0 and re.search(r"not told +layers: it has no profiler", out), out
 
 
 def test_the_agent_in_cpp_tells_all_that_a_bench_asks_for(files, native_agent, tmp_path):

@@ -284,9 +284,19 @@ def test_streams_that_the_machine_has_no_memory_for_are_a_failed_visit_and_the_a
         assert len(few.ns) == 4
 
 
-def test_an_agent_without_a_host_ends(tmp_path):
-    folder = native_agents.native(tmp_path, "-DCMAKE_CXX_FLAGS=-DHWNAS_IDLE_S=1 -O0")
-    connection = local().start(replace(LOCALHOST, agent=str(folder)), AGENT)
+@pytest.fixture(scope="module")
+def variant(tmp_path_factory):
+    """An agent that waits for a second, and takes no ONNX Runtime for new enough to tell which nodes run where."""
+    return native_agents.native(tmp_path_factory.mktemp("variant"), "-DCMAKE_CXX_FLAGS=-DHWNAS_IDLE_S=1 -DHWNAS_ASSIGNMENT_API=99 -O0")
+
+
+def test_what_takes_a_newer_onnx_runtime_is_said_and_left_out(variant):
+    hello, loaded = spoken(variant, *LOADED)
+    assert hello["system"]["not_told"].startswith("nodes and partitions: they take ") and loaded == {"ok": True, "item": "a", "facts": {}}
+
+
+def test_an_agent_without_a_host_ends(variant):
+    connection = local().start(replace(LOCALHOST, agent=str(variant)), AGENT)
     assert connection._process.wait(60) == -signal.SIGALRM
     connection.close()
 
@@ -310,6 +320,7 @@ def test_both_agents_have_the_same_options_in_force(device):
             identities.append(agent.identity)
     python, cpp = identities
     assert (python.runtime, python.version, python.options) == (cpp.runtime, cpp.version, cpp.options)
+    assert "not_told" not in cpp.system
     assert all(python.system[key] == cpp.system[key] for key in ("processor", "cores", "governor", "os", "arch"))
 
 

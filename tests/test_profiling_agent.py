@@ -71,10 +71,11 @@ def foreign(tmp_path, body):
 
 
 def without_profiler(tmp_path):
-    """A folder with the agent in Python as a program, of a runtime that has no profiler."""
+    """A folder with the agent in Python as a program, of a runtime that has no profiler and says so."""
     program = tmp_path / "hwnas_onnxruntime_agent"
     source = agent_source(AGENT).decode().partition('if __name__ == "__main__":')[0]
-    program.write_text(f"#!{sys.executable}\n{source}\ndel Item.layers\nmain(OnnxRuntime())\n")
+    changed = "del Item.layers\nOnnxRuntime.system['not_told'] = 'layers: it has no profiler'"
+    program.write_text(f"#!{sys.executable}\n{source}\n{changed}\nmain(OnnxRuntime())\n")
     program.chmod(0o755)
     return tmp_path
 
