@@ -354,9 +354,11 @@ def test_outputs_of_any_float_type_must_be_finite(device, type_, name):
 def with_openvino(native_agent, tmp_path_factory):
     """A folder whose agent has OpenVINO's provider at hand, the real one."""
     package = pytest.importorskip("onnxruntime_ep_openvino", reason="pip install 'hwnas[openvino]' brings the provider")
+    if "address" in native_agents.SANITIZERS:
+        pytest.skip("a library of OpenVINO's is opened in a way that the address sanitizer refuses (RTLD_DEEPBIND)")
     folder = tmp_path_factory.mktemp("openvino")
     preloaded, library = shlex.quote(str(native_agents.say_intel(folder))), shlex.quote(package.get_library_path())
-    environment = f"ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD={preloaded} HWNAS_ORT_EP_LIBRARY={library}"
+    environment = f"LD_PRELOAD={preloaded} HWNAS_ORT_EP_LIBRARY={library}"
     return wrapped(folder / "agent", f"{environment} exec {shlex.quote(str(native_agent / NAME))}")
 
 
