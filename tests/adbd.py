@@ -1,7 +1,7 @@
 """A stand-in for adbd, the end of the Android Debug Bridge on a phone, and a real `adb` that drives it.
 
 The wire protocol is the real one, over TCP: connection with banner and features, RSA authentication, streams with flow control, and the
-services `shell,v2`, `shell`, `exec` and `sync`. Commands run for real, on this machine, with `/data/local/tmp` being a folder of ours.
+services `shell,v2`, `shell`, `exec`, `sync` and `localabstract`. Commands run for real, on this machine, with `/data/local/tmp` being a folder of ours.
 Faults are attributes that a test sets; `reset` takes all of them back.
 """
 
@@ -198,6 +198,8 @@ class Link:
             run = lambda stream: Command(self.adbd, stream, argument, shell_v2=False).run()  # noqa: E731
         elif kind == "sync":
             run = lambda stream: Files(self.adbd, stream).run()  # noqa: E731
+        elif kind == "localabstract" and argument in self.adbd.sockets:
+            run = lambda stream: relay(stream, self.adbd.sockets[argument])  # noqa: E731
         else:
             await self.send(CLSE, 0, remote)
             return
@@ -281,6 +283,28 @@ class Command:
             return STDIN, data
         kind, size = struct.unpack("<BI", await self._stream.exactly(5))
         return kind, await self._stream.exactly(size)
+
+
+async def relay(stream: Stream, port: int) -> None:
+    """The other end of `adb forward`: a program's socket, here one of this machine."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return
+
+    async def back() -> None:
+        with suppress(Closed, ConnectionError):
+            while data := await reader.read(64 << 10):
+                await stream.write(data)
+        stream.end()
+
+    backwards = asyncio.create_task(back())
+    with suppress(ConnectionError):
+        while data := await stream.read():
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+    await backwards
 
 
 class Files:
@@ -390,6 +414,7 @@ class Adbd:
         self.bytes_until_drop: int | None = None
         self.disk_bytes: int | None = None  # the largest file that it has place for
         self.no_execute = False  # its file system knows no executable files, whatever chmod says
+        self.sockets: dict[str, int] = {}  # abstract names of sockets that programs listen at -> port of this machine
         self.environment = {"PATH": f"{self.root}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HWNAS_LEASE": ""}
         for path in (self.root / "bin").iterdir():
             path.unlink()
