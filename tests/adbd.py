@@ -1,7 +1,8 @@
 """A stand-in for adbd, the end of the Android Debug Bridge on a phone, and a real `adb` that drives it.
 
 The wire protocol is the real one, over TCP: connection with banner and features, RSA authentication, streams with flow control, and the
-services `shell,v2`, `shell`, `exec`, `sync` and `localabstract`. Commands run for real, on this machine, with `/data/local/tmp` being a folder of ours.
+services `shell,v2`, `shell`, `exec`, `sync` and `localabstract`. Commands run for real, on this machine, with `/data/local/tmp` and
+`/sdcard/Android/data` being folders of ours.
 Faults are attributes that a test sets; `reset` takes all of them back.
 """
 
@@ -31,6 +32,7 @@ from hwnas.device import Device
 
 PROGRAM = shutil.which("adb")
 TEMPORARY = "/data/local/tmp"
+STORAGE = "/sdcard/Android/data"  # where apps have folders that a host may write to
 FEATURES = ("shell_v2", "cmd", "stat_v2", "fixed_push_mkdir")
 
 VERSION, MAX_PAYLOAD = 0x01000001, 1 << 20
@@ -447,11 +449,11 @@ class Adbd:
 
     def here(self, text: str) -> str:
         """A command with the phone's paths, as it is run on this machine."""
-        return text.replace(TEMPORARY, str(self.temporary))
+        return text.replace(TEMPORARY, str(self.temporary)).replace(STORAGE, f"{self.root}{STORAGE}")
 
     def path(self, text: str) -> Path:
-        """The file here of a path of the phone. Raises PermissionError outside of the folder that a host may write to."""
-        if (text != TEMPORARY and not text.startswith(TEMPORARY + "/")) or ".." in text.split("/"):
+        """The file here of a path of the phone. Raises PermissionError outside of the folders that a host may write to."""
+        if not any(text == each or text.startswith(each + "/") for each in (TEMPORARY, STORAGE)) or ".." in text.split("/"):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return Path(self.here(text))
 

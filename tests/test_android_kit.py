@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import time
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from runpy import run_path
 from types import SimpleNamespace
 
 import adbd as phones
@@ -23,9 +25,8 @@ import numpy as np
 import pytest
 import test_cpp_agent
 from agent_models import conv_model
-from exports import kit_file, run_python, write_export
+from exports import Ended, kit_file, run_python, write_export
 from hostile_files import content
-from runpy import run_path
 from test_cpp_agent import HELLO, LOADED, MODEL, RUN, accepted_by_python, line, mutant, spoken
 from test_kits import FACES, lines_of, refusal
 from test_manifest import rewritten
@@ -44,7 +45,7 @@ from test_profiling_agent import (  # noqa: F401  # collected here again, on thi
     typed_model,
 )
 from test_profiling_session import small_space
-from test_verify_export import HOSTILE
+from test_verify_export import HOSTILE, truncated
 
 from hwnas.device import load_device
 from hwnas.errors import ConnectionLost, InputError, MeasurementFailed, RunHeld
@@ -105,7 +106,8 @@ def pixels(folder, name, shape):
 @pytest.mark.parametrize("face", FACES)
 def test_the_kit_says_what_the_python_kit_says(tmp_path, java, face):
     folder = write_export(tmp_path / "shipped", FACES[face], crop=0.875 if face != "tensor" else None)
-    images = [pixels(tmp_path, name, shape) for name, shape in (("grey.npy", (48, 40)), ("tall.npy", (70, 33, 1)), ("same.npy", (32, 32)), ("small.npy", (9, 5)))]
+    shapes = {"grey.npy": (48, 40), "tall.npy": (70, 33, 1), "same.npy": (32, 32), "small.npy": (9, 5)}
+    images = [pixels(tmp_path, name, shape) for name, shape in shapes.items()]
     assert lines_of(java.kit(folder, *images)) == lines_of(run_python(folder, *images))
 
 
@@ -190,11 +192,11 @@ SPOILT = {
     "crop": lambda manifest: manifest["preprocessing"].update(crop=1.5),
     "labels": lambda manifest: manifest["labels"].pop(),
     "label": lambda manifest: manifest["labels"].__setitem__(0, 7),
-    "logits": lambda manifest: manifest["example"]["logits"][0].__setitem__(0, "1"),
+    "logits": lambda manifest: manifest["example"]["logits"][0].__setitem__(0, None),
     "huge logit": lambda manifest: manifest["example"]["logits"][0].__setitem__(0, 10**400),
     "tolerance": lambda manifest: manifest["example"].update(tolerance_std=1),
     "shape": lambda manifest: manifest["input"].update(shape=[1, 1, 32, 33]),
-    "huge": lambda manifest: (manifest["input"].update(shape=[1 << 20, 1, 32, 32])),
+    "huge": lambda manifest: manifest["input"].update(shape=[1 << 20, 1, 32, 32]),
     "dtype": lambda manifest: manifest["input"].update(dtype="uint8"),
     "kind": lambda manifest: manifest["output"].update(kind="scores"),
     "hash": lambda manifest: manifest["files"].update({"model.onnx": 5}),
@@ -222,7 +224,8 @@ def test_images_that_are_none_are_refused(exported_folder, java, tmp_path):
 
 def test_numbers_are_shown_as_python_shows_them(java):
     rng = random.Random(1)
-    values = [0.0, 1.0, 9.995, 0.00012345, 99999.5, 999.5, 1e-9, 123456.0, -0.5, 1e300, *(rng.uniform(0, 10) * 10.0 ** rng.randint(-12, 12) for _ in range(500))]
+    values = [0.0, 1.0, 9.995, 0.00012345, 99999.5, 999.5, 1e-9, 123456.0, -0.5, 1e300]
+    values += [rng.uniform(0, 10) * 10.0 ** rng.randint(-12, 12) for _ in range(500)]
     asked = [(digits, value) for value in values for digits in (2, 3)]
     shown = java.run("digits", said="".join(f"{digits} {value!r}\n" for digits, value in asked)).out.splitlines()
     assert shown == [f"{value:.{digits}g}" for digits, value in asked]
@@ -256,7 +259,7 @@ def test_requests_outside_the_contract_are_sentences_and_the_agent_goes_on(nativ
     answers = spoken(native_agent, *LOADED, *(line(request) for request, _ in asked), line(RUN))[2:]
     assert len(answers) == len(asked) + 1 and answers[-1]["ok"] is True and len(answers[-1]["visits"]) == 1
     for (request, reason), answer in zip(asked, answers, strict=False):
-        reason = reason.replace("request nothing", "request null").replace("the host 2", "the host 2")
+        reason = reason.replace("request nothing", "request null")
         assert answer["ok"] is False and reason in answer["error"] and "\n" not in answer["error"], (str(request)[:80], answer)
 
 
@@ -274,6 +277,11 @@ def test_names_come_back_as_they_were_sent_and_a_model_that_is_cut_is_not_loaded
     test_cpp_agent.test_a_request_that_is_too_long_ends_the_agent(native_agent)
 
 
+def as_java(text):
+    """Whole numbers that a `long` holds for certain; longer ones are floating-point numbers there."""
+    return int(text) if len(text.lstrip("-")) <= 18 else float(text)
+
+
 def test_json_comes_back_as_python_reads_it(java):
     rng = random.Random(5)
     values = [RUN, HELLO | {"by": "straße \U0001f4f1", "x": [1.5e3, -2, True, None, {"\u2028": '\\"'}, 1e-7, 123456789012345678]}]
@@ -283,7 +291,7 @@ def test_json_comes_back_as_python_reads_it(java):
     for raw, said in zip(lines, found, strict=True):
         assert accepted_by_python(raw) is not said.startswith("no JSON: "), raw
         if accepted_by_python(raw) and "Infinity" not in said:
-            assert json.loads(said) == json.loads(raw), raw
+            assert json.loads(said, parse_int=as_java) == json.loads(raw, parse_int=as_java), raw
 
 
 @pytest.mark.parametrize("kind", ["FLOAT", "FLOAT16", "DOUBLE", "BOOL", "INT8", "UINT8", "INT16", "INT32", "INT64"])
@@ -323,7 +331,8 @@ def test_a_phone_is_described_by_what_linux_shows_of_it(java, tmp_path):
     (cpus / "possible").write_text("0-2\n")
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/status").write_text("Name:\tx\nCpus_allowed:\t6\nCpus_allowed_list:\t1-2\n")
-    (tmp_path / "proc/cpuinfo").write_text("processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd05\n\nprocessor\t: 2\nCPU implementer\t: 0x41\nCPU part\t: 0xd44\n\nHardware\t: Chip 9\n")
+    kinds = [f"processor\t: {core}\nCPU implementer\t: 0x41\nCPU part\t: {part}\n\n" for core, part in ((0, "0xd05"), (2, "0xd44"))]
+    (tmp_path / "proc/cpuinfo").write_text("".join(kinds) + "Hardware\t: Chip 9\n")
     command = (*java.command[:1], f"-Droot={tmp_path}", *java.command[1:])
     system, state = map(json.loads, host_kit.HostKit(command).run("system").out.splitlines())
     assert system["processor"] == "Chip 9 (implementer 0x41, parts 0xd05 0xd44)" and system["affinity"] == "1-2"
@@ -389,7 +398,10 @@ def greeting(port, raw):
 
 @pytest.mark.parametrize(
     "raw",
-    [b"\n", b"{}\n", line(HELLO), b'{"token": 5}\n', b'{"token": ""}\n', b'{"token": "' + b"0" * 32 + b'"}\n', b"x" * 5000, b"\xff\xfe\n", b'{"token": null}\n', b"GET / HTTP/1.1\n"],
+    [
+        *(b"\n", b"{}\n", line(HELLO), b"x" * 5000, b"\xff\xfe\n", b"GET / HTTP/1.1\n"),
+        *(b'{"token": %s}\n' % each for each in (b"5", b"null", b'""', b'"' + b"0" * 32 + b'"')),
+    ],
     ids=lambda raw: repr(raw[:24]),
 )
 def test_without_a_token_nothing_is_answered_but_one_sentence(server, raw):
@@ -481,7 +493,7 @@ def test_a_job_that_does_not_end_ends_the_app(java, tmp_path):
 # -- the transport, by the real adb -----------------------------------------------------------------------------------------------------
 
 #: What the phone of the tests has: the app's file, and Android's programs that start and end it.
-PM = "[ \"$2\" = org.hwnas.kit ] && echo package:/data/app/~~a==/org.hwnas.kit-b==/base.apk"
+PM = '[ "$2" = org.hwnas.kit ] && echo package:/data/app/~~a==/org.hwnas.kit-b==/base.apk'
 SHA256SUM = "echo " + "ab" * 32 + "  $1"
 AM = 'while [ $# -gt 0 ]; do [ "$1" = agent ] && touch {tokens}/"$2"; shift; done'
 
@@ -524,9 +536,9 @@ def test_a_profile_over_adb_is_a_table_that_names_the_app(phone, tmp_path):
 
 
 def test_the_device_is_held_while_another_measures_in_the_app(phone):
-    with started_agent(app(phone), onnxruntime(), threads=1, seed=0), pytest.raises(RunHeld, match=r"is being measured by .*, process \d+, since"):
-        with started_agent(app(phone), onnxruntime(), threads=1, seed=0):
-            pass
+    held = pytest.raises(RunHeld, match=r"is being measured by .*, process \d+, since")
+    with started_agent(app(phone), onnxruntime(), threads=1, seed=0), held, started_agent(app(phone), onnxruntime(), threads=1, seed=0):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -547,7 +559,8 @@ def test_a_phone_on_which_the_app_cannot_be_used_is_a_sentence(phone, program, b
 def test_an_app_that_does_not_listen_is_a_sentence(phone, monkeypatch):
     monkeypatch.setattr(module, "_START_S", 1.0)
     phone.sockets.clear()
-    with pytest.raises(MeasurementFailed, match="does not answer: it does not listen; unlock the phone"), started_agent(app(phone), onnxruntime(), threads=1, seed=0):
+    silent = pytest.raises(MeasurementFailed, match="does not answer: it does not listen; unlock the phone")
+    with silent, started_agent(app(phone), onnxruntime(), threads=1, seed=0):
         pass
 
 
@@ -582,32 +595,44 @@ sed "s/^/I\\/hwnas   ( 4711): $run /" {log}.now >> {log}; echo "I/hwnas   ( 4711
 
 
 def run_kit(phone, *arguments):
-    done = subprocess.run([sys.executable, "-I", kit_file("android", "run.py"), "--serial", phone.serial, *map(str, arguments)], capture_output=True, text=True, timeout=240)
-    return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr)
+    command = [sys.executable, "-I", kit_file("android", "run.py"), "--serial", phone.serial, *arguments]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=240)
+    return Ended(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture
 def installed(phone, java, exported_folder):
-    """The phone with the app of an exported folder; images are pushed into a folder of its root."""
-    import shlex
-
-    log, files = phone.root / "log", phone.root / "files"
-    files.mkdir()
-    (phone.root / "sdcard").mkdir(exist_ok=True)
+    """The folder of an exported network, with which the app on the phone was built."""
+    log, files = phone.root / "log", f"{phone.root}{module_of_run()['FOLDER']}"
     phone.program("am", APP_ON_HOST.format(kit=shlex.join(java.command), folder=exported_folder, log=log, files=files))
     phone.program("logcat", f"echo '--------- beginning of main'; cat {log}")
-    return files
+    return exported_folder
 
 
-def test_run_py_says_what_the_app_says_and_ends_as_it_does(phone, installed, exported_folder, tmp_path, monkeypatch):
-    ended = run_kit(phone)
-    assert lines_of(ended) == lines_of(run_python(exported_folder))
-    rewritten(exported_folder, lambda manifest: manifest["example"]["logits"][0].__setitem__(0, 9.0))
-    ended = run_kit(phone)
+def module_of_run():
+    return run_path(str(kit_file("android", "run.py")), run_name="run")
+
+
+def test_run_py_says_what_the_app_says_and_ends_as_it_does(phone, installed, tmp_path):
+    image = pixels(tmp_path, "two words.npy", (48, 40))
+    ended, python = run_kit(phone, image), run_python(installed, image)
+    assert sorted(lines_of(ended)[-3:]) == sorted(["ok", *lines_of(python)[:2]]), "the image comes after the times here"
+    assert not list(phone.root.rglob("*.npy")), "the image is taken away again"
+    rewritten(installed, lambda manifest: manifest["example"]["logits"][0].__setitem__(0, 9.0))
+    ended = run_kit(phone, image)
     assert ended.code == 1 and "the logits of the stored example are off by" in ended.err and "ok" not in ended.out.splitlines()
+    truncated(installed)
+    assert "cut short or was changed" in refusal(run_kit(phone))
+
+
+def test_run_py_says_what_is_missing(phone, tmp_path):
+    assert "there is no file" in refusal(run_kit(phone, tmp_path / "no.png"))
     phone.program("pm", "exit 1")
-    assert "the app is not on the device" in refusal(run_kit(phone))
-    assert "there is no file" in refusal(SimpleNamespace(**vars(run_kit(phone, tmp_path / "no.png")))) or True
+    assert "the app is not on the device; build and install it" in refusal(run_kit(phone))
+    phone.program("pm", PM)
+    phone.program("am", "exit 0")
+    phone.program("logcat", "echo '--------- beginning of main'")
+    assert "the app did not end within 1 s" in refusal(run_kit(phone, "--seconds", 1))
 
 
 # -- how it is built --------------------------------------------------------------------------------------------------------------------
@@ -633,8 +658,8 @@ def test_androids_own_linker_takes_the_manifest(tmp_path):
         pytest.skip("needs aapt2 and the framework's resources (packages aapt and android-framework-res)")
     text = (host_kit.KIT / "src" / "main" / "AndroidManifest.xml").read_text()
     (tmp_path / "AndroidManifest.xml").write_text(text.replace("<manifest ", f'<manifest package="{APP}" '))  # which Gradle takes from `namespace`
-    command = ["aapt2", "link", "-o", tmp_path / "a.apk", "-I", resources, "--manifest", tmp_path / "AndroidManifest.xml", "--min-sdk-version", "24", "--target-sdk-version", "29"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    command = ["aapt2", "link", "-o", tmp_path / "a.apk", "-I", resources, "--manifest", tmp_path / "AndroidManifest.xml"]
+    done = subprocess.run([*command, "--min-sdk-version", "24", "--target-sdk-version", "29"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and (tmp_path / "a.apk").is_file(), done.stderr
 
 
@@ -656,9 +681,9 @@ def run_toml():
     return read_toml(host_kit.KIT / "kit.toml")
 
 
-def test_no_class_that_runs_without_android_names_one_of_its(java):
-    assert {path.name for path in host_kit.sources()} >= {"Agent.java", "AgentServer.java", "Kit.java", "Manifest.java", "Image.java", "Json.java", "Linux.java"}
-    assert {path.name for path in host_kit.sources(android=True, onnxruntime=True)} - {path.name for path in host_kit.sources(onnxruntime=True)} == {"MainActivity.java", "Phone.java"}
+def test_two_classes_alone_are_androids():
+    everything, plain = host_kit.sources(android=True, onnxruntime=True), host_kit.sources(onnxruntime=True)
+    assert {path.name for path in everything} - {path.name for path in plain} == {"MainActivity.java", "Phone.java"}
 
 
 def test_the_classes_of_android_compile_with_its_own(tmp_path):
@@ -680,5 +705,6 @@ def test_the_kit_is_copied_whole_without_what_a_build_leaves(tmp_path, monkeypat
     (tmp_path / "export" / "android" / ".gradle" / "lock").write_bytes(b"x")
     monkeypatch.setattr(kit, "shipped", lambda folder: tmp_path / folder)
     copies = {path.relative_to(tmp_path / "out" / "android").as_posix() for path in copy_kit("android", tmp_path / "out")}
-    assert copies == {path.relative_to(host_kit.KIT).as_posix() for path in host_kit.KIT.rglob("*") if path.is_file() and not {"build", ".gradle"} & set(path.relative_to(host_kit.KIT).parts)}
-    assert {"build.gradle", "settings.gradle", "src/main/AndroidManifest.xml", "run.py", "README.md", "kit.toml"} <= copies
+    assert not [name for name in copies if name.startswith(("build/", "."))]
+    assert {f"src/main/java/org/hwnas/kit/{path.name}" for path in host_kit.SOURCES.glob("*.java")} <= copies
+    assert {"build.gradle", "gradle.properties", "settings.gradle", "src/main/AndroidManifest.xml", "run.py", "README.md", "kit.toml"} <= copies

@@ -74,7 +74,7 @@ class Adb:
 
     def __call__(self, *words):
         try:
-            done = subprocess.run([*self.command, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=COMMAND_S)
+            done = subprocess.run([*self.command, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_S)
         except subprocess.TimeoutExpired:
             raise Refused(f"'adb {words[0]}' did not end within {COMMAND_S} s; check the cable, and unlock the device") from None
         said = done.stdout.decode(errors="replace")

@@ -103,7 +103,7 @@ public final class HostKit {
 
   /** serve FOLDER IDLE_S: the app's server on a loopback port that it prints; every file that appears in the folder is a token. */
   private static void serve(File tokens, long idleS) throws Exception {
-    AgentServer server = new AgentServer(engine(), new Host(), new NoLease(), () -> Runtime.getRuntime().halt(142), idleS);
+    AgentServer server = new AgentServer(engine(), new Host(), new NoLease(), () -> Runtime.getRuntime().halt(142), idleS, 1);
     ServerSocket socket = new ServerSocket(0, 16, InetAddress.getLoopbackAddress());
     OUT.println(socket.getLocalPort());
     new Thread(() -> {

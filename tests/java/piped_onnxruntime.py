@@ -62,7 +62,7 @@ def ran():
 
 def outputs():
     session, _, values = held[read("i")]
-    found = zip([each.name for each in session.get_outputs()], map(np.asarray, values))
+    found = zip([each.name for each in session.get_outputs()], map(np.asarray, values), strict=True)
     parts = [utf(name) + utf(str(value.dtype)) + sizes(value.shape) + struct.pack(">i", value.nbytes) + value.tobytes() for name, value in found]
     return struct.pack(">i", len(parts)) + b"".join(parts)
 

@@ -35,7 +35,7 @@ class AdbAppTransport:
         """Raises InputError where the address is none of `adb`, and for what no app lets one choose."""
         AdbTransport().check(device)
         if device.agent or device.python or device.cores:
-            raise InputError(f"{device.name} is measured inside an app, which is its own agent on cores that Android chooses; remove 'agent', 'python' and 'cores'")
+            raise InputError(f"{device.name} is measured inside an app, on cores that Android chooses; remove 'agent', 'python' and 'cores'")
 
     def start(self, device: Device, agent: Path) -> Connection:
         self.check(device)
@@ -102,7 +102,8 @@ def _greeted(adb: Adb, port: int, token: str) -> tuple[socket.socket, bytes]:
         if link:
             link.close()
         time.sleep(0.1)
-    raise MeasurementFailed(f"the app on {adb.where} does not answer: {''.join(c for c in said if c.isprintable())}; unlock the phone, and run the same command again")
+    said = "".join(c for c in said if c.isprintable())
+    raise MeasurementFailed(f"the app on {adb.where} does not answer: {said}; unlock the phone, and run the same command again")
 
 
 def _line(link: socket.socket, begun: bytes, deadline: float, limit: int) -> tuple[bytes, bytes]:

@@ -225,6 +225,7 @@ public final class Agent implements AutoCloseable {
     if (!(name instanceof String) || ((String) name).isEmpty() || ((String) name).length() > 200 || items.size() >= MAX_ITEMS)
       throw new Refused("an item needs a name of 1 to 200 characters, and at most " + MAX_ITEMS + " are held");
     if (!isWhole) throw new Refused("the model was cut short");
+    if (size == 0) throw new Refused("the model is empty");
     if (model == null) throw new OutOfMemoryError();
     model.rewind();
     if (Manifest.hasExternalData(model)) throw new Refused("the model refers to external data files, which are refused");

@@ -25,7 +25,7 @@ import java.util.concurrent.TimeUnit;
  * after the answer `{"ok": true}` the contract begins. While one measures, another is told who does.
  */
 public final class AgentServer {
-  static final int MAX_CONNECTIONS = 8, MAX_TOKENS = 16, MAX_TOKEN_BYTES = 256, PATIENCE_S = 5, GREETING_S = 10;
+  static final int MAX_CONNECTIONS = 8, MAX_TOKENS = 16, MAX_TOKEN_BYTES = 256, GREETING_S = 10;
 
   /** A stream to somebody and back. Closing it ends whoever reads from it. */
   public interface Connection extends Closeable {
@@ -48,18 +48,22 @@ public final class AgentServer {
   private final Agent.Machine machine;
   private final MachineLease lease;
   private final Runnable end;
-  private final long idleS;
+  private final long idleS, patienceS;
   private final Set<String> tokens = Collections.synchronizedSet(new HashSet<String>());
   private final Semaphore places = new Semaphore(MAX_CONNECTIONS), one = new Semaphore(1);
   private volatile String holder = "another host";
 
-  /** end: ends this program, where a job does not end; idleS: after so many seconds without a request the next host may come. */
-  public AgentServer(Engine engine, Agent.Machine machine, MachineLease lease, Runnable end, long idleS) {
+  /**
+   * end: ends this program, where a job does not end; idleS: after so many seconds without a request the next host may come; patienceS: so long
+   * is the next one kept waiting, for the job of a host that was killed ends before its place is free.
+   */
+  public AgentServer(Engine engine, Agent.Machine machine, MachineLease lease, Runnable end, long idleS, long patienceS) {
     this.engine = engine;
     this.machine = machine;
     this.lease = lease;
     this.end = end;
     this.idleS = idleS;
+    this.patienceS = patienceS;
   }
 
   /** Lets one who knows it connect, once. Raises Refused where it is no token, or too many wait. */
@@ -100,7 +104,7 @@ public final class AgentServer {
         return;
       }
       say(connection, Collections.<String, Object>singletonMap("ok", true));
-      if (!one.tryAcquire(PATIENCE_S, TimeUnit.SECONDS)) {  // the host before may have been killed: its job ends first
+      if (!one.tryAcquire(patienceS, TimeUnit.SECONDS)) {
         Agent.line(in, Agent.MAX_LINE_BYTES);
         say(connection, Agent.held(holder));
         return;

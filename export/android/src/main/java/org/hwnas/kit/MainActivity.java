@@ -95,7 +95,7 @@ public final class MainActivity extends Activity implements Kit.Printer {
         kit = null;
         if (agent == null) {
           AgentServer.Listener listener = Phone.listener();
-          agent = new AgentServer(engine(), phone, phone, () -> Runtime.getRuntime().halt(1), IDLE_S);
+          agent = new AgentServer(engine(), phone, phone, () -> Runtime.getRuntime().halt(1), IDLE_S, Phone.PATIENCE_S);
           AgentServer server = agent;
           new Thread(() -> {
             try {

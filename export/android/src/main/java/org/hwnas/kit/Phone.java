@@ -22,6 +22,7 @@ import java.util.Map;
 /** The phone: what Android tells an app of it, its decoder of images, and sockets that no other app may use. */
 final class Phone extends Linux implements Image.Decoder, AgentServer.MachineLease {
   static final String SOCKET = "hwnas-kit", LEASE = "hwnas-lease";
+  static final int PATIENCE_S = 5;
   private static final int SHELL_UID = 2000, ROOT_UID = 0;  // what adbd runs as
   private static final String[] THERMAL = {"none", "light", "moderate", "severe", "critical", "emergency", "shutdown"};
 
@@ -113,7 +114,7 @@ final class Phone extends Linux implements Image.Decoder, AgentServer.MachineLea
     return state;
   }
 
-  /** Looks at the size before anything is decoded; in the colours of the file, without a profile's, and not turned as a camera's tag says. */
+  /** Looks at the size before anything is decoded; colours of another profile become sRGB's, and no image is turned as a camera's tag says. */
   @Override
   public Image decode(byte[] file) throws Refused {
     BitmapFactory.Options options = new BitmapFactory.Options();
@@ -138,7 +139,7 @@ final class Phone extends Linux implements Image.Decoder, AgentServer.MachineLea
   /** The lease that the agents outside of apps hold too: a name of the kernel's that is free to one program only. */
   @Override
   public synchronized void take(String holder) throws Agent.Held {
-    long giveUp = System.nanoTime() + AgentServer.PATIENCE_S * 1_000_000_000L;
+    long giveUp = System.nanoTime() + PATIENCE_S * 1_000_000_000L;
     while (lease == null) {
       try {
         lease = new LocalServerSocket(LEASE);
