@@ -227,7 +227,7 @@ public final class Agent implements AutoCloseable {
     if (!isWhole) throw new Refused("the model was cut short");
     if (size == 0) throw new Refused("the model is empty");
     if (model == null) throw new OutOfMemoryError();
-    model.rewind();
+    Tensor.rewound(model);
     if (Manifest.hasExternalData(model)) throw new Refused("the model refers to external data files, which are refused");
     Item item = opened(model, new Random(seed << 20 ^ items.size()));
     long begin = System.nanoTime();
@@ -279,8 +279,7 @@ public final class Agent implements AutoCloseable {
         default: data.putLong(random.nextInt(2));
       }
     }
-    data.rewind();
-    return new Tensor(port.name, port.type, port.shape, data);
+    return new Tensor(port.name, port.type, port.shape, Tensor.rewound(data));
   }
 
   /** The bits of a float16, of a normal one cut, of a smaller one 0. */

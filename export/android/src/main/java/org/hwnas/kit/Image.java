@@ -131,8 +131,7 @@ public final class Image {
       double value = small[at % plane * channels + c] / 255 * (manifest.high - manifest.low) + manifest.low;
       data.putFloat((float) ((value - manifest.mean[c]) / manifest.std[c]));
     }
-    data.rewind();
-    return new Tensor(manifest.input, "float32", new long[] {batch, channels, manifest.height, manifest.width}, data);
+    return new Tensor(manifest.input, "float32", new long[] {batch, channels, manifest.height, manifest.width}, Tensor.rewound(data));
   }
 
   private static Tensor bytes(Manifest manifest, double[] values, long[] shape) throws Refused {
@@ -140,7 +139,6 @@ public final class Image {
     for (int i = 0; i < once.length; ++i) once[i] = (byte) Math.max(0, Math.min(255, Math.rint(values[i])));  // halves go to the even number, as in training
     ByteBuffer data = Tensor.memory(shape[0] * once.length);
     for (long i = 0; i < shape[0]; ++i) data.put(once);
-    data.rewind();
-    return new Tensor(manifest.input, "uint8", shape, data);
+    return new Tensor(manifest.input, "uint8", shape, Tensor.rewound(data));
   }
 }

@@ -31,7 +31,6 @@ public final class MainActivity extends Activity implements Kit.Printer {
   private static final int MAX_TOP = 1000, MAX_RUNS = 100_000;
 
   private static final ExecutorService WORK = Executors.newSingleThreadExecutor();
-  private static Engine engine = null;
   private static Phone phone = null;
   private static AgentServer agent = null;
   private static Kit kit = null;
@@ -95,7 +94,7 @@ public final class MainActivity extends Activity implements Kit.Printer {
         kit = null;
         if (agent == null) {
           AgentServer.Listener listener = Phone.listener();
-          agent = new AgentServer(engine(), phone, phone, () -> Runtime.getRuntime().halt(1), IDLE_S, Phone.PATIENCE_S);
+          agent = new AgentServer(new OrtEngine(), phone, phone, () -> Runtime.getRuntime().halt(1), IDLE_S, Phone.PATIENCE_S);
           AgentServer server = agent;
           new Thread(() -> {
             try {
@@ -113,11 +112,6 @@ public final class MainActivity extends Activity implements Kit.Printer {
     });
   }
 
-  private static synchronized Engine engine() {
-    if (engine == null) engine = new OrtEngine();
-    return engine;
-  }
-
   private interface Job {
     void run() throws Refused, IOException;
   }
@@ -128,7 +122,7 @@ public final class MainActivity extends Activity implements Kit.Printer {
     ended(() -> {
       if (kit != null) kit.close();
       kit = null;
-      kit = new Kit(new Assets(), engine(), this);
+      kit = new Kit(new Assets(), new OrtEngine(), this);  // the agent has one of its own, with other threads
       String image = intent.getStringExtra("image");
       if (image != null) {
         File file = new File(getExternalFilesDir(null), image);

@@ -249,7 +249,7 @@ public final class Manifest {
   ByteBuffer modelBytes() throws Refused {
     byte[] raw = bytes(source, model, MAX_FILE_BYTES);
     ByteBuffer found = Tensor.memory(raw.length);
-    found.put(raw).rewind();
+    Tensor.rewound(found.put(raw));
     if (hasExternalData(found)) throw new Refused(path(model) + " keeps weights in another file, which is not read; export the network again");
     return found;
   }

@@ -1,5 +1,6 @@
 package org.hwnas.kit;
 
+import java.nio.Buffer;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
@@ -26,6 +27,12 @@ public final class Tensor {
   public static ByteBuffer memory(long bytes) throws Refused {
     if (bytes > Integer.MAX_VALUE) throw new Refused(bytes + " bytes are more than one tensor may have here");
     return ByteBuffer.allocateDirect((int) bytes).order(ByteOrder.nativeOrder());
+  }
+
+  /** From its begin. The method of `Buffer`: that of `ByteBuffer`, of newer Javas, is not on older phones. */
+  static ByteBuffer rewound(ByteBuffer data) {
+    ((Buffer) data).rewind();
+    return data;
   }
 
   /** The number of elements; a double, which no product of sizes overflows. */
@@ -59,7 +66,6 @@ public final class Tensor {
     ByteBuffer data = memory((long) bytes);
     if (type.equals("uint8")) data.put(file, at, file.length - at);
     else data.asFloatBuffer().put(ByteBuffer.wrap(file, at, file.length - at).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer());
-    data.rewind();
-    return new Tensor("", type, shape, data);
+    return new Tensor("", type, shape, rewound(data));
   }
 }
