@@ -18,6 +18,7 @@ from hwnas.space import FloatArray
 
 _DWELL_TIMES = 5.0  # a state that is kept for exponential times is missed by such a window in 0.7 % of the cases
 _LONGEST_S = 1_800.0
+_LOOK_S = 0.5  # anchors are looked at through their median over so long
 _SAME_WATCH_S = 60.0  # looks that are farther apart say nothing about what was between
 
 
@@ -30,13 +31,13 @@ class Speeds:
 
     @classmethod
     def seen(cls, at_s: npt.ArrayLike, anchor_ns: npt.ArrayLike, timing: Timing = TIMING) -> Speeds:
-        """From anchors (n,) and when they were timed, looked at as a window looks: a median for each spacing of its rounds."""
-        bins = np.floor(np.asarray(at_s, np.float64) / timing.round_spacing_s)
+        """From anchors (n,) and when they were timed, looked at as a window does: by medians."""
+        bins = np.floor(np.asarray(at_s, np.float64) / _LOOK_S)
         anchors = np.asarray(anchor_ns, np.float64)
         starts = np.flatnonzero(np.diff(bins, prepend=np.nan) != 0)  # the clock may begin anew where a profile was continued
         medians = np.array([np.median(part) for part in np.split(anchors, starts[1:])])
         slow = is_slow(medians, timing)
-        return cls(dwell_s(bins[starts] * timing.round_spacing_s, slow), float(slow.mean()))
+        return cls(dwell_s(bins[starts] * _LOOK_S, slow), float(slow.mean()))
 
     @classmethod
     def of(cls, anchor: Mapping[str, Any]) -> Speeds:

@@ -154,9 +154,7 @@ def stored_searches(text: str, made: TabularBenchmark, seeds: int, evaluations: 
         if row.benchmark == text and row.data == made.data and row.evaluations >= evaluations and row.seed < seeds:
             found.setdefault((row.searcher, row.hwnas), {})[row.seed] = row.trace(made.problem.space)
     counts = {key: next((seed for seed in range(seeds) if seed not in traces), seeds) for key, traces in found.items()}
-    return [
-        Searches(label, f"stored, hwnas {version}", [found[label, version][seed] for seed in range(n)]) for (label, version), n in counts.items() if n >= 2
-    ]
+    return [Searches(label, f"stored, hwnas {version}", [found[label, version][seed] for seed in range(n)]) for (label, version), n in counts.items() if n >= 2]
 
 
 def _traced(made: TabularBenchmark, searcher: Searcher, seed: int, evaluations: int, options: Mapping[str, Option]) -> Trace:
