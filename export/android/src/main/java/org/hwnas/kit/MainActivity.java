@@ -83,8 +83,12 @@ public final class MainActivity extends Activity implements Kit.Printer {
 
   /** `agent`: a token; else `run`, `image`, `top`, `runs`, `within_bound`, as run.py gives them. Any app may send these. */
   private void begin(Intent intent) {
-    if (intent.hasExtra("agent")) serve(intent.getStringExtra("agent"));
-    else WORK.execute(() -> check(intent));
+    try {
+      if (intent.hasExtra("agent")) serve(intent.getStringExtra("agent"));
+      else WORK.execute(() -> check(intent));
+    } catch (RuntimeException error) {  // extras that cannot be read
+      line("error: " + Text.sentence(error));
+    }
   }
 
   private void serve(String token) {
