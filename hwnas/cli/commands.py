@@ -153,7 +153,7 @@ def device_list(as_json: Json = False) -> None:
 @device_app.command("add")
 def device_add(
     name: Annotated[str, typer.Argument(help="What it is called from now on.")],
-    transport: Annotated[str, typer.Option(help="How it is reached: local, ssh, adb.")] = ...,  # type: ignore[assignment]
+    transport: Annotated[str, typer.Option(help="How it is reached: local, ssh, adb, adb_app.")] = ...,  # type: ignore[assignment]
     address: Annotated[str, typer.Option(help="Where: user@host, ssh://user@host:port, a name of your ssh configuration, or a serial number of adb.")] = "",
     python: Annotated[str, typer.Option(help="Python on the device, such as ~/venv/bin/python; python3 by default.")] = "",
     agent: Annotated[str, typer.Option(help="Folder with a program that is the agent there, and its libraries; the Python agent by default.")] = "",
