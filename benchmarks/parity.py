@@ -112,7 +112,15 @@ def main() -> int:
     worst = max(row[pair] for row in rows for pair in pairs)
     inside = sum(max(row[pair] for pair in pairs) <= limit for row in rows)
     if arguments.json:
-        facts = {"space": space.name, "precision": arguments.precision, "n": arguments.n, "seed": arguments.seed, "worst_ratio": worst, "limit": limit, "within": inside}
+        facts = {
+            "space": space.name,
+            "precision": arguments.precision,
+            "n": arguments.n,
+            "seed": arguments.seed,
+            "worst_ratio": worst,
+            "limit": limit,
+            "within": inside,
+        }
         print(json.dumps(facts | {"subnets": rows}))
     else:
         what = f"{space.name}, {arguments.precision}, {arguments.n} random subnets, seed {arguments.seed}"
