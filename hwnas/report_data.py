@@ -81,7 +81,7 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Profiled:
-    """The chosen file's operators in the order in which they ran, mean over `runs`; none, and why, where the runtime did not tell."""
+    """The chosen file's operators in the order in which they ran, of `runs` in several passes the median; none, and why, where the runtime did not tell."""
 
     conditions: str
     runs: int

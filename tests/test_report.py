@@ -638,6 +638,13 @@ def test_predictions_have_the_interval_of_networks_left_out():
     assert "candidate 1 0.0980 0.0954 0.0942 to 0.102 +2.7 %" in text  # 0.098 / 1.04, 0.098 * 1.04
 
 
+def test_the_terminal_shows_devices_and_precisions_in_short():
+    text = " ".join(terminal(FULL).split())
+    assert "phone/onnxruntime-1.32.0-4threads 3 p90 2.500 – – predicted" in text
+    assert "int8_u8s8 80.5 0.0716 0.751 92.0 kB" in text and "fp16 – – – –" in text
+    assert "in other precisions" not in terminal(replace(FULL, precisions=FULL.precisions[:2]))
+
+
 def test_published_networks_stand_beside_the_certificate():
     text = Page(section(render_html(FULL), "certificate")).text
     assert "Published networks: mobilenet_v3_small took 0.0912 ms" in text
