@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -19,7 +17,7 @@ from hwnas.accuracy_predictor import fit
 from hwnas.driver import SearchResult, drive
 from hwnas.errors import DamagedFile, Infeasible, InputError
 from hwnas.exact import optimum
-from hwnas.files import sha256, write_whole
+from hwnas.files import csv_text, sha256, write_whole
 from hwnas.index import BlockIndex
 from hwnas.latency_table import TABLE, LatencyTable
 from hwnas.predictor import Metric
@@ -403,11 +401,8 @@ def records(job: Job, codes: Codes, accuracy: Sequence[float] | FloatArray) -> l
 
 def write_front(path: Path, points: Sequence[Mapping[str, Any]]) -> None:
     """The front for people and spreadsheets; derived from the store."""
-    text = io.StringIO()
     front = sorted((point for point in points if point["on_front"]), key=lambda point: point["latency_ms"])
-    writer = csv.writer(text, lineterminator="\n")
     costs = ("macs", "params", "memory_bytes", "size_bytes")
-    writer.writerow(["accuracy_pct", "latency_ms_predicted", *costs, *(front[0]["values"] if front else ())])
-    for point in front:
-        writer.writerow([f"{point['accuracy_pct']:.2f}", f"{point['latency_ms']:.6g}", *(point[cost] for cost in costs), *point["values"].values()])
-    write_whole(path, text.getvalue())
+    header = ["accuracy_pct", "latency_ms_predicted", *costs, *(front[0]["values"] if front else ())]
+    rows = [[f"{point['accuracy_pct']:.2f}", f"{point['latency_ms']:.6g}", *(point[cost] for cost in costs), *point["values"].values()] for point in front]
+    write_whole(path, csv_text([header, *rows]))
