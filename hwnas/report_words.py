@@ -167,6 +167,15 @@ def predicted(report: Report) -> str:
     return "predicted" if report.prediction_origin == "predicted" else f"predicted ({report.prediction_origin})"
 
 
+def band(report: Report) -> str:
+    """What the band of predicted against measured latency means."""
+    if report.margin is None:
+        return "The band is 5 % to either side."
+    return (
+        f"In the band, {relative(report.margin - 1)} to {relative(1 / report.margin - 1)}, lie {confidence(report.margin_level)} of networks like the table's."
+    )
+
+
 def warning(report: Report) -> str:
     """A sentence where a latency is neither measured nor predicted from measured ones, else nothing."""
     origins = sorted({report.prediction_origin, report.measurement_origin} - {"predicted", "measured"})

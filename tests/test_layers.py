@@ -30,7 +30,7 @@ LAYERS = (
         *("run", "driver", "executor", "exporter", "exporters", "manifest", "model_card", "kit", "testing", "tensorrt_parser"),
         *("tabular_benchmark", "tabular_benchmarks", "search_field"),
     ),
-    ("report_data", "report_html", "report_plot", "report_text", "report_words"),
+    ("report_data", "report_flame", "report_html", "report_plot", "report_text", "report_words"),
     ("verbs",),
     ("cli", "__main__"),
 )

@@ -866,6 +866,7 @@ def export_module_command(
 def report(
     run: Run,
     to: Annotated[Path | None, typer.Option(help="The page; report.html in the run's folder by default.")] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Also profile the operators of the chosen file, on its device; recorded in the run.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show what a run came to: one page without network, and the same in short here."""
@@ -876,7 +877,7 @@ def report(
     from hwnas.verbs.report import report as act
 
     with show.progress_bar() as progress:
-        made = act(run, to=to, progress=progress)
+        made = act(run, to=to, layers=layers, progress=progress)
     if as_json:
         facts = asdict(made)
         for each in (*facts["points"], *facts["layers"]):
