@@ -25,7 +25,7 @@ from hwnas.costs import macs, params
 from hwnas.device import Device, load_device
 from hwnas.driver import SearchResult, drive
 from hwnas.errors import CheckFailed, HwnasError, InputError, MeasurementFailed, MissingExtra
-from hwnas.executor import Completion, InProcess
+from hwnas.executor import Candidate, Completion, InProcess
 from hwnas.graph import Block, Graph, Node, block_text, parse_block
 from hwnas.index import BlockIndex
 from hwnas.latency_table import ENTRIES, NETWORKS, TABLE, LatencyTable, Measurement
@@ -522,13 +522,13 @@ class _MeteredExecutor(InProcess):
         super().__init__()
         self.meter, self.last_first = meter, last_first
 
-    def submit(self, number: int, evaluate: Callable[[], FloatArray]) -> None:
-        def paid() -> FloatArray:
+    def submit(self, number: int, candidate: Candidate) -> None:
+        def paid(code: Codes, fidelity: float) -> FloatArray:
             self.meter.pay()
             self.meter.evaluated.append(number)
-            return evaluate()
+            return candidate()
 
-        super().submit(number, paid)
+        super().submit(number, replace(candidate, by=paid))
 
     def wait(self) -> Completion:
         if self.last_first:
