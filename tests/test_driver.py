@@ -470,7 +470,7 @@ def test_what_was_done_out_of_order_is_recorded_when_it_is_done_and_never_done_a
     completed.clear()
     with RunDirectory(folder) as run, pytest.raises(KeyboardInterrupt):
         drive(one_by_one, problem(first), run, seed=0, evaluations=99, executor=LastFirst())
-    assert [body["number"] for _, body in bodies(folder, "evaluated")] == [2, 1, 0, 3, 4]
+    assert [body["number"] for _, body in bodies(folder, "evaluated")] == [2, 1, 0, 5, 4]
     completed.clear()
     with RunDirectory(folder) as run:
         result = drive(one_by_one, problem(second), run, seed=0, evaluations=99)

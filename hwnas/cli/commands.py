@@ -48,6 +48,8 @@ Batch = Annotated[int | None, typer.Option(help="Images of one run: which, where
 Run = Annotated[Path, typer.Argument(help="Folder of the run; the same command again continues it.")]
 Seed = Annotated[int, typer.Option(help="Of everything that is random.", min=0, max=2**32 - 1)]
 Threads = Annotated[int | None, typer.Option(help="Threads of PyTorch; all cores by default.")]
+Workers = Annotated[int, typer.Option(help="Subnets that are evaluated at a time, each by so many --threads.")]
+Executor = Annotated[str | None, typer.Option(help="Where: processes, or \"ray(address='auto')\"; this process by default, of several workers processes.")]
 
 
 def _version(wanted: bool) -> None:
@@ -433,6 +435,8 @@ def search(
     device: Annotated[str, typer.Option(help="Where the supernet is evaluated, and trained by searchers that do: cpu or cuda.")] = "cpu",
     seed: Seed = 0,
     threads: Threads = None,
+    workers: Workers = 1,
+    executor: Executor = None,
     as_json: Json = False,
 ) -> None:
     """Search the trained supernet under a latency budget, and others beside it."""
@@ -463,6 +467,8 @@ def search(
             device=device,
             seed=seed,
             threads=threads,
+            workers=workers,
+            executor=executor,
             progress=progress,
         )
     if as_json:

@@ -9,12 +9,13 @@ import threading
 from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hwnas.errors import InputError
-from hwnas.executor import LIVES, Candidate, Completion, Prepare, complete, died
+from hwnas.executor import LIVES, Candidate, Completion, Executor, Prepare, complete, died
 from hwnas.executors._failure import failure, raised
 from hwnas.space import Codes
 
@@ -31,12 +32,10 @@ class _Worker:
     task: tuple[int, Codes, float] | None = None
 
 
-class processes:
+class Processes:
     """`workers` processes, each prepared once, when there is something for it to do."""
 
     def __init__(self, prepare: Prepare, workers: int):
-        if workers < 1:
-            raise InputError(f"there must be at least 1 worker, got {workers}")
         self._prepare, self._most = prepare, workers
         self._queue: deque[tuple[int, Codes, float]] = deque()
         self._deaths: Counter[int] = Counter()
@@ -85,6 +84,7 @@ class processes:
         context = multiprocessing.get_context(_START)
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, self._prepare), name="hwnas-worker", daemon=False)
+        resource_tracker.ensure_running()  # of multiprocessing; started later, it would end the blocking of signals
         # Ctrl-C is ours: it reaches all processes of a terminal, and a worker is ended by whoever started it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
         try:
@@ -154,8 +154,5 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-if TYPE_CHECKING:
-    from hwnas.executor import Executor
-
-    def _is_an_executor(prepare: Prepare) -> Executor:
-        return processes(prepare, 1)
+def processes(prepare: Prepare, workers: int) -> Executor:
+    return Processes(prepare, workers)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from hwnas.errors import InputError, MissingExtra, RunHeld
-from hwnas.executor import LIVES, Candidate, Completion, Evaluate, Prepare, complete, died
+from hwnas.executor import LIVES, Candidate, Completion, Evaluate, Executor, Prepare, complete, died
 from hwnas.executors._failure import Failure, failure, raised
 from hwnas.space import Codes
 
@@ -20,14 +20,15 @@ Made = TypeVar("Made")
 _LEASE_S = 600.0  # that a device is waited for while somebody else measures on it
 
 
-class ray:
-    """address: of a running cluster, `auto` for the one of this machine; without, the one that this process is in, or a cluster of this machine's own."""
+class Ray:
+    """`workers` actors of `cpus` CPUs each.
 
-    def __init__(self, prepare: Prepare, workers: int, *, address: str | None = None):
-        if workers < 1:
-            raise InputError(f"there must be at least 1 worker, got {workers}")
-        self._ray, self._is_ours = _joined(address, workers)
-        self._actor = self._ray.remote(_Worker).options(num_cpus=1, max_restarts=-1, max_task_retries=LIVES - 1)
+    address: of a running cluster, `auto` for the one of this machine; without, the one that this process has joined, or one of its own on this machine.
+    """
+
+    def __init__(self, prepare: Prepare, workers: int, address: str | None, cpus: int):
+        self._ray, self._is_ours = _joined(address, workers * cpus)
+        self._actor = self._ray.remote(_Worker).options(num_cpus=cpus, max_restarts=-1, max_task_retries=LIVES - 1)
         self._prepare, self._most = self._ray.put(prepare), workers
         self._queue: deque[tuple[int, Codes, float]] = deque()
         self._idle: list[Any] = []
@@ -89,7 +90,7 @@ class ray:
             self._busy[actor.evaluate.remote(number, code, fidelity)] = number, actor
 
 
-def _joined(address: str | None, workers: int) -> tuple[Any, bool]:
+def _joined(address: str | None, cpus: int) -> tuple[Any, bool]:
     """(Ray's module, whether the cluster was started here). Raises MissingExtra, InputError where there is no cluster at the address."""
     try:
         import ray as module
@@ -98,7 +99,7 @@ def _joined(address: str | None, workers: int) -> tuple[Any, bool]:
     if module.is_initialized():
         return module, False
     try:
-        ours: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address is None else {}
+        ours: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False} if address is None else {}
         module.init(address=address or "local", log_to_driver=False, logging_level="WARNING", **ours)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"there is no Ray cluster at {address or 'this machine'}: {str(error).strip().splitlines()[0]}") from None
@@ -150,8 +151,8 @@ class _Remote:
         return call
 
 
-if TYPE_CHECKING:
-    from hwnas.executor import Executor
-
-    def _is_an_executor(prepare: Prepare) -> Executor:
-        return ray(prepare, 1)
+def ray(prepare: Prepare, workers: int, *, address: str | None = None, cpus: int = 1) -> Executor:
+    """Raises MissingExtra, InputError where there is no cluster at the address."""
+    if cpus < 1:
+        raise InputError(f"ray needs cpus >= 1, got {cpus}")
+    return Ray(prepare, workers, address, cpus)

@@ -166,29 +166,13 @@ class Job:
     def index(self) -> BlockIndex:
         if self._predicted is not None:
             return self._predicted.index
-        options = self.options("train")
-        space = registry.create("spaces", options["space"])
-        if (code := options.get("architecture")) is not None:
-            space = pinned(space, _code(space, code, self.run.folder))
-        index = BlockIndex(space)
-        if index.fingerprint != options["fingerprint"]:
-            raise InputError(f"{options['space']} is not the space it was when {self.run.folder} was begun: restore it, or begin a new run")
-        return index
+        return index_of(self.options("train"), self.run.folder)
 
     def images(self, split: Split) -> Images:
         """A split of the run's data set, read once. Raises InputError where it is another one than it was trained on."""
         if split not in self._images:
-            self._images[split] = self._loaded(split)
+            self._images[split] = images_of(self.options("train"), split, self.run.folder)
         return self._images[split]
-
-    def _loaded(self, split: Split) -> Images:
-        from hwnas.images import contents, load_images
-
-        options = self.options("train")
-        images = load_images(options["data"], split)
-        if split == "train" and options.get("images") not in (None, contents(images)):
-            raise InputError(f"the images of {options['data']} are not those that {self.run.folder} was trained on: restore them, or begin a new run")
-        return images
 
     @cached_property
     def supernet(self) -> Supernet:
@@ -306,6 +290,27 @@ class Job:
     @property
     def budget_ms(self) -> float:
         return self.constraints[0].limit
+
+
+def index_of(options: Mapping[str, Any], folder: Path) -> BlockIndex:
+    """The space that the supernet of a run was trained on. Raises InputError where it is another one by now."""
+    space = registry.create("spaces", options["space"])
+    if (code := options.get("architecture")) is not None:
+        space = pinned(space, _code(space, code, folder))
+    index = BlockIndex(space)
+    if index.fingerprint != options["fingerprint"]:
+        raise InputError(f"{options['space']} is not the space it was when {folder} was begun: restore it, or begin a new run")
+    return index
+
+
+def images_of(options: Mapping[str, Any], split: Split, folder: Path) -> Images:
+    """A split of the data set that the supernet of a run was trained on. Raises InputError where its training images are others by now."""
+    from hwnas.images import contents, load_images
+
+    images = load_images(options["data"], split)
+    if split == "train" and options.get("images") not in (None, contents(images)):
+        raise InputError(f"the images of {options['data']} are not those that {folder} was trained on: restore them, or begin a new run")
+    return images
 
 
 def job_of(run: RunDirectory) -> Job:

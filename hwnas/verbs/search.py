@@ -19,8 +19,8 @@ from hwnas.accuracy_predictor import fit
 from hwnas.driver import SearchResult, drive
 from hwnas.errors import DamagedFile, Infeasible, InputError
 from hwnas.exact import optimum
+from hwnas.executor import Executor
 from hwnas.files import sha256, write_whole
-from hwnas.index import BlockIndex
 from hwnas.latency_table import TABLE, LatencyTable
 from hwnas.predictor import Metric
 from hwnas.problem import Objective, Problem
@@ -50,6 +50,7 @@ from hwnas.verbs.common import (
     use_threads,
 )
 from hwnas.verbs.records import PROPOSED, checked
+from hwnas.verbs.workers import searchable, threads_of_worker, travels, working
 
 if TYPE_CHECKING:
     from hwnas.training.search_trainer import SearchTrainer
@@ -88,6 +89,8 @@ def search(
     device: str = "cpu",
     seed: int = 0,
     threads: int | None = None,
+    workers: int = 1,
+    executor: str | None = None,
     progress: Progress = silent,
 ) -> Mapping[str, Any]:
     """Search the trained supernet of `run` for accurate subnets whose latency, predicted from `table`, keeps the budget.
@@ -102,6 +105,9 @@ def search(
 
     A searcher that trains goes on training the supernet: then accuracies, also those of the baselines, and later stages are of the weights that it ended with.
     device: where the supernet is trained and evaluated, `cpu` or `cuda`.
+
+    workers: how many subnets are evaluated at a time, each with `threads` threads; what is found does not depend on it. executor: where, `processes` of
+    this machine or `ray` (hwnas/executors/), with arguments such as `ray(address='auto')`; by default in this process where there is 1 worker.
 
     space, accuracy: search `space` without a supernet, by a predictor: the name of one, such as `accuracy_mlp(file='mlp.safetensors')`,
     `path.py:name` of a function that takes the BlockIndex and returns a metric, or a metric. What is found has no weights yet.
@@ -126,7 +132,10 @@ def search(
     named(reward or feasible_first.__name__)
     if trains(factory) and (accuracy is not None or accuracy_predictor is not None):
         raise InputError(f"{searcher} trains shared weights; leave out --accuracy and --accuracy-predictor, which search without any, or use another searcher")
-    predicted = None if space is None or accuracy is None else _predicted(space, accuracy)
+    predicted = None if space is None or accuracy is None else Predicted(*searchable(space, accuracy))
+    used = threads_of_worker(threads, workers, executor)
+    if trains(factory) and travels(workers, executor):
+        raise InputError(f"{searcher} trains the weights that it evaluates by, step after step in this process; leave out --workers and --executor")
     if predicted is None:
         check_begun(run)
     table = table_folder(table)
@@ -174,15 +183,10 @@ def search(
             keep_others(directory, others, loaded)
         directory.options("search", recorded)
         result = job.recorded("search")
-        return _search(job, factory, chosen, device, threads, progress) if result is None else result
-
-
-def _predicted(space: str, accuracy: str | Metric) -> Predicted:
-    index = BlockIndex(registry.create("spaces", space))
-    metric = registry.create("predictors", accuracy, index) if isinstance(accuracy, str) else accuracy
-    if not callable(metric) or not all(isinstance(getattr(metric, part, None), str) for part in ("name", "unit", "origin")):
-        raise InputError(f"'{accuracy}' makes no metric: it must be callable on codes (n, choices) and have name, unit and origin")
-    return Predicted(index, metric)
+        if result is not None:
+            return result
+        with working(job, workers, executor, used, device, accuracy) as hands:
+            return _search(job, factory, chosen, device, used, hands, progress)
 
 
 def _named(given: str | Metric | None, metric: Metric | None) -> str:
@@ -192,7 +196,9 @@ def _named(given: str | Metric | None, metric: Metric | None) -> str:
     return " ".join(filter(None, (given if isinstance(given, str) else name, str(fingerprint))))
 
 
-def _search(job: Job, factory: Any, chosen: Mapping[str, Option], device: str, threads: int | None, progress: Progress) -> Mapping[str, Any]:
+def _search(
+    job: Job, factory: Any, chosen: Mapping[str, Option], device: str, threads: int | None, executor: Executor | None, progress: Progress
+) -> Mapping[str, Any]:
     started = time.monotonic()
     place = "cpu"
     if job.is_trained:
@@ -202,9 +208,9 @@ def _search(job: Job, factory: Any, chosen: Mapping[str, Option], device: str, t
     predictor: dict[str, Any] | None = None
     trainer = _trainer(job, place) if trains(factory) else None
     if options.get("accuracy_predictor") is None:
-        found = _drive(job, "search", factory, chosen, progress, trainer=trainer)
+        found = _drive(job, "search", factory, chosen, executor, progress, trainer=trainer)
     else:
-        found, predictor = _by_predictor(job, factory, chosen, progress)
+        found, predictor = _by_predictor(job, factory, chosen, executor, progress)
     samples = predictor["samples"] if predictor else 0
     gap = _gap(found)
     seconds = time.monotonic() - started
@@ -236,14 +242,16 @@ def _search(job: Job, factory: Any, chosen: Mapping[str, Option], device: str, t
     if options["baselines"]:
         result["baselines"] = {}
         for name, searcher in BASELINES.items():
-            other = _drive(job, name, registry.load("searchers", searcher), {}, progress, samples)
+            other = _drive(job, name, registry.load("searchers", searcher), {}, executor, progress, samples)
             result["baselines"][name] = {"evaluations": other.evaluations, "points": _points(job, other)}
     write_front(job.run.folder / "front.csv", result["points"])
     job.run.finish("search", result)
     return result
 
 
-def _by_predictor(job: Job, factory: Any, chosen: Mapping[str, Option], progress: Progress) -> tuple[SearchResult, dict[str, Any]]:
+def _by_predictor(
+    job: Job, factory: Any, chosen: Mapping[str, Option], executor: Executor | None, progress: Progress
+) -> tuple[SearchResult, dict[str, Any]]:
     """What a searcher proposes by a fitted predictor, measured with the supernet, and how far off the predictions were.
 
     Fitting and searching take seconds and are recorded as the one proposal they come to: it need not be made again to the last bit.
@@ -279,7 +287,7 @@ def _by_predictor(job: Job, factory: Any, chosen: Mapping[str, Option], progress
     def proposal(problem: Problem, *, rng: np.random.Generator) -> Search:
         yield Ask(proposed)
 
-    found = _drive(job, "search", proposal, {}, progress)
+    found = _drive(job, "search", proposal, {}, executor, progress)
     by_subnet = dict(zip(job.index.keys(proposed), body["predicted_pct"], strict=True))
     error = np.abs(found.scores.values[:, 0] - [by_subnet[key] for key in job.index.keys(found.codes)])
     facts = {"name": body["predictor"], "samples": body["samples"], "measured": len(found.codes), "error_points": float(np.nanmean(error))}
@@ -293,7 +301,14 @@ def _proposal(found: SearchResult, latency: Metric, n: int) -> npt.NDArray[np.in
 
 
 def _drive(
-    job: Job, stage: str, factory: Any, chosen: Mapping[str, Option], progress: Progress, more: int = 0, trainer: SearchTrainer | None = None
+    job: Job,
+    stage: str,
+    factory: Any,
+    chosen: Mapping[str, Option],
+    executor: Executor | None,
+    progress: Progress,
+    more: int = 0,
+    trainer: SearchTrainer | None = None,
 ) -> SearchResult:
     """more: evaluations beside those of the search's options."""
 
@@ -313,6 +328,7 @@ def _drive(
         stage=stage,
         progress=show,
         trainer=trainer,
+        executor=executor,
     )
     progress(stage, total, total)
     return result
