@@ -25,7 +25,7 @@ from hwnas.errors import DamagedFile, InputError
 from hwnas.executor import Candidate, Completion, Executor, InProcess
 from hwnas.pareto import crowding_distance, domination_ranks, non_dominated
 from hwnas.predictor import Metric
-from hwnas.problem import Problem, Scores
+from hwnas.problem import OnDevice, Problem, Scores
 from hwnas.run import RunDirectory
 from hwnas.searcher import Ask, Gradient, Option, Searcher, Told, Trace, Train, Trainer, Validate, options_of, trains
 from hwnas.space import Codes, FloatArray
@@ -274,20 +274,41 @@ class _Driver:
 
     def _evaluated(self, number: int) -> FloatArray | None:
         """The values of a candidate, once it has arrived; others may arrive before it."""
-        for each, flight in self.flying.items():
-            if each not in self.submitted and each not in self.recorded:
-                self.submitted.add(each)
-                self.executor.submit(each, Candidate(flight.code, flight.fidelity, self.problem.evaluate_travelling))
+        if new := {each: flight for each, flight in self.flying.items() if each not in self.submitted and each not in self.recorded}:
+            self._launch(new)
         while number not in self.arrived:
-            with _interrupt_deferred():
-                completion = self.executor.wait()
-                self.arrived[completion.number] = self._recorded(completion)
+            self._wait()
         return self.arrived.pop(number)
+
+    def _launch(self, new: Mapping[int, _Flight]) -> None:
+        """Submit these, and measure them where a metric holds a device: on this machine while nothing else is evaluated on it."""
+        codes = np.asfortranarray(np.concatenate([flight.code for flight in new.values()]))
+        on_device = [metric for metric in self.problem.expensive if isinstance(metric, OnDevice)]
+        if any(metric.here for metric in on_device):
+            while len(self.arrived) < sum(each in self.submitted for each in self.flying):
+                self._wait()
+        for metric in on_device:
+            if metric.here:
+                metric.measure(codes)
+        for number, flight in new.items():
+            self.submitted.add(number)
+            self.executor.submit(number, Candidate(flight.code, flight.fidelity, self.problem.evaluate_travelling))
+        for metric in on_device:
+            if not metric.here:
+                metric.measure(codes)
+
+    def _wait(self) -> None:
+        """For the next candidate to complete, which is then on record."""
+        with _interrupt_deferred():
+            completion = self.executor.wait()
+            self.arrived[completion.number] = self._recorded(completion)
 
     def _recorded(self, completion: Completion) -> FloatArray | None:
         """Its values of all expensive metrics, which are now on record."""
-        flight = self.flying[completion.number]
-        values = None if completion.values is None else np.where(np.isfinite(completion.values), completion.values, np.nan)
+        flight, problem = self.flying[completion.number], self.problem
+        here = {id(metric): value for metric, value in zip(problem.travelling, () if completion.values is None else completion.values, strict=False)}
+        known = [metric(flight.code)[0] if isinstance(metric, OnDevice) else here.get(id(metric), np.nan) for metric in problem.expensive]
+        values = None if not np.isfinite(known).any() else np.where(np.isfinite(known), known, np.nan)
         if self.run is not None:
             listed = [None] * len(self.problem.expensive) if values is None else _finite_or_none(values)
             body = {"number": completion.number, "code": flight.code[0], "fidelity": flight.fidelity, "values": listed, "digest": flight.digest}

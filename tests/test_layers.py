@@ -27,7 +27,7 @@ LAYERS = (
     ),
     ("searcher", "searchers", "optuna_search", "cmaes_search", "adam", "policies", "controller", "warm_up"),
     (
-        *("run", "driver", "executor", "executors", "exporter", "exporters", "manifest", "model_card", "kit", "testing", "tensorrt_parser"),
+        *("run", "driver", "executor", "executors", "measured_latency", "exporter", "exporters", "manifest", "model_card", "kit", "testing", "tensorrt_parser"),
         *("tabular_benchmark", "tabular_benchmarks", "search_field"),
     ),
     ("report_data", "report_html", "report_plot", "report_text", "report_words"),

@@ -84,9 +84,10 @@ class Processes:
         context = multiprocessing.get_context(_START)
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, self._prepare), name="hwnas-worker", daemon=False)
-        resource_tracker.ensure_running()  # of multiprocessing; started later, it would end the blocking of signals
-        # Ctrl-C is ours: it reaches all processes of a terminal, and a worker is ended by whoever started it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+        before = None
+        if hasattr(signal, "pthread_sigmask"):  # Ctrl-C is ours: it reaches all processes of a terminal, and a worker is ended by whoever started it
+            resource_tracker.ensure_running()  # of multiprocessing; started by the next line but one, it would end the blocking
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()
         except (AttributeError, TypeError, OSError) as error:

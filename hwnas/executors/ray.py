@@ -84,10 +84,10 @@ class Ray:
             if not self._idle:
                 if len(self._actors) == self._most:
                     return
-                self._actors.append(self._actor.remote(self._prepare))
+                self._actors.append(self._actor.remote())
                 self._idle.append(self._actors[-1])
             actor, (number, code, fidelity) = self._idle.pop(), self._queue.popleft()
-            self._busy[actor.evaluate.remote(number, code, fidelity)] = number, actor
+            self._busy[actor.evaluate.remote([self._prepare], number, code, fidelity)] = number, actor
 
 
 def _joined(address: str | None, cpus: int) -> tuple[Any, bool]:
@@ -109,14 +109,16 @@ def _joined(address: str | None, cpus: int) -> tuple[Any, bool]:
 class _Worker:
     """An actor that evaluates candidates; it is prepared when the first one comes."""
 
-    def __init__(self, prepare: Prepare):
-        self._prepare = prepare
+    def __init__(self) -> None:
         self._evaluate: Evaluate | None = None
 
-    def evaluate(self, number: int, code: Codes, fidelity: float) -> Completion | Failure:
+    def evaluate(self, prepare: list[Any], number: int, code: Codes, fidelity: float) -> Completion | Failure:
+        """prepare: where it is in Ray's store, in a list, so that it is fetched once and not with each candidate."""
+        import ray as module
+
         try:
             if self._evaluate is None:
-                self._evaluate = self._prepare()
+                self._evaluate = module.get(prepare[0])()
             return complete(number, Candidate(code.copy(order="F"), fidelity, self._evaluate))  # Ray's arrays cannot be written to
         except Exception as error:
             return failure(error)
