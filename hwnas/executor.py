@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from hwnas.errors import MeasurementFailed
 from hwnas.space import Codes, FloatArray
@@ -18,6 +18,8 @@ from hwnas.space import Codes, FloatArray
 Evaluate: TypeAlias = Callable[[Codes, float], FloatArray]
 #: Makes that in a process of its own, on any machine: it is pickled, and called once there.
 Prepare: TypeAlias = Callable[[], Evaluate]
+
+Made = TypeVar("Made")
 
 LIVES = 3  # of a candidate: so many workers may die over it before that is its result
 
@@ -56,6 +58,19 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End all workers; what they were evaluating is lost."""
+        ...
+
+
+@runtime_checkable
+class Leasing(Protocol):
+    """An executor that knows which machine a device is attached to."""
+
+    def has(self, device: str) -> bool:
+        """Whether some machine has the device of that name."""
+        ...
+
+    def lease(self, device: str, make: Callable[[], Made]) -> Made:
+        """What `make` makes, in a process on that machine; nobody else gets a lease of the device before `close`. Raises InputError, RunHeld."""
         ...
 
 

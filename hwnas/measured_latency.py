@@ -39,8 +39,8 @@ class Measured:
 class MeasuredLatency:
     """An expensive metric that holds a device, see `OnDevice` of problem.py; `close` lets go of it.
 
-    meter: what measures, made when the first subnet has to be. build: a code (1, choices) -> the model that the device's runtime loads, and what it
-    computes. here: the device is this machine.
+    build: a code (1, choices) -> the model that the device's runtime loads, and what it computes. meter: makes what measures, when the first subnet has to be.
+    here: the device is this machine.
     """
 
     name: str = "latency"
@@ -51,22 +51,31 @@ class MeasuredLatency:
     def __init__(
         self,
         index: BlockIndex,
-        meter: Callable[[], Meter],
         build: Callable[[Codes], tuple[bytes, Graph]],
+        meter: Callable[[], Meter],
+        here: bool = False,
         *,
         quantile: float = 0.5,
-        here: bool = False,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ):
-        self.index, self.quantile, self.here, self.progress = index, quantile, here, progress
-        self._make, self._build = meter, build
+        self.index, self.quantile, self.progress = index, quantile, progress
+        self._build = build
         self._meter: Meter | None = None
+        self.place(meter, here)
         self._run: RunDirectory | None = None
         self._known: dict[bytes, Measured] = {}
+        self._where = ""
+
+    def place(self, meter: Callable[[], Meter], here: bool) -> None:
+        """Measure by this from now on."""
+        self.close()
+        self._make, self.here = meter, here
 
     def keep_in(self, run: RunDirectory) -> None:
         """Record in this run from now on, and know what it has recorded. Raises DamagedFile."""
         self._run = run
+        for event in run.events(STAGE, "conditions"):
+            self._where = str(event.body.get("where")) if isinstance(event.body, dict) else ""
         for event in run.events(STAGE, "measured"):
             try:
                 body = event.body
@@ -98,6 +107,11 @@ class MeasuredLatency:
         """What was measured of each of these, which are known."""
         return [self._known[key] for key in self.index.keys(codes)]
 
+    def summary(self) -> dict[str, Any]:
+        """How many subnets were measured, how many could not be, and under which conditions, in short."""
+        failed = sum(bool(each.error) for each in self._known.values())
+        return {"measured": len(self._known) - failed, "failed": failed, "where": self._where}
+
     def close(self) -> None:
         if self._meter is not None:
             self._meter.close()
@@ -106,8 +120,10 @@ class MeasuredLatency:
     def _measure(self, codes: Codes) -> None:
         if self._meter is None:
             self._meter = self._make()
+            conditions = self._meter.conditions()
+            self._where = str(conditions)
             if self._run is not None:
-                self._run.settle(STAGE, "conditions", {**asdict(self._meter.conditions()), "statistic": f"p{100 * self.quantile:g}"})
+                self._run.settle(STAGE, "conditions", {"where": self._where, **asdict(conditions), "statistic": f"p{100 * self.quantile:g}"})
         models = [self._build(codes[row : row + 1]) for row in range(len(codes))]
         for code, (model, _), found in zip(codes, models, self._meter.measure(models, self.quantile), strict=True):
             facts: dict[str, Any] = {"error": found} if isinstance(found, str) else asdict(found)

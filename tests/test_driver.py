@@ -1,6 +1,5 @@
 import os
 import signal
-from collections import deque
 from functools import partial
 
 import numpy as np

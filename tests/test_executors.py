@@ -97,7 +97,7 @@ def test_what_a_worker_may_raise(tmp_path):
 
 
 def test_what_cannot_be_taken_to_a_worker_is_refused():
-    with closing(processes(lambda: None, 1)) as executor, pytest.raises(InputError, match="a worker cannot be started: .* named by a module"):
+    with closing(processes(lambda: None, 1)) as executor, pytest.raises(InputError, match=r"a worker cannot be started: .* named by a module"):
         search(Prepared(Path(os.devnull)), executor=executor, evaluations=4)
 
 

@@ -41,7 +41,10 @@ NUMPY_ONLY = (
     *(*LAYERS[0], *LAYERS[1], *LAYERS[2], "features", "predictor", "memory", "growing", "feasible_set", "problem", "rewards", "pareto"),
     *("exact", "expectation", "milp", "surrogate", "searcher", "searchers", "optuna_search", "cmaes_search", "run"),
 )
-HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "scipy", "sklearn", "rich", "typer", "jinja2", "safetensors", "tomli_w", "optuna", "cmaes", "timm", "ray"}
+HEAVY = {
+    *("torch", "torchvision", "onnx", "onnxruntime", "scipy", "sklearn", "rich", "typer", "jinja2", "safetensors", "tomli_w", "optuna", "cmaes", "timm"),
+    "ray",
+}
 
 #: Pairs that the order allows, or might one day, and the design does not.
 FORBIDDEN = {("spaces", "latency_table"), ("spaces", "device"), ("latency_table", "spaces"), ("searchers", "torch"), ("searchers", "supernet")}

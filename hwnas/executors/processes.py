@@ -21,9 +21,6 @@ from hwnas.space import Codes
 
 _END_S = 2.0  # that a worker has to end by itself
 
-#: Started afresh: a copy of a process that has threads, as PyTorch has, may hang.
-_START = "spawn"
-
 
 @dataclass(slots=True)
 class _Worker:
@@ -81,7 +78,8 @@ class Processes:
                 return worker
         if len(self._workers) == self._most:
             return None
-        context = multiprocessing.get_context(_START)
+        # Started afresh: a copy of a process that has threads, as PyTorch has, may hang.
+        context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, self._prepare), name="hwnas-worker", daemon=False)
         before = None

@@ -6,16 +6,15 @@ Each worker is an actor with one CPU. Ray starts one that died again, and its ca
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from hwnas.errors import InputError, MissingExtra, RunHeld
-from hwnas.executor import LIVES, Candidate, Completion, Evaluate, Executor, Prepare, complete, died
+from hwnas.executor import LIVES, Candidate, Completion, Evaluate, Executor, Made, Prepare, complete, died
 from hwnas.executors._failure import Failure, failure, raised
 from hwnas.space import Codes
-
-Made = TypeVar("Made")
 
 _LEASE_S = 600.0  # that a device is waited for while somebody else measures on it
 
@@ -55,13 +54,16 @@ class Ray:
             raise raised(answer)
         return answer  # type: ignore[no-any-return]
 
+    def has(self, device: str) -> bool:
+        return bool(self._ray.cluster_resources().get(f"device:{device}"))
+
     def lease(self, device: str, make: Callable[[], Made]) -> Made:
         """What `make` makes, in a process on the node that has the device, which nobody else measures on until `close`.
 
         Raises InputError where no node has it, RunHeld where it is not free within ten minutes.
         """
         name = f"device:{device}"
-        if not self._ray.cluster_resources().get(name):
+        if not self.has(device):
             raise InputError(f"no node of this Ray cluster has the device {device}; start the one that has with: ray start --resources='{{\"{name}\": 1}}'")
         actor = self._ray.remote(_Held).options(num_cpus=0, resources={name: 1}).remote(make)
         self._leased.append(actor)
@@ -100,7 +102,7 @@ def _joined(address: str | None, cpus: int) -> tuple[Any, bool]:
         return module, False
     try:
         ours: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False} if address is None else {}
-        module.init(address=address or "local", log_to_driver=False, logging_level="WARNING", **ours)
+        module.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING, **ours)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"there is no Ray cluster at {address or 'this machine'}: {str(error).strip().splitlines()[0]}") from None
     return module, address is None

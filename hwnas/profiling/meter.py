@@ -155,10 +155,8 @@ class DeviceMeter:
         """One window; a model that fails in it has failed, and the others are visited again."""
         while wanted:
             try:
-                bursts = {name: self.timing.network_burst for name in wanted}
-                seen = visit_in_rounds(
-                    *(agent, wanted, bursts), needed=self.timing.least_visits, seconds=self.seconds, rng=self._rng, timing=self.timing
-                )
+                bursts = dict.fromkeys(wanted, self.timing.network_burst)
+                seen = visit_in_rounds(*(agent, wanted, bursts), needed=self.timing.least_visits, seconds=self.seconds, rng=self._rng, timing=self.timing)
             except ModelFailed as error:
                 failed[error.item] = str(error)
                 wanted = [name for name in wanted if name != error.item]

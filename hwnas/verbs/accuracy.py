@@ -50,7 +50,8 @@ def build_accuracy(
 
     They are the smallest, the largest, and uniform samples of all choices, the resolution among them. Each is on the disk before the
     next one is measured; the same call again continues, and one with more samples adds to them. `accuracies.csv` in the run's
-    folder has them all. workers, executor: how many are measured at a time, and where, as for `search`. Returns how many there are, and their least and greatest accuracy. Raises HwnasError.
+    folder has them all. workers, executor: how many are measured at a time, and where, as for `search`.
+    Returns how many there are, and their least and greatest accuracy. Raises HwnasError.
     """
     if not 1 <= samples <= MAX_SAMPLES:
         raise InputError(f"--samples is {samples}, it must be from 1 to {MAX_SAMPLES:,}")

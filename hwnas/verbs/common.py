@@ -32,11 +32,16 @@ from hwnas.verbs.records import ALSO, OPTIONS, RESULTS, TABLE, checked
 
 if TYPE_CHECKING:
     from hwnas.images import Images, Split
+    from hwnas.measured_latency import MeasuredLatency
     from hwnas.supernet.supernet import Supernet
     from hwnas.training.evaluate import SupernetAccuracy
 
 #: Metrics that can have a budget beside that on latency; they need no device.
 COSTS = ("macs", "params", "memory", "size")
+
+#: Where the latency of a search comes from: from measurements on the device, or from the table.
+MEASURED, BY_TABLE = "measured", "table"
+SEARCHED_ONLY = "only the same search goes on with them"
 
 #: (what is being done, how much of it is done, of how much)
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -117,6 +122,8 @@ class Job:
     """
 
     run: RunDirectory
+    on_device: MeasuredLatency | None = None
+    """Where latency is measured while the search goes on, what measures it; set by the search, which alone measures."""
 
     def __init__(
         self,
@@ -156,6 +163,11 @@ class Job:
     def predicted(self) -> Predicted | None:
         """What stands in the place of a supernet, None where there is one."""
         return self._predicted
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the budget on latency is kept by measurements, and not by the table."""
+        return self.options("search").get("latency_source") == MEASURED
 
     @property
     def is_trained(self) -> bool:
@@ -280,11 +292,18 @@ class Job:
         if accuracy is None:
             raise InputError(f"{self.run.folder} has predicted accuracies only, and what predicted them is not at hand")
         rule = named(self.options("search").get("reward") or feasible_first.__name__)
-        return Problem(self.index, [Objective(accuracy, maximize=True)], self.budgets, rule)
+        budgets: list[tuple[Budget, Metric]] = self.budgets
+        if self.is_measured:
+            if self.on_device is None:
+                raise InputError(f"{self.run.folder} was searched by measured latencies: {SEARCHED_ONLY}")
+            budgets = [(self.budget, self.on_device), *budgets[1:]]
+        return Problem(self.index, [Objective(accuracy, maximize=True)], budgets, rule)
 
     @cached_property
     def constraints(self) -> tuple[Constraint, ...]:
         """The budgets with their limits, in the order of `budgets`. Raises Infeasible."""
+        if self.is_measured:  # what the table says of the budget on latency decides nothing
+            return tuple(Constraint.of(self.index.space, *each) for each in self.budgets)
         return FeasibleSet(self.index, self.budgets).constraints
 
     @property

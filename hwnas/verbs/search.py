@@ -6,7 +6,7 @@ import csv
 import io
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from hwnas.exact import optimum
 from hwnas.executor import Executor
 from hwnas.files import sha256, write_whole
 from hwnas.latency_table import TABLE, LatencyTable
+from hwnas.measured_latency import Measured
 from hwnas.predictor import Metric
 from hwnas.problem import Objective, Problem
 from hwnas.rewards import feasible_first, named
@@ -32,7 +33,9 @@ from hwnas.surrogate import fit_surrogate
 from hwnas.training.schedule import schedule
 from hwnas.verbs.accuracy import best_predictor, needed, recorded_codes
 from hwnas.verbs.common import (
+    BY_TABLE,
     COSTS,
+    MEASURED,
     Job,
     Predicted,
     Progress,
@@ -50,6 +53,7 @@ from hwnas.verbs.common import (
     use_threads,
 )
 from hwnas.verbs.records import PROPOSED, checked
+from hwnas.verbs.target import Target, device_of, measured_latency, meter_of
 from hwnas.verbs.workers import searchable, threads_of_worker, travels, working
 
 if TYPE_CHECKING:
@@ -60,6 +64,7 @@ PREDICTIONS = 10_000  # of a search by predictor
 BEST = "best"
 MAX_SAMPLES = 2_000  # that a surrogate is fitted to
 MAX_TRACE = 1_000  # points of a search's course that its result holds
+LATENCY_SECONDS = 5.0  # that candidates asked for together are measured for: 20 rounds
 RATE = 0.5  # of the last phase of training, where a search goes on training (ProxylessNAS, official code: 0.025 after a warm-up at 0.05)
 
 #: Stage of the run -> searcher: what every search is compared with.
@@ -85,6 +90,9 @@ def search(
     evaluations: int = 150,
     options: Sequence[str] = (),
     reward: str | None = None,
+    latency_source: str = BY_TABLE,
+    latency_device: str | None = None,
+    latency_seconds: float = LATENCY_SECONDS,
     baselines: bool = True,
     device: str = "cpu",
     seed: int = 0,
@@ -106,6 +114,10 @@ def search(
     A searcher that trains goes on training the supernet: then accuracies, also those of the baselines, and later stages are of the weights that it ended with.
     device: where the supernet is trained and evaluated, `cpu` or `cuda`.
 
+    latency_source: `table`, or `measured`: then each candidate is measured on the device, and keeps the budget by that. For targets on which latency is no sum
+    over blocks. The table says under which conditions, and its predictions stand beside. latency_device: in the place of the table's device, a name or
+    file. latency_seconds: about how long candidates that are asked for together are measured, in turns. Each is measured once and recorded, a failure too.
+
     workers: how many subnets are evaluated at a time, each with `threads` threads; what is found does not depend on it. executor: where, `processes` of
     this machine or `ray` (hwnas/executors/), with arguments such as `ray(address='auto')`; by default in this process where there is 1 worker.
 
@@ -122,6 +134,14 @@ def search(
             raise InputError("--accuracy-predictor is fitted to subnets of the run's supernet, and --accuracy is for searches without one; name one of them")
         if accuracy_predictor != BEST:
             registry.load("accuracy_predictors", registry.split_call(accuracy_predictor)[0])
+    if latency_source not in (MEASURED, BY_TABLE):
+        raise InputError(f"--latency-source is '{latency_source}', it must be {MEASURED} or {BY_TABLE}")
+    if latency_source == BY_TABLE and (latency_device is not None or latency_seconds != LATENCY_SECONDS):
+        raise InputError(f"--latency-device and --latency-seconds say how latency is measured: leave them out, or add --latency-source {MEASURED}")
+    if latency_source == MEASURED and accuracy_predictor is not None:
+        raise InputError(
+            f"--accuracy-predictor looks at {PREDICTIONS:,} candidates, too many to measure; leave it out, or search by the table and let hwnas verify measure"
+        )
     if evaluations < 1:
         raise InputError(f"--evaluations is {evaluations}, it must be at least 1")
     check_seed(seed)
@@ -155,6 +175,8 @@ def search(
         for name, value in (("precision", precision), ("batch", batch), ("accuracy_predictor", accuracy_predictor), ("reward", reward))
         if value is not None
     }
+    if latency_source == MEASURED:
+        recorded |= {"latency_source": MEASURED, "latency_seconds": latency_seconds, "latency_device": latency_device or prices.conditions.device}
     others = other_tables(also)
     loaded = [LatencyTable.load(folder) for folder, _ in others]
     if others:
@@ -162,14 +184,17 @@ def search(
     if predicted is not None:
         recorded |= {"space": space, "fingerprint": predicted.index.fingerprint, "accuracy": _named(accuracy, predicted.accuracy)}
     job = Job(None, {"search": recorded}, prices, predicted, loaded)
+    target = Target(device_of(latency_device or prices.conditions.device, latency_device, "--latency-device"), prices) if job.is_measured else None
     if predicted is not None:
+        job.on_device = None if target is None else measured_latency(job, target, progress)
         job.problem.within(job.index.space.smallest())  # all is checked before there is a folder
-    with existing(run) if predicted is None else RunDirectory(Path(run)) as directory:
+    with existing(run) if predicted is None else RunDirectory(Path(run)) as directory, ExitStack() as stack:
         job.run = directory
         if predicted is None:
             job.result("train")
             if job.options("train").get("architecture") is not None:
                 raise InputError(f"{run} holds one network that was trained alone, there is nothing to search; next: hwnas export {run} --to DIR")
+            job.on_device = None if target is None else measured_latency(job, target, progress)
         if directory.recorded_options("search") is None:
             job.problem.within(job.index.space.smallest())  # raises before anything is recorded
             if accuracy_predictor is not None:
@@ -185,8 +210,12 @@ def search(
         result = job.recorded("search")
         if result is not None:
             return result
-        with working(job, workers, executor, used, device, accuracy) as hands:
-            return _search(job, factory, chosen, device, used, hands, progress)
+        hands = stack.enter_context(working(job, workers, executor, used, device, accuracy))
+        if job.on_device is not None and target is not None:
+            stack.callback(job.on_device.close)
+            job.on_device.place(*meter_of(job, target, hands))
+            job.on_device.keep_in(directory)
+        return _search(job, factory, chosen, device, used, hands, progress)
 
 
 def _named(given: str | Metric | None, metric: Metric | None) -> str:
@@ -212,7 +241,7 @@ def _search(
     else:
         found, predictor = _by_predictor(job, factory, chosen, executor, progress)
     samples = predictor["samples"] if predictor else 0
-    gap = _gap(found)
+    gap = None if job.is_measured else _gap(found)
     seconds = time.monotonic() - started
     least, greatest = job.latency.bounds()
     feasible = problem.feasible(np.random.default_rng(0))
@@ -239,19 +268,21 @@ def _search(
     if trainer is not None:
         result["weight_steps"] = trainer.trainer.steps
         result["files"] = job.run.keep_files(lambda folder: write_whole(folder / "supernet.safetensors", _weights(job)))
+    if job.on_device is not None:
+        result |= {"latency_source": MEASURED}
     if options["baselines"]:
         result["baselines"] = {}
         for name, searcher in BASELINES.items():
             other = _drive(job, name, registry.load("searchers", searcher), {}, executor, progress, samples)
             result["baselines"][name] = {"evaluations": other.evaluations, "points": _points(job, other)}
+    if job.on_device is not None:
+        result["networks_measured"] = job.on_device.summary()
     write_front(job.run.folder / "front.csv", result["points"])
     job.run.finish("search", result)
     return result
 
 
-def _by_predictor(
-    job: Job, factory: Any, chosen: Mapping[str, Option], executor: Executor | None, progress: Progress
-) -> tuple[SearchResult, dict[str, Any]]:
+def _by_predictor(job: Job, factory: Any, chosen: Mapping[str, Option], executor: Executor | None, progress: Progress) -> tuple[SearchResult, dict[str, Any]]:
     """What a searcher proposes by a fitted predictor, measured with the supernet, and how far off the predictions were.
 
     Fitting and searching take seconds and are recorded as the one proposal they come to: it need not be made again to the last bit.
@@ -362,7 +393,7 @@ def _weights(job: Job) -> bytes:
 
 def _points(job: Job, found: SearchResult) -> list[dict[str, Any]]:
     """Feasible candidates, the most accurate first, of very many the best and the front; `on_front` where no other is as accurate and predicted faster."""
-    ranked, front = found.ranked(), set(found.front(job.latency).tolist())
+    ranked, front = found.ranked(), set(found.front(job.on_device or job.latency).tolist())
     ranked = np.array([row for position, row in enumerate(ranked.tolist()) if position < MAX_POINTS or row in front], np.intp)
     points = records(job, found.codes[ranked], found.scores.values[ranked, 0])
     return [{**point, "on_front": int(row) in front} for row, point in zip(ranked, points, strict=True)]
@@ -396,17 +427,20 @@ def _gap(found: SearchResult) -> dict[str, Any] | None:
 
 
 def records(job: Job, codes: Codes, accuracy: Sequence[float] | FloatArray) -> list[dict[str, Any]]:
-    """Candidates for the store: code, values by choice, validation accuracy (measured), latency (predicted), MACs, parameters, memory, size of the file."""
+    """Candidates for the store: code, values by choice, validation accuracy (measured), latency (predicted), MACs, parameters, memory, size of the file.
+
+    Where the search measures, latency is what it measured of them, with p10 and p90 over its runs, and the prediction beside it.
+    """
     costs = {name: metric(codes) for name, metric in job.costs.items()}
     latency = job.latency(codes)
     elsewhere = [each.latency(codes) for each in job.elsewhere]
+    measured = job.on_device.rows(codes) if job.on_device is not None else None
     return [
         {
             "code": code.tolist(),
             "values": job.index.space.decode(code),
             "accuracy_pct": float(accuracy[i]),
-            "latency_ms": float(latency[i]),
-            "latency_origin": job.latency.origin,
+            **_latency_facts(float(latency[i]), job.latency.origin, measured[i] if measured else None),
             "macs": int(costs["macs"][i]),
             "params": int(costs["params"][i]),
             "memory_bytes": int(costs["memory"][i]),
@@ -417,13 +451,25 @@ def records(job: Job, codes: Codes, accuracy: Sequence[float] | FloatArray) -> l
     ]
 
 
+def _latency_facts(predicted_ms: float, origin: str, measured: Measured | None) -> dict[str, Any]:
+    if measured is None:
+        return {"latency_ms": predicted_ms, "latency_origin": origin}
+    spread = {"latency_p10_ms": measured.p10_ms, "latency_p90_ms": measured.p90_ms}
+    return {"latency_ms": measured.value_ms, "latency_origin": "measured", **spread, "latency_predicted_ms": predicted_ms}
+
+
 def write_front(path: Path, points: Sequence[Mapping[str, Any]]) -> None:
     """The front for people and spreadsheets; derived from the store."""
     text = io.StringIO()
     front = sorted((point for point in points if point["on_front"]), key=lambda point: point["latency_ms"])
     writer = csv.writer(text, lineterminator="\n")
     costs = ("macs", "params", "memory_bytes", "size_bytes")
-    writer.writerow(["accuracy_pct", "latency_ms_predicted", *costs, *(front[0]["values"] if front else ())])
+    latencies = {"latency_ms_predicted": "latency_ms"}
+    if front and front[0].get("latency_origin") == "measured":
+        latencies = {"latency_ms_measured": "latency_ms", "latency_p10_ms": "latency_p10_ms", "latency_p90_ms": "latency_p90_ms"}
+        latencies |= {"latency_ms_predicted": "latency_predicted_ms"}
+    writer.writerow(["accuracy_pct", *latencies, *costs, *(front[0]["values"] if front else ())])
     for point in front:
-        writer.writerow([f"{point['accuracy_pct']:.2f}", f"{point['latency_ms']:.6g}", *(point[cost] for cost in costs), *point["values"].values()])
+        ms = (f"{point[key]:.6g}" for key in latencies.values())
+        writer.writerow([f"{point['accuracy_pct']:.2f}", *ms, *(point[cost] for cost in costs), *point["values"].values()])
     write_whole(path, text.getvalue())

@@ -9,7 +9,7 @@ below LEVEL. What was measured joins the run's copy of the table, so that each r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 
 from hwnas import __version__, registry
-from hwnas.device import Device, load_device
-from hwnas.errors import Infeasible, InputError, MeasurementFailed, UnknownName
+from hwnas.device import load_device
+from hwnas.errors import Infeasible, InputError, MeasurementFailed
 from hwnas.files import write_json
-from hwnas.latency_table import LatencyTable
 from hwnas.predictor import Additive
 from hwnas.predictors.calibrated import assess, calibrated
 from hwnas.profiling.agent import PLAN
@@ -35,6 +34,7 @@ from hwnas.verbs.deployed import classified, graph_of, model_of, untrained_model
 from hwnas.verbs.published import nothing_published, published_entrant
 from hwnas.verbs.resolve import as_network, evaluated, fed, keep_table, latest_table, solved
 from hwnas.verbs.search import BASELINES, records
+from hwnas.verbs.target import Target, device_of
 
 LEVEL = 0.01
 #: What a certificate repeats of the chosen model's measurement.
@@ -92,7 +92,7 @@ def verify(
         if job.is_trained and random_weights:
             raise InputError(f"{directory.folder} has trained weights: leave out --random-weights")
         name = device or job.table.conditions.device
-        target = Target(_target(name, device), job.table)
+        target = Target(device_of(name, device), job.table)
         others = _others_named(job, also)
         options = {"top": top, "seconds": seconds, "device": name, "seed": seed}
         options |= {name: value for name, value in (("use", use), ("also", list(also)), ("random_weights", random_weights)) if value}
@@ -102,39 +102,6 @@ def verify(
                 directory.options("verify", options)  # refuses others
             return result
         return _Verification(job, options, target, others, progress).run()
-
-
-@dataclass(frozen=True)
-class Target:
-    """A device, and the table that says under which conditions it is measured. Raises InputError where it has no such runtime."""
-
-    device: Device
-    table: LatencyTable
-
-    def __post_init__(self) -> None:
-        runtime_of(self.device, self.table.conditions.runtime)
-
-    @property
-    def runtime(self) -> str:
-        return runtime_of(self.device, self.table.conditions.runtime)
-
-
-def _target(name: str, given: str | None) -> Device:
-    try:
-        return load_device(name)
-    except UnknownName:
-        if given is None:
-            raise InputError(f"the table is of the device '{name}', which is neither shipped nor one of yours; name its file with --device") from None
-        raise
-
-
-def runtime_of(device: Device, name: str) -> str:
-    """What the device's file calls the runtime that a table was measured with. Raises InputError where it has none such."""
-    for each in device.runtimes:
-        made: Runtime = registry.create("profiling.runtimes", each)
-        if made.name == name:
-            return each
-    raise InputError(f"the table was measured with the runtime '{name}', and {device.name} has {', '.join(device.runtimes)}; name another with --device")
 
 
 def _others_named(job: Job, also: Sequence[str]) -> dict[int, Target]:
@@ -202,10 +169,12 @@ class _Verification:
     def _candidates(self, attempt: int) -> list[Mapping[str, Any]]:
         tried = {tuple(each["code"]) for each in [*self.measured, *self.over_size] if each["role"] == "candidate"}
         again = bool(self.measured) or self.learned
-        points = self._solved_again() if again else self.search["points"]
+        points = self._solved_again() if again and not self.job.is_measured else self.search["points"]
         spread = (
             SPREAD_AGAIN
             if self.measured
+            else SPREAD
+            if self.job.is_measured
             else max(SPREAD, float(assess(self.table, self.job.index, self.job.budget.quantile, self.job.variant)["calibrated"]["mape"]))
         )
         best = max((each["accuracy_pct"] for each in self.measured if each.get("chosen")), default=None)
@@ -311,6 +280,8 @@ class _Verification:
         latest = [row for row in rows if row["role"] == "candidate"]
         latency = self._latency()
         predicted = latency(np.asfortranarray([row["code"] for row in latest], np.int16))
+        if job.is_measured:  # the search went by what it measured
+            predicted = np.array([row["latency_ms"] for row in latest])
         # The bounds exceed the corrected predictions by this much at least: in the next round nothing slower is tried.
         self.correction = max(self.correction, min((row["upper_bound_ms"] or row["measured_ms"]) / ms for row, ms in zip(latest, predicted, strict=True)))
         return window
@@ -416,7 +387,8 @@ class _Verification:
             "costs": _costs(job, chosen),
             "accuracy": _accuracy_facts(job, chosen),
             "window_seconds": window.seconds,
-            "predicted_ms": chosen["latency_ms"],
+            "predicted_ms": chosen.get("latency_predicted_ms", chosen["latency_ms"]),
+            **({"searched_ms": chosen["latency_ms"]} if job.is_measured else {}),
             "budget_used": round(chosen["measured_ms"] / self.limit_ms, 4),
             "space_max_ms": largest["measured_ms"],
             "budget_binds": self.limit_ms < largest["measured_ms"],

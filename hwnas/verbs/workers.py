@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from hwnas import registry
 from hwnas.errors import InputError
 from hwnas.executor import Evaluate, Executor, Prepare
@@ -16,6 +18,7 @@ from hwnas.feasible_set import is_expensive
 from hwnas.index import BlockIndex
 from hwnas.predictor import Metric
 from hwnas.problem import Objective, Problem
+from hwnas.space import Codes, FloatArray
 from hwnas.verbs.common import Job, images_of, index_of, moved, use_threads
 
 MAX_WORKERS = 1_024
@@ -43,7 +46,7 @@ def working(
     if not travels(workers, executor):
         yield None
         return
-    prepare = _supernet_of(job, threads or 1, device) if job.is_trained else _predicted_of(job, threads or 1, accuracy)
+    prepare = _supernet_of(job, threads or 1, device) if job.is_trained else _predicted_of(job, threads or 1, accuracy, executor)
     make = cast("Callable[..., Executor]", lambda *given: registry.create("executors", executor or "processes", *given))
     made = make(prepare, workers)
     try:
@@ -99,6 +102,18 @@ class PredictedEvaluation:
         return _evaluate(*searchable(self.space, self.accuracy))
 
 
+@dataclass(frozen=True, slots=True)
+class _Nothing:
+    """Where only latency costs something, which a device is for."""
+
+    def __call__(self) -> Evaluate:
+        return nothing
+
+
+def nothing(code: Codes, fidelity: float) -> FloatArray:
+    return np.empty(0)
+
+
 def _evaluate(index: BlockIndex, accuracy: Metric) -> Evaluate:
     return Problem(index, [Objective(accuracy, maximize=True)]).evaluate_travelling
 
@@ -108,8 +123,11 @@ def _supernet_of(job: Job, threads: int, device: str) -> Prepare:
     return SupernetEvaluation(job.run.folder, dict(job.options("train")), job.run.store.blob(files["supernet.safetensors"]), device, threads)
 
 
-def _predicted_of(job: Job, threads: int, accuracy: str | Metric | None) -> Prepare:
-    if not is_expensive(job.problem.objectives[0].metric):
+def _predicted_of(job: Job, threads: int, accuracy: str | Metric | None, executor: str | None) -> Prepare:
+    assert job.predicted is not None and job.predicted.accuracy is not None
+    if not is_expensive(job.predicted.accuracy):
+        if job.is_measured and executor is not None:
+            return _Nothing()  # the executor is asked for the device alone
         raise InputError("--workers and --executor are for evaluations that cost something, and this accuracy is predicted here at once; leave them out")
     if not isinstance(accuracy, str):
         raise InputError("a metric that is given as an object stays in this process: name it as 'path.py:function' to evaluate it in workers")
