@@ -11,12 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import copied
+from simulated_tables import simulated_table
 from worked_search import EVALUATIONS, Prepared, lines, search, text_of
 
+import hwnas
 from hwnas import registry
+from hwnas.costs import macs
 from hwnas.errors import InputError
 from hwnas.executor import InProcess
 from hwnas.executors.processes import processes
+from hwnas.index import BlockIndex
+from hwnas.predictor import Additive
 from hwnas.run import RunDirectory
 
 SCRIPT = Path(__file__).with_name("worked_search.py")
@@ -153,3 +159,38 @@ def test_workers_end_with_a_command_that_is_killed(tmp_path):
         process.kill()
         process.wait()
         until(lambda: is_gone(process.pid))
+
+
+# -- a supernet -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow  # each worker imports PyTorch, reads the images, and re-calibrates
+def test_two_processes_find_of_a_supernet_what_one_finds(trained, demo, tmp_path):
+    asked = {"table": demo.folder / "table", "latency": "<= 900ms p50", "evaluations": 8, "options": ["population=4", "tournament=2"], "threads": 1}
+    found = [hwnas.search(copied(trained, tmp_path / str(workers)), **asked, workers=workers) for workers in (1, 2)]
+    assert found[0]["points"] == found[1]["points"] and found[0]["baselines"] == found[1]["baselines"]
+    assert recorded(tmp_path / "1") == recorded(tmp_path / "2")
+    with pytest.raises(InputError, match="trains the weights that it evaluates by"):
+        hwnas.search(copied(trained, tmp_path / "3"), **asked | {"options": [], "searcher": "proxylessnas"}, workers=2)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"workers": 0}, "--workers is 0, it must be from 1 to 1,024"), ({"executor": "nowhere"}, "no executor named 'nowhere'")],
+)
+def test_workers_that_cannot_be(tmp_path, given, words):
+    with pytest.raises(InputError, match=words):
+        hwnas.search(tmp_path / "run", table=tmp_path, latency="<= 1ms", **given)
+
+
+def test_workers_are_refused_where_there_is_nothing_for_them(tmp_path):
+    index = BlockIndex(registry.create("spaces", "ofa_mini"))
+    simulated_table(index, lambda total, layers, activations: 0.01 + 0.8 * total).save(tmp_path / "table")
+    asked = {"table": tmp_path / "table", "latency": "<= 60% p50", "space": "ofa_mini", "workers": 2}
+    cheap = Additive(index, macs(index.blocks), name="accuracy", unit="%")
+    with pytest.raises(InputError, match="this accuracy is predicted here at once; leave them out"):
+        hwnas.search(tmp_path / "run", **asked, accuracy=cheap)
+    cheap.expensive = True
+    with pytest.raises(InputError, match=r"name it as 'path\.py:function' to evaluate it in workers"):
+        hwnas.search(tmp_path / "run2", **asked, accuracy=cheap)
+    assert not (tmp_path / "run").exists() and not (tmp_path / "run2").exists()

@@ -54,7 +54,7 @@ from hwnas.verbs.common import (
 )
 from hwnas.verbs.records import PROPOSED, checked
 from hwnas.verbs.target import Target, device_of, measured_latency, meter_of
-from hwnas.verbs.workers import searchable, threads_of_worker, travels, working
+from hwnas.verbs.workers import check_workers, searchable, threads_of_worker, travels, working
 
 if TYPE_CHECKING:
     from hwnas.training.search_trainer import SearchTrainer
@@ -150,6 +150,11 @@ def search(
     factory = registry.load("searchers", searcher)
     chosen = parse_options(factory, options)
     named(reward or feasible_first.__name__)
+    if trains(factory) and latency_source == MEASURED:
+        raise InputError(
+            f"{searcher} learns from latencies of more networks than can be measured, which a table has: leave out --latency-source, "
+            f"and verify measures what it finds; or use another searcher"
+        )
     if trains(factory) and (accuracy is not None or accuracy_predictor is not None):
         raise InputError(f"{searcher} trains shared weights; leave out --accuracy and --accuracy-predictor, which search without any, or use another searcher")
     predicted = None if space is None or accuracy is None else Predicted(*searchable(space, accuracy))
@@ -184,6 +189,8 @@ def search(
     if predicted is not None:
         recorded |= {"space": space, "fingerprint": predicted.index.fingerprint, "accuracy": _named(accuracy, predicted.accuracy)}
     job = Job(None, {"search": recorded}, prices, predicted, loaded)
+    if travels(workers, executor):
+        check_workers(job, accuracy)
     target = Target(device_of(latency_device or prices.conditions.device, latency_device, "--latency-device"), prices) if job.is_measured else None
     if predicted is not None:
         job.on_device = None if target is None else measured_latency(job, target, progress)

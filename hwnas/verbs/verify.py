@@ -91,7 +91,7 @@ def verify(
             )
         if job.is_trained and random_weights:
             raise InputError(f"{directory.folder} has trained weights: leave out --random-weights")
-        name = device or job.table.conditions.device
+        name = device or job.options("search").get("latency_device") or job.table.conditions.device
         target = Target(device_of(name, device), job.table)
         others = _others_named(job, also)
         options = {"top": top, "seconds": seconds, "device": name, "seed": seed}

@@ -38,6 +38,17 @@ def threads_of_worker(threads: int | None, workers: int, executor: str | None) -
     return threads if threads is not None or not travels(workers, executor) else max(1, (os.cpu_count() or 1) // workers)
 
 
+def check_workers(job: Job, accuracy: str | Metric | None) -> None:
+    """Raises InputError where there is nothing for workers to do, or what they would do cannot be taken to them."""
+    if job.predicted is None or job.predicted.accuracy is None:
+        return
+    if not is_expensive(job.predicted.accuracy):
+        if not job.is_measured:
+            raise InputError("--workers and --executor are for evaluations that cost something, and this accuracy is predicted here at once; leave them out")
+    elif not isinstance(accuracy, str):
+        raise InputError("a metric that is given as an object stays in this process: name it as 'path.py:function' to evaluate it in workers")
+
+
 @contextmanager
 def working(
     job: Job, workers: int, executor: str | None, threads: int | None, device: str = "cpu", accuracy: str | Metric | None = None
@@ -46,7 +57,7 @@ def working(
     if not travels(workers, executor):
         yield None
         return
-    prepare = _supernet_of(job, threads or 1, device) if job.is_trained else _predicted_of(job, threads or 1, accuracy, executor)
+    prepare = _supernet_of(job, threads or 1, device) if job.is_trained else _predicted_of(job, threads or 1, accuracy)
     make = cast("Callable[..., Executor]", lambda *given: registry.create("executors", executor or "processes", *given))
     made = make(prepare, workers)
     try:
@@ -123,12 +134,9 @@ def _supernet_of(job: Job, threads: int, device: str) -> Prepare:
     return SupernetEvaluation(job.run.folder, dict(job.options("train")), job.run.store.blob(files["supernet.safetensors"]), device, threads)
 
 
-def _predicted_of(job: Job, threads: int, accuracy: str | Metric | None, executor: str | None) -> Prepare:
+def _predicted_of(job: Job, threads: int, accuracy: str | Metric | None) -> Prepare:
+    check_workers(job, accuracy)
     assert job.predicted is not None and job.predicted.accuracy is not None
     if not is_expensive(job.predicted.accuracy):
-        if job.is_measured and executor is not None:
-            return _Nothing()  # the executor is asked for the device alone
-        raise InputError("--workers and --executor are for evaluations that cost something, and this accuracy is predicted here at once; leave them out")
-    if not isinstance(accuracy, str):
-        raise InputError("a metric that is given as an object stays in this process: name it as 'path.py:function' to evaluate it in workers")
-    return PredictedEvaluation(job.options("search")["space"], accuracy, threads)
+        return _Nothing()  # the executor is asked for the device alone
+    return PredictedEvaluation(job.options("search")["space"], str(accuracy), threads)
