@@ -25,7 +25,7 @@ from hwnas.costs import macs, params
 from hwnas.device import Device, load_device
 from hwnas.driver import SearchResult, drive
 from hwnas.errors import CheckFailed, HwnasError, InputError, MeasurementFailed, MissingExtra
-from hwnas.executor import Candidate, Completion, InProcess
+from hwnas.executor import Candidate, Completion, Evaluate, Executor, InProcess
 from hwnas.graph import Block, Graph, Node, block_text, parse_block
 from hwnas.index import BlockIndex
 from hwnas.latency_table import ENTRIES, NETWORKS, TABLE, LatencyTable, Measurement
@@ -501,6 +501,57 @@ def check_searcher(
             check.compare(registry.load("searchers", baseline), seeds, given)
     except InputError as error:
         raise CheckFailed(f"{name}: {error}") from error
+
+
+# -- executors ----------------------------------------------------------------------------------------------------------------
+
+
+class _Unmeasurable:
+    """The toy problem's gain, of networks whose first choice is not the smallest: others cannot be measured."""
+
+    name: str = "gain"
+    unit: str = "points"
+    origin: Origin = "simulated"
+    expensive: bool = True
+
+    def __init__(self, gain: Metric):
+        self.gain = gain
+
+    def __call__(self, codes: Codes) -> FloatArray:
+        if (codes[:, 0] == 0).any():
+            raise MeasurementFailed("no such network")
+        return self.gain(codes)
+
+
+@dataclass(frozen=True, slots=True)
+class _ToyEvaluation:
+    """What a worker evaluates by."""
+
+    fails: bool
+
+    def problem(self) -> Problem:
+        toy = toy_problem()
+        gain = toy.objectives[0].metric
+        return Problem(toy.index, [Objective(_Unmeasurable(gain) if self.fails else gain, maximize=True)], toy.budgets)
+
+    def __call__(self) -> Evaluate:
+        return self.problem().evaluate_travelling
+
+
+def check_executor(name: str) -> None:
+    """Checks an executor, a name with arguments or `path.py:name`, with two workers: a search of the toy problem, with answers that are all waited for and
+    with some that are not, ends as in one process; what cannot be measured has failed, and nothing else. Raises CheckFailed, or what making it raises."""
+    searcher: Searcher = registry.load("searchers", "regularized_evolution")
+    for prepare in (_ToyEvaluation(False), _ToyEvaluation(True)):
+        executor: Executor = registry.create("executors", name, prepare, 2)
+        try:
+            for pending in (0, 3):
+                options: dict[str, Option] = {"pending": pending, "population": 8, "tournament": 3}
+                whole, found = (drive(searcher, prepare.problem(), seed=1, evaluations=24, options=options, executor=each) for each in (None, executor))
+                if not _equal(whole, found):
+                    raise CheckFailed(f"{name}: with pending={pending} a search ends elsewhere than in one process; complete each number once, with its values")
+        finally:
+            executor.close()
 
 
 class _Meter:

@@ -18,12 +18,13 @@ from worked_search import EVALUATIONS, Prepared, lines, search, text_of
 import hwnas
 from hwnas import registry
 from hwnas.costs import macs
-from hwnas.errors import InputError
+from hwnas.errors import CheckFailed, InputError
 from hwnas.executor import InProcess
 from hwnas.executors.processes import processes
 from hwnas.index import BlockIndex
 from hwnas.predictor import Additive
 from hwnas.run import RunDirectory
+from hwnas.testing import check_executor
 
 SCRIPT = Path(__file__).with_name("worked_search.py")
 
@@ -111,6 +112,28 @@ def test_executors_are_named_like_other_things():
     assert {"processes", "ray"} <= set(registry.names("executors"))
     with closing(registry.create("executors", "processes", Prepared(Path(os.devnull)), 2)) as executor:
         assert not isinstance(executor, InProcess)
+
+
+def test_processes_keep_the_contract_of_executors(tmp_path):
+    check_executor("processes")
+    (tmp_path / "forgetful.py").write_text(FORGETFUL)
+    with pytest.raises(CheckFailed, match="with pending=0 a search ends elsewhere than in one process"):
+        check_executor(f"{tmp_path / 'forgetful.py'}:forgetful")
+
+
+FORGETFUL = """
+from hwnas.executor import Completion, InProcess
+
+
+class Forgetful(InProcess):
+    def wait(self):
+        completion = super().wait()
+        return Completion(completion.number, None if completion.number % 5 == 4 else completion.values)
+
+
+def forgetful(prepare, workers):
+    return Forgetful()
+"""
 
 
 # -- processes that are left --------------------------------------------------------------------------------------------------------

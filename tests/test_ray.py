@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +16,18 @@ import numpy as np
 import pytest
 from worked_search import EVALUATIONS, Prepared, lines, search, text_of
 
+from hwnas import registry
+from hwnas.device import load_device
 from hwnas.errors import InputError
 from hwnas.executors import ray as module
 from hwnas.executors.ray import ray as ray_executor
+from hwnas.index import BlockIndex
+from hwnas.measured_latency import MeasuredLatency
+from hwnas.profiling.meter import DeviceMeter
+from hwnas.profiling.runtimes.onnxruntime import onnxruntime
 from hwnas.run import RunDirectory
+from hwnas.testing import check_executor
+from hwnas.weights import random_weights
 
 ray = pytest.importorskip("ray", reason="Ray is not installed, extra 'ray'")
 
@@ -132,6 +141,27 @@ def test_what_a_leased_device_raises_is_raised_here_and_one_that_is_nowhere_is_r
             made.lease("board", partial(Watch, tmp_path / "side")).refuse()
         with pytest.raises(InputError, match=r"no node of this Ray cluster has the device pixel6; .* --resources='\{\"device:pixel6\": 1\}'"):
             made.lease("pixel6", partial(Watch, tmp_path / "side"))
+
+
+def test_real_networks_are_measured_in_onnx_runtime_where_the_device_is(cluster, tmp_path):
+    index, device = BlockIndex(registry.create("spaces", "ofa_mini")), replace(load_device("localhost"), name="board")
+    space = index.space
+
+    def build(code):
+        graph = space.lower(code[0])
+        return onnxruntime().build(graph, random_weights(graph, np.random.default_rng(0))), graph
+
+    with closing(ray_executor(Prepared(tmp_path / "none"), 1)) as made:
+        assert made.has("board") and not made.has("pixel6")
+        meter = partial(made.lease, "board", partial(DeviceMeter, device, "onnxruntime", threads=1, seconds=0.3))
+        metric = MeasuredLatency(index, build, meter)
+        small, large = metric(np.asfortranarray(np.concatenate([space.smallest(), space.largest()])))
+        assert 0 < small < large and metric.summary()["where"].startswith("board/onnxruntime-")
+        metric.close()
+
+
+def test_ray_keeps_the_contract_of_executors(cluster):
+    check_executor("ray")
 
 
 def test_a_device_that_is_leased_to_others_for_too_long_is_held(cluster, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from hwnas.errors import InputError, MissingExtra, RunHeld
+from hwnas.errors import InputError, MeasurementFailed, MissingExtra, RunHeld
 from hwnas.executor import LIVES, Candidate, Completion, Evaluate, Executor, Made, Prepare, complete, died
 from hwnas.executors._failure import Failure, failure, raised
 from hwnas.space import Codes
@@ -151,6 +151,8 @@ class _Remote:
                 return self._ray.get(self._actor.call.remote(name, arguments))
             except self._ray.exceptions.RayTaskError as error:
                 raise error.cause from None
+            except self._ray.exceptions.RayActorError as error:
+                raise MeasurementFailed(f"the process that held the device ended: {str(error).strip().splitlines()[0]}") from None
 
         return call
 
