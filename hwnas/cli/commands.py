@@ -587,7 +587,7 @@ def _count(result: Mapping[str, Any], origin: str) -> int:
 @resumable
 def verify(
     run: Annotated[Path, typer.Argument(help="Folder of a run; or an exported folder, which is checked again.")],
-    top: Annotated[int, typer.Option(help="Candidates to measure together.")] = 3,
+    top: Annotated[int, typer.Option(help="Candidates to measure together.")] = 2,
     seconds: Annotated[float | None, typer.Option(help="Length of the measuring window, 60 by default; 0 measures no export.")] = None,
     device: Annotated[str | None, typer.Option(help="Device to measure on; the table's, or the certificate's, by default.")] = None,
     also: Annotated[list[str] | None, typer.Option(help="Another device of a run with budgets on several, to be measured too; may be given again.")] = None,

@@ -53,7 +53,7 @@ PARTLY = "partly"  # a verdict: within the budget on this device, and on another
 def verify(
     run: Path,
     *,
-    top: int = 3,
+    top: int = 2,
     seconds: float = 60.0,
     device: str | None = None,
     also: Sequence[str] = (),
