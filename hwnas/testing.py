@@ -480,7 +480,7 @@ def check_searcher(
 
     It asks for codes of the space; equal seeds give equal searches, whatever the problem was used for before; interrupted and resumed,
     twice, equals uninterrupted, with nothing paid for twice; its best candidates keep a MACs budget in the lowered network too; with
-    the option `pending` it copes with answers out of order; over `seeds` seeds it is not significantly worse than random search at
+    the option `pending` it copes with workers that end out of order; over `seeds` seeds it is not significantly worse than random search at
     equal cost (sign test, 1 %; by the hypervolume of the front where there are several objectives). Objective and budget are sums over
     blocks, so that exact searchers take part. Raises CheckFailed.
 
@@ -567,7 +567,7 @@ class _Meter:
 
 
 class _MeteredExecutor(InProcess):
-    """Evaluates in this process; `last_first` what was submitted last, so that answers come out of order."""
+    """Evaluates in this process; `last_first` what was submitted last, so that candidates complete out of order."""
 
     def __init__(self, meter: _Meter, last_first: bool):
         super().__init__()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pickle import PicklingError
 from typing import Any
 
 from hwnas.errors import InputError
@@ -73,9 +74,11 @@ class Processes:
 
     def _free(self) -> _Worker | None:
         """A worker that has nothing to do, None where all do something."""
-        for worker in self._workers:
-            if worker.task is None:
+        for worker in [each for each in self._workers if each.task is None]:
+            if worker.process.is_alive():
                 return worker
+            self._workers.remove(worker)
+            worker.pipe.close()
         if len(self._workers) == self._most:
             return None
         # Started afresh: a copy of a process that has threads, as PyTorch has, may hang.
@@ -88,14 +91,14 @@ class Processes:
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()
-        except (AttributeError, TypeError, OSError) as error:
+            self._workers.append(_Worker(process, ours))  # known before Ctrl-C is heard again
+        except (AttributeError, TypeError, OSError, PicklingError) as error:
             ours.close()
             raise InputError(f"a worker cannot be started: {error}; what it evaluates must be named by a module that it can import") from None
         finally:
             theirs.close()
             if before is not None:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._workers.append(_Worker(process, ours))
         return self._workers[-1]
 
     def _heard(self, worker: _Worker) -> Completion | None:
