@@ -228,7 +228,7 @@ def test_another_device_or_a_record_that_was_altered_is_refused(chained, table, 
         ({"latency": "<= 60% p50"}, "is a share, and latency is expensive to evaluate; give the limit in ms"),
         ({"latency_source": "guessed"}, "--latency-source is 'guessed', it must be measured or table"),
         ({"latency_source": "table"}, "--latency-device and --latency-seconds say how latency is measured"),
-        ({"latency_seconds": 0.0}, "lasts from 0 to 3,600 seconds, got 0"),
+        ({"latency_seconds": 0.0}, "--latency-seconds is 0, it must be above 0 and at most 3,600"),
         ({"searcher": "proxylessnas"}, "proxylessnas learns from latencies of more networks than can be measured"),
         ({"searcher": "exact"}, "exact search needs sums over blocks, and the budget latency <= 0.2 ms p50 is not one"),
         ({"latency_device": "nosuchdevice"}, "no device named 'nosuchdevice'"),
@@ -237,6 +237,7 @@ def test_another_device_or_a_record_that_was_altered_is_refused(chained, table, 
 def test_options_that_do_not_go_together_are_refused(chained, table, tmp_path, given, words):
     with pytest.raises(HwnasError, match=words):
         search(tmp_path / "run", chained, table, **given)
+    assert not (tmp_path / "run").exists() or given == {"searcher": "exact"}  # which is known when it is asked
 
 
 def test_the_command_says_what_was_measured(chained, table, tmp_path):

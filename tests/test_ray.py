@@ -1,6 +1,6 @@
 """hwnas/executors/ray.py on a real local cluster of two workers: the same search, workers that are killed, devices that are leased.
 
-Ray is started once for the whole session, which takes about 5 s; that is why all of its tests are in this file.
+Ray is started once for the whole session, which took 9 to 11 s on two busy cores; that is why all of its tests are in this file.
 """
 
 import os

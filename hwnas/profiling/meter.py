@@ -79,7 +79,7 @@ class DeviceMeter:
 
     def __init__(self, device: Device, runtime: str, *, threads: int, timing: Timing = TIMING, seconds: float = 5.0, seed: int = 0):
         if not 0 < seconds <= MAX_SECONDS:
-            raise InputError(f"a window of measuring lasts from 0 to {MAX_SECONDS:,} seconds, got {seconds:g}")
+            raise InputError(f"a window lasts from 0 to {MAX_SECONDS:,} seconds, got {seconds:g}")
         self.device, self.threads, self.timing, self.seconds, self.seed = device, threads, timing, seconds, seed
         self._runtime: Runtime = registry.create("profiling.runtimes", device.runtime(runtime))
         self._rng = np.random.default_rng([seed, 6])

@@ -25,6 +25,7 @@ from hwnas.latency_table import TABLE, LatencyTable
 from hwnas.measured_latency import Measured
 from hwnas.predictor import Metric
 from hwnas.problem import Objective, Problem
+from hwnas.profiling.meter import MAX_SECONDS
 from hwnas.rewards import feasible_first, named
 from hwnas.run import RunDirectory
 from hwnas.searcher import Ask, Option, Search, parse_options, trains
@@ -138,6 +139,8 @@ def search(
         raise InputError(f"--latency-source is '{latency_source}', it must be {MEASURED} or {BY_TABLE}")
     if latency_source == BY_TABLE and (latency_device is not None or latency_seconds != LATENCY_SECONDS):
         raise InputError(f"--latency-device and --latency-seconds say how latency is measured: leave them out, or add --latency-source {MEASURED}")
+    if not 0 < latency_seconds <= MAX_SECONDS:
+        raise InputError(f"--latency-seconds is {latency_seconds:g}, it must be above 0 and at most {MAX_SECONDS:,}")
     if latency_source == MEASURED and accuracy_predictor is not None:
         raise InputError(
             f"--accuracy-predictor looks at {PREDICTIONS:,} candidates, too many to measure; leave it out, or search by the table and let hwnas verify measure"
