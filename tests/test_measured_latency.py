@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+import threading
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -360,6 +361,33 @@ def test_two_measurements_never_run_at_the_same_time_on_one_device(mini, monkeyp
             second.measure([model], 0.5)
         first.close()
         assert second.conditions().device == "localhost"
+        monkeypatch.setattr(meter_module, "_HELD_S", 0.0)
+        with pytest.raises(RunHeld, match="localhost is being measured by"):
+            first.measure([model], 0.5)
+        monkeypatch.setattr(meter_module, "_HELD_S", 60.0)
+        timer = threading.Timer(0.3, second.close)
+        timer.start()
+        assert isinstance(first.measure([model], 0.5)[0], Metered)  # it has waited for the other one
+        timer.join()
+
+
+def test_each_lot_is_measured_in_an_agent_of_its_own(chained, monkeypatch):
+    begun = []
+
+    class Noted(meter_module.SupervisedAgent):
+        def __enter__(self):
+            begun.append(self)
+            return super().__enter__()
+
+    monkeypatch.setattr(meter_module, "SupervisedAgent", Noted)
+    models = [of(BlockIndex(chained_space.chained()))(np.array([[i, i, i]], np.int16)) for i in range(3)]
+    with closing(DeviceMeter(chained.device, "onnxruntime", threads=1, seconds=0.1)) as meter:
+        assert meter.conditions().processor == "of known truth" and len(begun) == 1
+        for lots in (1, 2):
+            assert all(isinstance(found, Metered) for found in meter.measure(models, 0.5)) and len(begun) == lots
+    sustained = replace(TIMING, most_heating_s=0.01)
+    with closing(DeviceMeter(chained.device, "onnxruntime", threads=1, timing=sustained, seconds=0.1)) as meter:
+        assert [len(meter.measure(models, 0.5)) for _ in range(2)] == [3, 3] and len(begun) == 3
 
 
 def test_a_model_that_is_none_is_a_reason_and_the_others_are_measured(mini):
