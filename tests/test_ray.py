@@ -18,7 +18,7 @@ from worked_search import EVALUATIONS, Prepared, lines, search, text_of
 
 from hwnas import registry
 from hwnas.device import load_device
-from hwnas.errors import InputError
+from hwnas.errors import InputError, MeasurementFailed
 from hwnas.executors import ray as module
 from hwnas.executors.ray import ray as ray_executor
 from hwnas.index import BlockIndex
@@ -137,6 +137,8 @@ def test_a_device_is_leased_to_one_at_a_time(cluster, tmp_path):
 
 def test_what_a_leased_device_raises_is_raised_here_and_one_that_is_nowhere_is_refused(cluster, tmp_path):
     with closing(ray_executor(Prepared(tmp_path / "none"), 1)) as made:
+        with pytest.raises(MeasurementFailed, match=r"what measures on board cannot be started there: .*KeyError"):
+            made.lease("board", partial({}.__getitem__, "nothing"))
         with pytest.raises(InputError, match="not this one"):
             made.lease("board", partial(Watch, tmp_path / "side")).refuse()
         with pytest.raises(InputError, match=r"no node of this Ray cluster has the device pixel6; .* --resources='\{\"device:pixel6\": 1\}'"):

@@ -60,7 +60,7 @@ class Ray:
     def lease(self, device: str, make: Callable[[], Made]) -> Made:
         """What `make` makes, in a process on the node that has the device, which nobody else measures on until `close`.
 
-        Raises InputError where no node has it, RunHeld where it is not free within ten minutes.
+        Raises InputError where no node has it, RunHeld where it is not free within ten minutes, MeasurementFailed where it cannot be made there.
         """
         name = f"device:{device}"
         if not self.has(device):
@@ -71,6 +71,8 @@ class Ray:
             self._ray.get(actor.ready.remote(), timeout=_LEASE_S)
         except self._ray.exceptions.GetTimeoutError:
             raise RunHeld(f"{device} was leased to others for {_LEASE_S:.0f} s; wait until they end, then run the same command again") from None
+        except self._ray.exceptions.RayActorError as error:
+            raise MeasurementFailed(f"what measures on {device} cannot be started there: {str(error).strip().splitlines()[-1]}") from None
         return _Remote(self._ray, actor)  # type: ignore[return-value]
 
     def close(self) -> None:
@@ -79,7 +81,7 @@ class Ray:
         for each in (self._actors, self._leased, self._idle, self._busy, self._queue):
             each.clear()
         if self._is_ours:
-            self._ray.shutdown()
+            self._ray.shutdown()  # leaves the cluster, and ends one that was started here
 
     def _hand_out(self) -> None:
         while self._queue:
@@ -93,7 +95,7 @@ class Ray:
 
 
 def _joined(address: str | None, cpus: int) -> tuple[Any, bool]:
-    """(Ray's module, whether the cluster was started here). Raises MissingExtra, InputError where there is no cluster at the address."""
+    """(Ray's module, whether this process has joined or started the cluster now). Raises MissingExtra, InputError where there is none at the address."""
     try:
         import ray as module
     except ImportError:
@@ -105,7 +107,7 @@ def _joined(address: str | None, cpus: int) -> tuple[Any, bool]:
         module.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING, **ours)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"there is no Ray cluster at {address or 'this machine'}: {str(error).strip().splitlines()[0]}") from None
-    return module, address is None
+    return module, True
 
 
 class _Worker:
