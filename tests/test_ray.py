@@ -4,6 +4,9 @@ Ray is started once for the whole session, which took 9 to 11 s on two busy core
 """
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -11,6 +14,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -177,3 +181,39 @@ def test_a_device_that_is_leased_to_others_for_too_long_is_held(cluster, tmp_pat
 def test_arguments_that_cannot_be(cluster):
     with pytest.raises(InputError, match="cpus >= 1, got 0"):
         ray_executor(Prepared(Path(os.devnull)), 1, cpus=0)
+
+
+def with_mark(mark):
+    """Processes that inherited the environment of whoever was started with this mark."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"HWNAS_MARK={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+        except OSError:  # it has ended, or is somebody else's
+            continue
+    return found
+
+
+@pytest.mark.slow  # starts a cluster of its own
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+def test_ctrl_c_ends_a_cluster_that_the_search_has_started_and_leaves_no_process(tmp_path):
+    script, side, mark = Path(__file__).with_name("worked_search.py"), tmp_path / "side", uuid4().hex
+    command = [sys.executable, str(script), str(tmp_path / "run"), str(side), "2", "ray"]
+    environment = {**os.environ, "HWNAS_MARK": mark, "PYTHONPATH": os.pathsep.join([str(script.parent), str(script.parents[1])])}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        end = time.monotonic() + 120
+        while len(lines(side)) < 12 and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        assert len(with_mark(mark)) > 3  # Ray's own, and two workers
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=120)
+        assert process.returncode == 130
+    end = time.monotonic() + 30
+    while with_mark(mark) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert with_mark(mark) == []
+    with RunDirectory(tmp_path / "run") as run:
+        assert 0 < len(run.events("search", "evaluated")) < EVALUATIONS
+        resumed = search(Prepared(tmp_path / "here", delay_s=0), run, pending=3)
+    assert equal(resumed, search(Prepared(tmp_path / "here", delay_s=0), pending=3))

@@ -1,4 +1,4 @@
-"""A search whose candidates are evaluated by other processes, for tests that kill some of them: python worked_search.py FOLDER SIDE_FILE WORKERS.
+"""A search whose candidates are evaluated by other processes, for tests that kill some of them: python worked_search.py FOLDER SIDE_FILE WORKERS [EXECUTOR].
 
 Every evaluation appends its process and its code to SIDE_FILE before it answers. A file `SIDE_FILE.kill-CODE` kills the worker that evaluates CODE, with
 SIGKILL, and each such file kills once; `SIDE_FILE.always-CODE` whoever evaluates it.
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from hwnas import registry
 from hwnas.driver import drive
 from hwnas.errors import InputError, MeasurementFailed
-from hwnas.executors.processes import processes
 from hwnas.problem import Objective, Problem
 from hwnas.run import RunDirectory
 from hwnas.searchers.regularized_evolution import regularized_evolution
@@ -84,7 +84,7 @@ def lines(side):
 
 if __name__ == "__main__":
     prepared = Prepared(Path(sys.argv[2]), delay_s=0.02)
-    executor = processes(prepared, int(sys.argv[3]))
+    executor = registry.create("executors", (sys.argv[4:] or ["processes"])[0], prepared, int(sys.argv[3]))
     try:
         with RunDirectory(Path(sys.argv[1])) as run:
             search(prepared, run, executor, pending=3)
