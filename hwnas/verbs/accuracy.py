@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,7 +15,7 @@ from hwnas.accuracy_predictor import FOLDS, LEVEL, check_enough, inside, left_ou
 from hwnas.accuracy_quality import CONFIDENCE, accuracy_quality
 from hwnas.driver import drive
 from hwnas.errors import DamagedFile, InputError, MissingExtra
-from hwnas.files import write_whole
+from hwnas.files import csv_text, write_whole
 from hwnas.index import BlockIndex
 from hwnas.problem import Objective, Problem
 from hwnas.searcher import Ask, Search
@@ -174,12 +172,8 @@ def recorded_codes(job: Job, rows: Sequence[Sequence[int]], where: str) -> Codes
 
 def _csv(job: Job, codes: Codes, values: FloatArray) -> str:
     """For people and other programs; derived from the store."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     costs = {
         name: metric(codes).tolist() for name, metric in cost_metrics(job.index).items() if name not in ("memory", "size")
     }  # these depend on the precision
-    writer.writerow(["accuracy_pct", *costs, *(choice.name for choice in job.index.space.choices)])
-    for i, code in enumerate(codes):
-        writer.writerow([f"{values[i]:.6g}", *(f"{each[i]:.0f}" for each in costs.values()), *job.index.space.decode(code).values()])
-    return text.getvalue()
+    rows = [[f"{values[i]:.6g}", *(f"{each[i]:.0f}" for each in costs.values()), *job.index.space.decode(code).values()] for i, code in enumerate(codes)]
+    return csv_text([["accuracy_pct", *costs, *(choice.name for choice in job.index.space.choices)], *rows])

@@ -12,7 +12,7 @@ import numpy as np
 
 from hwnas import __version__, registry
 from hwnas.errors import HwnasError, InputError
-from hwnas.files import write_whole
+from hwnas.files import csv_text, write_whole
 from hwnas.search_field import FILE, read_field
 from hwnas.searcher import Option, Searcher, parse_options, trains
 from hwnas.significance import mean_interval, sign_test
@@ -154,9 +154,7 @@ def stored_searches(text: str, made: TabularBenchmark, seeds: int, evaluations: 
         if row.benchmark == text and row.data == made.data and row.evaluations >= evaluations and row.seed < seeds:
             found.setdefault((row.searcher, row.hwnas), {})[row.seed] = row.trace(made.problem.space)
     counts = {key: next((seed for seed in range(seeds) if seed not in traces), seeds) for key, traces in found.items()}
-    return [
-        Searches(label, f"stored, hwnas {version}", [found[label, version][seed] for seed in range(n)]) for (label, version), n in counts.items() if n >= 2
-    ]
+    return [Searches(label, f"stored, hwnas {version}", [found[label, version][seed] for seed in range(n)]) for (label, version), n in counts.items() if n >= 2]
 
 
 def _traced(made: TabularBenchmark, searcher: Searcher, seed: int, evaluations: int, options: Mapping[str, Option]) -> Trace:
@@ -197,11 +195,10 @@ def _marks(most: int) -> list[int]:
 
 
 def _csv(found: Sequence[Mapping[str, Any]]) -> str:
-    lines = ["benchmark,searcher,source,seeds,evaluations,mean_pct,low_pct,high_pct"]
+    rows: list[list[object]] = [["benchmark", "searcher", "source", "seeds", "evaluations", "mean_pct", "low_pct", "high_pct"]]
     for each in found:
         for row in each["rows"]:
             for point in row["curve"]:
-                texts = [each["benchmark"], row["searcher"], row["source"]]
                 figures = [f"{point[key]:.4f}" for key in ("mean_pct", "low_pct", "high_pct")]
-                lines.append(",".join([*(f'"{text}"' for text in texts), str(row["seeds"]), str(point["evaluations"]), *figures]))
-    return "\n".join(lines) + "\n"
+                rows.append([each["benchmark"], row["searcher"], row["source"], row["seeds"], point["evaluations"], *figures])
+    return csv_text(rows)

@@ -397,8 +397,8 @@ def use_threads(threads: int | None) -> int:
 
 def use_threads_of_training(job: Job) -> None:
     """As many as the supernet was trained with: beside other work two threads may be slower than one, and whoever trained had chosen."""
-    if job.is_trained:
-        use_threads(job.result("train")["threads"])
+    if (trained := job.recorded("train")) is not None:
+        use_threads(trained["threads"])
 
 
 def placed(name: str) -> Any:

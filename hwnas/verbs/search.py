@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -20,7 +18,7 @@ from hwnas.driver import SearchResult, drive
 from hwnas.errors import DamagedFile, Infeasible, InputError
 from hwnas.exact import optimum
 from hwnas.executor import Executor
-from hwnas.files import sha256, write_whole
+from hwnas.files import csv_text, sha256, write_whole
 from hwnas.latency_table import TABLE, LatencyTable
 from hwnas.measured_latency import Measured
 from hwnas.predictor import Metric
@@ -470,16 +468,15 @@ def _latency_facts(predicted_ms: float, origin: str, measured: Measured | None) 
 
 def write_front(path: Path, points: Sequence[Mapping[str, Any]]) -> None:
     """The front for people and spreadsheets; derived from the store."""
-    text = io.StringIO()
     front = sorted((point for point in points if point["on_front"]), key=lambda point: point["latency_ms"])
-    writer = csv.writer(text, lineterminator="\n")
     costs = ("macs", "params", "memory_bytes", "size_bytes")
     latencies = {"latency_ms_predicted": "latency_ms"}
     if front and front[0].get("latency_origin") == "measured":
         latencies = {"latency_ms_measured": "latency_ms", "latency_p10_ms": "latency_p10_ms", "latency_p90_ms": "latency_p90_ms"}
         latencies |= {"latency_ms_predicted": "latency_predicted_ms"}
-    writer.writerow(["accuracy_pct", *latencies, *costs, *(front[0]["values"] if front else ())])
-    for point in front:
-        ms = (f"{point[key]:.6g}" for key in latencies.values())
-        writer.writerow([f"{point['accuracy_pct']:.2f}", *ms, *(point[cost] for cost in costs), *point["values"].values()])
-    write_whole(path, text.getvalue())
+    header = ["accuracy_pct", *latencies, *costs, *(front[0]["values"] if front else ())]
+    rows = [
+        [f"{point['accuracy_pct']:.2f}", *(f"{point[key]:.6g}" for key in latencies.values()), *(point[cost] for cost in costs), *point["values"].values()]
+        for point in front
+    ]
+    write_whole(path, csv_text([header, *rows]))
