@@ -174,16 +174,21 @@ class Job:
         """Whether accuracies are those of a supernet, not of a predictor."""
         return self._predicted is None
 
+    @property
+    def _folder(self) -> Path | None:
+        """Of the run, None where it is not begun."""
+        return self.run.folder if hasattr(self, "run") else None
+
     @cached_property
     def index(self) -> BlockIndex:
         if self._predicted is not None:
             return self._predicted.index
-        return index_of(self.options("train"), self.run.folder)
+        return index_of(self.options("train"), self._folder)
 
     def images(self, split: Split) -> Images:
         """A split of the run's data set, read once. Raises InputError where it is another one than it was trained on."""
         if split not in self._images:
-            self._images[split] = images_of(self.options("train"), split, self.run.folder)
+            self._images[split] = images_of(self.options("train"), split, self._folder)
         return self._images[split]
 
     @cached_property
@@ -311,24 +316,24 @@ class Job:
         return self.constraints[0].limit
 
 
-def index_of(options: Mapping[str, Any], folder: Path) -> BlockIndex:
+def index_of(options: Mapping[str, Any], folder: Path | None) -> BlockIndex:
     """The space that the supernet of a run was trained on. Raises InputError where it is another one by now."""
     space = registry.create("spaces", options["space"])
     if (code := options.get("architecture")) is not None:
-        space = pinned(space, _code(space, code, folder))
+        space = pinned(space, _code(space, code, folder or Path()))
     index = BlockIndex(space)
     if index.fingerprint != options["fingerprint"]:
-        raise InputError(f"{options['space']} is not the space it was when {folder} was begun: restore it, or begin a new run")
+        raise InputError(f"{options['space']} is not the space it was when {folder or 'the run'} was begun: restore it, or begin a new run")
     return index
 
 
-def images_of(options: Mapping[str, Any], split: Split, folder: Path) -> Images:
+def images_of(options: Mapping[str, Any], split: Split, folder: Path | None) -> Images:
     """A split of the data set that the supernet of a run was trained on. Raises InputError where its training images are others by now."""
     from hwnas.images import contents, load_images
 
     images = load_images(options["data"], split)
     if split == "train" and options.get("images") not in (None, contents(images)):
-        raise InputError(f"the images of {options['data']} are not those that {folder} was trained on: restore them, or begin a new run")
+        raise InputError(f"the images of {options['data']} are not those that {folder or 'the run'} was trained on: restore them, or begin a new run")
     return images
 
 
