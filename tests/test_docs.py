@@ -66,6 +66,8 @@ NOT_RUN = {
     "python benchmarks/*": "takes minutes to hours",
     "python tensorrt/*": "needs a GPU; tests/test_kits.py does what can be done without one",
     "python web/*": "needs a browser; tests/test_kits.py has one where there is any",
+    "hwnas search * --executor *": "needs a cluster of Ray; tests/test_ray.py has one",
+    "ray start *": "starts a cluster of Ray; tests/test_ray.py has one",
     "torchrun *": "needs several GPUs and ImageNet; tests/test_train.py starts two processes",
 }
 
