@@ -2,6 +2,7 @@
 
     python benchmarks/int8.py [--network mobilenet_v2:mobilenet_v2_1.0_224 resnet:resnet50 ...] [--seconds 40] [--device localhost] [--runtime NAME] [--json]
     python benchmarks/int8.py --run runs/int8 [--length 1.0]         accuracy: trains `ofa_mini` on cluttered_digits, or takes what is there
+    python benchmarks/int8.py --run runs/int8 --subnets 100          how often random subnets of it agree with themselves in fp32
 
 Latency: for each network fp32, ours, and `quantize_static` (QDQ, per channel, uint8 activations, int8 weights, after `quant_pre_process`; min-max on the
 same images) are measured interleaved in one window. The target is 1.02 x the toolkit's file. Weights are random: latency does not depend on them.
@@ -37,6 +38,7 @@ from hwnas.weights import Array, Weights, random_weights
 
 NETWORKS = ("mobilenet_v2:mobilenet_v2_1.0_224", "mobilenet_v3:mobilenet_v3_large_1.0", "resnet:resnet50", "ofa_mobilenet_v3:smallest", "ofa_resnet50:smallest")
 TARGET = 1.02
+LEAST_AGREEMENT_PCT = 97
 CALIBRATION_IMAGES = 128
 
 
@@ -116,10 +118,33 @@ def latency(networks: list[str], device: str, runtime: str, seconds: float) -> l
     return rows
 
 
-def accuracy(run: Path, length: float) -> list[dict[str, Any]]:
-    """Of the largest subnet of a trained run."""
+def train(run: Path, length: float) -> None:
     if not (run / "run.sqlite").exists():
         hwnas.train(run, space="ofa_mini", data="cluttered_digits", length=length, threads=1)
+
+
+def agreement(run: Path, subnets: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Of random subnets of a trained run: top-1 of both files on the test images, in %, and how often they agree; calibrated as `export` does."""
+    with RunDirectory(run) as directory:
+        job = Job(directory)
+        space, test, rows = job.index.space, job.images("test"), []
+        labels = test.labels.numpy()
+        for number in range(subnets):
+            code = space.sample(np.random.default_rng([seed, number]))
+            weights, plain, int8 = job.accuracy.network(code[0]).weights(), space.lower(code), Variant("int8_u8s8").space(space).lower(code)
+            seen = job.images("train").at(slice(CALIBRATION_IMAGES), plain.input[2]).numpy()
+            models = (to_onnx(plain, weights), to_onnx(int8, weights, ranges=value_ranges(int8, weights, seen)))
+            x = test.at(slice(None), plain.input[2]).numpy()
+            fp32, ours = (np.concatenate([run_it(each[None]) for each in x]).argmax(axis=1) for run_it in (runner(m.SerializeToString()) for m in models))
+            accuracies = {"fp32_pct": 100 * float((fp32 == labels).mean()), "int8_pct": 100 * float((ours == labels).mean())}
+            rows.append({"number": number, "images": len(labels), **accuracies, "agrees_pct": 100 * float((ours == fp32).mean())})
+            if sys.stderr.isatty():
+                print(f"\r{number + 1}/{subnets}", end="", file=sys.stderr)
+        return rows
+
+
+def accuracy(run: Path) -> list[dict[str, Any]]:
+    """Of the largest subnet of a trained run."""
     with RunDirectory(run) as directory:
         job = Job(directory)
         space, code = job.index.space, job.index.space.largest()[0]
@@ -147,18 +172,27 @@ def main() -> int:
     parser.add_argument("--device", default="localhost")
     parser.add_argument("--runtime", default="")
     parser.add_argument("--run", type=Path, help="accuracy of this run in the place of latency")
+    parser.add_argument("--subnets", type=int, default=0, help="random subnets of the run that are compared with themselves in fp32")
     parser.add_argument("--length", type=float, default=1.0, help="of the training, where there is no run yet")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     try:
-        rows = (
-            accuracy(arguments.run, arguments.length) if arguments.run else latency(arguments.network, arguments.device, arguments.runtime, arguments.seconds)
-        )
+        if arguments.run:
+            train(arguments.run, arguments.length)
+            rows = agreement(arguments.run, arguments.subnets) if arguments.subnets else accuracy(arguments.run)
+        else:
+            rows = latency(arguments.network, arguments.device, arguments.runtime, arguments.seconds)
     except HwnasError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if arguments.json:
         print(json.dumps(rows, indent=1))
+    elif arguments.run and arguments.subnets:
+        agrees, cost = np.array([row["agrees_pct"] for row in rows]), np.array([row["fp32_pct"] - row["int8_pct"] for row in rows])
+        print(f"  {len(rows)} random subnets, {rows[0]['images']} test images each; top-1 of int8 agrees with fp32:")
+        enough = int((agrees >= LEAST_AGREEMENT_PCT).sum())
+        print(f"  median {np.median(agrees):.2f} %, least {agrees.min():.2f} %; {enough} of {len(rows)} at {LEAST_AGREEMENT_PCT} % or more")
+        print(f"  accuracy lost: median {np.median(cost):.2f} points, most {cost.max():.2f}")
     elif arguments.run:
         print(f"  {'calibration':<12} {'images':>6}" + "".join(f" {kind + ' %':>11} {'agrees %':>9}" for kind in ("fp32", "ours", "toolkit")))
         for row in rows:

@@ -37,7 +37,7 @@ from hwnas.registry import create
 from hwnas.searchers.regularized_evolution import regularized_evolution
 from hwnas.space import Codes, FloatArray
 from hwnas.tabular_benchmark import TabularBenchmark, Tabulated
-from hwnas.verbs.verify import MAX_ROUNDS, SPREAD, pick
+from hwnas.verbs.verify import MAX_ROUNDS, SPREAD, SPREAD_AGAIN, pick
 
 DEVICES = ("pixel3", "raspi4", "gold_6226", "titan_rtx_32")
 EVALUATIONS = 300
@@ -80,13 +80,12 @@ def verified(top: int) -> Rule:
     """As `hwnas verify` chooses candidates and corrects its predictions."""
 
     def rule(codes: Codes, accuracy: FloatArray, predicted: FloatArray, truth: FloatArray, limit: float, error: float) -> Choice:
-        points = [
-            {"row": int(row), "accuracy_pct": float(accuracy[row]), "latency_ms": float(predicted[row])} for row in np.argsort(-accuracy, kind="stable")
-        ]
+        points = [{"row": int(row), "accuracy_pct": float(accuracy[row]), "latency_ms": float(predicted[row])} for row in np.argsort(-accuracy, kind="stable")]
         known, correction = dict[int, float](), 1.0  # row -> measured by predicted
-        for _ in range(MAX_ROUNDS):
+        for attempt in range(MAX_ROUNDS):
             rest = [point for point in points if point["row"] not in known]
-            candidates = pick(rest, top, limit / correction, max(SPREAD, 0.8 * error))  # of a normal error the mean is 0.8 standard deviations
+            first = max(SPREAD, 0.8 * error)  # of a normal error the mean is 0.8 standard deviations
+            candidates = pick(rest, top, limit / correction, (first, SPREAD_AGAIN, SPREAD)[attempt])
             if not candidates:
                 break
             known |= {each["row"]: truth[each["row"]] / each["latency_ms"] for each in candidates}
@@ -94,7 +93,7 @@ def verified(top: int) -> Rule:
             if fitting:
                 best = max(fitting, key=lambda row: accuracy[row])
                 return codes[best : best + 1], len(known)
-            correction = max(correction, min(known[each["row"]] for each in candidates))
+            correction = float(np.median(list(known.values())))
         return codes[:0], len(known)
 
     return rule

@@ -118,7 +118,7 @@ def one_run(kind: str, setting: str, q: float, seed: int, profile_s: float) -> d
     limit_ms = MODEL_MS * device.quantile(q)  # a model's own quantile is `shares` times that
     speeds = device.profile(profile_s)
     seconds = speeds.window_s(SECONDS, q)
-    needed, names = needed_visits(q, LEVEL / len(shares), speeds), [f"m{i}" for i in range(len(shares))]
+    needed, names = needed_visits(q, LEVEL / len(shares), speeds, seconds), [f"m{i}" for i in range(len(shares))]
     begin = device.now_s
     seen = visit_in_rounds(device, names, dict.fromkeys(names, TIMING.network_burst), needed=needed, seconds=seconds, rng=rng, clock=device.clock)
     middle = 1 + 0.05 * (begin + device.now_s) / 2 / 3600 if kind == "drifting" else 1.0

@@ -108,11 +108,11 @@ def course(problem: Problem, policy: Policy, codes: Codes | None = None) -> dict
     logs = policy.log_probabilities(codes)
     facts = {"entropy, nats": float(entropy(logs).sum(axis=1).mean())}
     for each in problem.constraints:
-        name = f"{each.metric.name}, {each.metric.unit}"
+        name, unit = each.metric.name, each.metric.unit
         if exact and isinstance(each.metric, Additive):
-            facts[f"expected {name}"] = each.expected([np.exp(row[:size]) for row, size in zip(logs[0], problem.space.cardinalities, strict=True)])[0]
+            facts[f"expected {name}, {unit}"] = each.expected([np.exp(row[:size]) for row, size in zip(logs[0], problem.space.cardinalities, strict=True)])[0]
         elif not exact and not is_expensive(each.metric):
-            facts[f"mean {name}, of the drawn"] = float(each.price(codes).mean())
+            facts[f"mean {name} of the drawn, {unit}"] = float(each.price(codes).mean())
     return facts
 
 

@@ -17,35 +17,32 @@ def shipped(folder: str) -> Path:
 
 
 def own_devices() -> Path:
-    """The folder of the user's own devices: $HWNAS_DEVICES, else `hwnas/devices` where this system keeps settings. It need not exist."""
-    if named := os.environ.get("HWNAS_DEVICES"):
-        return Path(named)
-    try:
-        home = Path.home()
-    except RuntimeError:  # a user without one; HWNAS_DEVICES is left to them
-        home = Path(os.devnull)
-    default = {"win32": home / "AppData" / "Roaming", "darwin": home / "Library" / "Application Support"}.get(sys.platform, home / ".config")
-    base = os.environ.get("APPDATA" if sys.platform == "win32" else "XDG_CONFIG_HOME", "")
-    return (Path(base) if base and Path(base).is_absolute() else default) / "hwnas" / "devices"
+    """Where the user's own devices are: $HWNAS_DEVICES, else `hwnas/devices` where this system keeps settings. It need not exist."""
+    return _of_user("HWNAS_DEVICES", windows="APPDATA", mac="Application Support", xdg="XDG_CONFIG_HOME", home=".config", inside="devices")
 
 
 def cache_folder() -> Path:
-    """Where downloads, and what was measured for reports, are kept: `$HWNAS_CACHE`, else the user's folder for such things."""
-    if given := os.environ.get("HWNAS_CACHE"):
-        return Path(given)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "hwnas"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "hwnas"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hwnas"
+    """Where downloads, and what was measured for reports, are kept: $HWNAS_CACHE, else where this system keeps such things. It need not exist."""
+    return _of_user("HWNAS_CACHE", windows="LOCALAPPDATA", mac="Caches", xdg="XDG_CACHE_HOME", home=".cache")
 
 
 def kept_folder() -> Path:
-    """Where the weights and data sets that the user added are kept: `$HWNAS_KEPT`, else the user's folder for data of programs."""
-    if given := os.environ.get("HWNAS_KEPT"):
-        return Path(given)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "hwnas" / "kept"
+    """Where the weights and data sets that the user added are kept: $HWNAS_KEPT, else where this system keeps data of programs. It need not exist."""
+    return _of_user("HWNAS_KEPT", windows="LOCALAPPDATA", mac="Application Support", xdg="XDG_DATA_HOME", home=".local/share", inside="kept")
+
+
+def _of_user(own: str, *, windows: str, mac: str, xdg: str, home: str, inside: str = "") -> Path:
+    """The folder that the environment variable `own` names, else `hwnas`, or a folder inside it, in this system's folder of the user for such things."""
+    if named := os.environ.get(own):
+        return Path(named)
+    try:
+        user = Path.home()
+    except RuntimeError:  # one without a home; the variable is left to them
+        user = Path(os.devnull)
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "hwnas" / "kept"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "hwnas"
+        base = user / "Library" / mac
+    else:
+        given, usual = (windows, user / "AppData" / ("Roaming" if windows == "APPDATA" else "Local")) if sys.platform == "win32" else (xdg, user / home)
+        named = os.environ.get(given, "")
+        base = Path(named) if named and Path(named).is_absolute() else usual  # the XDG specification: a relative path is none
+    return base / "hwnas" / inside

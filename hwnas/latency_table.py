@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from hwnas.architecture import Architecture
 from hwnas.errors import DamagedFile, InputError, MissingLatency
-from hwnas.files import parse_json, parse_toml, read_text, write_whole
+from hwnas.files import csv_text, parse_json, parse_toml, read_text, write_whole
 from hwnas.graph import Block, block_text, parse_block
 from hwnas.variant import Variant, variants_of
 
@@ -209,8 +209,8 @@ class LatencyTable:
         """Write the three files, each whole or not at all, `table.toml` last. Equal tables give equal bytes."""
         import tomli_w
 
-        entries = _csv(_ENTRY_COLUMNS, sorted(map(_entry_row, self.entries.items()), key=lambda row: row[-1]))
-        networks = _csv(_NETWORK_COLUMNS, sorted(map(_network_row, self.networks)))
+        entries = csv_text([_ENTRY_COLUMNS, *sorted(map(_entry_row, self.entries.items()), key=lambda row: row[-1])])
+        networks = csv_text([_NETWORK_COLUMNS, *sorted(map(_network_row, self.networks))])
         table = {
             "format": FORMAT,
             "origin": self.origin,
@@ -297,14 +297,6 @@ def _network_row(network: NetworkMeasurement) -> list[str]:
     numbers = [_number(value) for value in (network.p10_ms, network.p50_ms, network.p90_ms)]
     values = json.dumps(dict(network.architecture.values), separators=(",", ":"))
     return [network.architecture.space, network.fingerprint, *numbers, str(network.visits), str(network.dropped), values]
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _read_table(path: Path) -> dict[str, Any]:

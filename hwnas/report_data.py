@@ -23,7 +23,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """An evaluated architecture: validation accuracy measured with inherited weights, latency predicted from the table."""
+    """An evaluated architecture: validation accuracy measured with inherited weights, latency predicted from the table, or measured by the search."""
 
     accuracy_pct: float
     latency_ms: float
@@ -64,6 +64,83 @@ class LayerShare:
     params: float
     latency_ms: float
     share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """An operator of the chosen file as the runtime's profiler saw it. `kind`: what it computes; `share` of a profiled run, which is no latency.
+
+    layer: of the space; what the runtime added itself, such as a conversion, counts to the layer that it follows.
+    """
+
+    layer: str
+    name: str
+    kind: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Profiled:
+    """The chosen file's operators in the order in which they ran, of `runs` in several passes the median; none, and why, where the runtime did not tell."""
+
+    conditions: str
+    runs: int
+    operators: tuple[Operator, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A whole network of the latency table: measured, and predicted by a calibration without it."""
+
+    predicted_ms: float
+    measured_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class OnDevice:
+    """The chosen network's budget on one device. `origin` of its latency there; what was not measured has the reason in its place."""
+
+    where: str
+    budget_ms: float
+    statistic: str
+    predicted_ms: float
+    measured_ms: float | None
+    upper_bound_ms: float | None
+    verdict: str
+    origin: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InPrecision:
+    """The file of the chosen network in one precision: what was measured of it. None where nothing was, and `about` says what would.
+
+    accuracy_pct: top-1 of the file on `images` test images. beside_ms: the file that it was converted from, in the same window; None where it is that.
+    """
+
+    name: str
+    accuracy_pct: float | None = None
+    images: int | None = None
+    measured_ms: float | None = None
+    beside_ms: float | None = None
+    visits: int | None = None
+    size_bytes: float | None = None
+    about: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A published network measured in the certificate's own window. accuracy_of: what its accuracy is of; it was not trained on this data, or with it."""
+
+    name: str
+    accuracy_pct: float
+    accuracy_of: str
+    measured_ms: float
+    upper_bound_ms: float | None
+    verdict: str
+    macs: float | None
+    params: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +234,29 @@ class Report:
     """Learning curve of the supernet: phase, step, mean loss since the point before, and what else `train` recorded."""
     trace: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
     """Course of the search where it recorded one: number of the point, `evaluations` done, `best` objective so far, and `values` by name with unit."""
+    best_so_far: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict, hash=False)
+    """Stage (`search`, or a baseline) -> (evaluations, best validation accuracy in % within the budgets by then), wherever it rose, and at the end."""
     published: PublishedBaseline | None = None
+    beside: tuple[Beside, ...] = ()
+    published_said: str = ""
+    """What the certificate says of published networks."""
+    known: tuple[Known, ...] = ()
+    margin: float | None = None
+    """A further network takes between predicted / margin and predicted * margin with a probability of `margin_level`; None where networks are too few."""
+    margin_level: float = 0.0
+    devices: tuple[OnDevice, ...] = ()
+    precisions: tuple[InPrecision, ...] = ()
+    profiled: Profiled | None = None
+    setting: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Conditions in full, and the device's state as the certificate's window saw it."""
+    seeds: Mapping[str, int] = field(default_factory=dict, hash=False)
+    hashes: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What was used and made -> its hash."""
     seconds: Mapping[str, float] = field(default_factory=dict, hash=False)
     """Wall time of each stage."""
     versions: Mapping[str, str] = field(default_factory=dict, hash=False)
+    searched_origin: Origin | None = None
+    """Of the latencies of `points`; None where they are predictions."""
 
     @property
     def chosen(self) -> Measured | None:

@@ -14,6 +14,7 @@ from typing import Any
 from hwnas import report_words as words
 from hwnas.graph import IDENTITY, block_text
 from hwnas.report_data import Comparison, Report
+from hwnas.report_flame import layers_flame, operators_flame
 from hwnas.report_plot import Scale, course_figures, error_figure, front_figure
 
 #: Outlines of the marks of measured networks around (0, 0), by role; `other` is for every role not named here.
@@ -24,6 +25,8 @@ _SHAPES = {
     "largest": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0Z",
     "other": "M-5-5L5 5M5-5L-5 5",
 }
+#: Those that have a colour.
+VERDICTS = ("within", "over", "inconclusive")
 _UNITS = re.compile(r"(?<=\d) (?=(?:%|ms|points|[kMGT]?B|[kMGT])(?!\w))")
 
 
@@ -54,29 +57,39 @@ def render_html(report: Report) -> str:
         "duration": words.duration,
         "block": words.short_block,
         "unbroken": unbroken,
+        "cost": words.cost,
         "csp": lambda text: "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode(),
     }
-    template = environment.from_string((files("hwnas") / "report.html.jinja").read_text(encoding="utf-8"))
-    return template.render(_content(report))
+    template, style, script = ((files("hwnas") / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html.jinja", "css", "js"))
+    return environment.from_string(template).render(_content(report), style=Markup(style), script=Markup(script))  # both are files of hwnas
 
 
 def _content(report: Report) -> dict[str, Any]:
     """What the template shows; it computes nothing but sums of columns."""
     headings, quality = words.quality_rows(report.quality)
+    courses = course_figures(report, 340, 230)
     return {
+        "sections": _sections(report, bool(courses)),
         "report": report,
         "headline": words.headline(report),
         "at_hand": words.at_hand(report),
         "warning": words.warning(report),
         "budgets": [(words.cost_name(each.metric), words.cost_budget(each)) for each in report.budgets],
         "predicted": words.predicted(report),
+        "searched": words.searched(report),
         "measured": report.measurement_origin,
         "surrogate_gap": "" if report.surrogate is None else words.surrogate_gap(report.surrogate),
         "published": words.published(report),
         "outcomes": [(each, words.outcome(each, report)) for each in report.comparisons],
         "figures": [("wide", front_figure(report, 960, 450)), ("narrow", front_figure(report, 340, 330))],
         "error_figure": error_figure(report, 340, 320),
-        "courses": course_figures(report, 320, 210),
+        "courses": courses,
+        "band": words.band(report),
+        "level": words.confidence(report.margin_level),
+        "verdicts": VERDICTS,
+        "layers_flame": layers_flame(report),
+        "operators_flame": operators_flame(report.profiled.operators) if report.profiled else None,
+        "setting": words.flat(report.setting),
         "difference_scale": _difference_scale(report.comparisons),
         "labels": words.labels(report.measured),
         "shapes": _SHAPES,
@@ -88,6 +101,25 @@ def _content(report: Report) -> dict[str, Any]:
         "quality_headings": headings,
         "quality": quality,
     }
+
+
+def _sections(report: Report, has_courses: bool) -> list[tuple[str, str, bool]]:
+    """(id, name, whether it is on the page) of each section, in their order."""
+    return [
+        ("front", "front", True),
+        ("course", "course", has_courses),
+        ("predictions", "predictions", True),
+        ("certificate", "certificate", True),
+        ("devices", "devices", bool(report.devices)),
+        ("networks", "networks", True),
+        ("comparisons", "baselines", True),
+        ("precisions", "precisions", bool(report.precisions)),
+        ("layers", "layers", True),
+        ("architecture", "choices", True),
+        ("quality", "quality", True),
+        ("conditions", "conditions", bool(report.setting)),
+        ("reproduce", "reproduce", True),
+    ]
 
 
 def _difference_scale(comparisons: tuple[Comparison, ...]) -> Scale:

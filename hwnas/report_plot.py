@@ -1,14 +1,15 @@
-"""The two figures of a report as coordinates: which value lies at which pixel. How they look is the template's."""
+"""The figures of a report as coordinates: which value lies at which pixel. How they look is the template's."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hwnas.report_data import Measured, Point, Report
-from hwnas.report_words import labels, named
+from hwnas.report_data import Known, Measured, Point, Report
+from hwnas.report_words import labels, named, plain
 
+WITHOUT_MARGIN = 1.05  # where the networks of a table are too few for an interval
 _BEYOND = 0.05
 _TICK_STEPS = (1, 2, 5, 10)
 _TICK_PX = {"x": 80, "y": 44}
@@ -84,6 +85,8 @@ class FrontFigure:
     y_ticks: tuple[Tick, ...]
     budget_x: float
     cloud: str
+    cloud_points: tuple[Point, ...]
+    """Those of `cloud`, one for each pixel that has any."""
     dots: tuple[Dot, ...]
     stairs: str
     marks: tuple[Mark, ...]
@@ -92,7 +95,10 @@ class FrontFigure:
 
 @dataclass(frozen=True, slots=True)
 class ErrorFigure:
-    """Measured over predicted latency, both axes the same; `band` is the polygon within 5 % of the diagonal."""
+    """Measured over predicted latency, both axes the same; `band` is the polygon within which further networks are expected, or within 5 %.
+
+    known: networks of the table, predicted without themselves, as path data with the values of each point.
+    """
 
     width: int
     height: int
@@ -101,6 +107,8 @@ class ErrorFigure:
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     band: str
+    known: str
+    known_points: tuple[Known, ...]
     marks: tuple[Mark, ...]
 
 
@@ -124,7 +132,7 @@ def front_figure(report: Report, width: int, height: int) -> FrontFigure | None:
     front = sorted((point for point in points if point.on_front), key=lambda point: (point.latency_ms, point.accuracy_pct))
     dots = tuple(Dot(point, x(point.latency_ms), y(point.accuracy_pct)) for point in front)
     # Points that fall on the same pixel are one.
-    cloud = dict.fromkeys((x(point.latency_ms), y(point.accuracy_pct)) for point in points if not point.on_front)
+    cloud = {(x(point.latency_ms), y(point.accuracy_pct)): point for point in points if not point.on_front}
     return FrontFigure(
         width=width,
         height=height,
@@ -133,7 +141,8 @@ def front_figure(report: Report, width: int, height: int) -> FrontFigure | None:
         x_ticks=x.ticks(_TICK_PX["x"]),
         y_ticks=y.ticks(_TICK_PX["y"]),
         budget_x=x(report.budget_ms),
-        cloud="".join(f"M{px:g} {py:g}h0" for px, py in cloud),
+        cloud=_dotted(cloud),
+        cloud_points=tuple(cloud.values()),
         dots=dots,
         stairs="".join(f"H{dot.x:g}V{dot.y:g}" if i else f"M{dot.x:g} {dot.y:g}" for i, dot in enumerate(dots)),
         marks=tuple(Mark(label, each, x(each.measured_ms), y(each.validation_accuracy_pct), _whisker(x, each)) for label, each in networks),
@@ -142,13 +151,17 @@ def front_figure(report: Report, width: int, height: int) -> FrontFigure | None:
 
 
 def error_figure(report: Report, width: int, height: int) -> ErrorFigure | None:
-    """Each measured network at its predicted and its measured latency; None where none was measured."""
+    """Each measured network at its predicted and its measured latency, and those of the table; None where there are none."""
     networks = [(label, each) for label, each in _labelled(report) if _finite(each.predicted_ms, each.measured_ms)]
-    if not networks:
+    known = [each for each in report.known if _finite(each.predicted_ms, each.measured_ms)]
+    if not networks and not known:
         return None
     latencies = [ms for _, each in networks for ms in (each.predicted_ms, each.p10_ms, each.measured_ms, each.p90_ms)]
+    latencies += [ms for each in known for ms in (each.predicted_ms, each.measured_ms)]
     x, y = Scale.over(latencies, LEFT, width - RIGHT), Scale.over(latencies, height - BOTTOM, TOP)
-    corners = ((x.low, 1.05), (x.high, 1.05), (x.high, 1 / 1.05), (x.low, 1 / 1.05))
+    wide = report.margin or WITHOUT_MARGIN
+    corners = ((x.low, wide), (x.high, wide), (x.high, 1 / wide), (x.low, 1 / wide))
+    placed = {(x(each.predicted_ms), y(each.measured_ms)): each for each in known}
     return ErrorFigure(
         width=width,
         height=height,
@@ -157,6 +170,8 @@ def error_figure(report: Report, width: int, height: int) -> ErrorFigure | None:
         x_ticks=x.ticks(_TICK_PX["x"]),
         y_ticks=y.ticks(_TICK_PX["y"]),
         band=" ".join(f"{x(value):g},{y(value * factor):g}" for value, factor in corners),
+        known=_dotted(placed),
+        known_points=tuple(placed.values()),
         marks=tuple(Mark(label, each, x(each.predicted_ms), y(each.measured_ms), _whisker(y, each)) for label, each in networks),
     )
 
@@ -173,34 +188,65 @@ def _finite(*values: float) -> bool:
     return all(map(math.isfinite, values))
 
 
+def _dotted(places: Iterable[tuple[float, float]]) -> str:
+    """A dot at each place, as path data."""
+    return "".join(f"M{px:g} {py:g}h0" for px, py in places)
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """A line of a course figure: path data, and its points as path data with the values of each, (x, y)."""
+
+    name: str
+    line: str
+    dots: str
+    points: tuple[tuple[float, float], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class CourseFigure:
-    """One number of a search over the points of its course; `line` is path data."""
+    """Numbers of a search over what is on the x axis: points of its course, or evaluations."""
 
     label: str
     unit: str
+    over: str
     width: int
     height: int
     x: Scale
     y: Scale
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
-    line: str
-    last: float
+    courses: tuple[Course, ...]
+
+    @property
+    def last(self) -> float:
+        """The first line's last value."""
+        return self.courses[0].points[-1][1]
 
 
 def course_figures(report: Report, width: int, height: int) -> tuple[CourseFigure, ...]:
-    """A figure for each number that the search recorded of its course at two points or more, and for the best objective so far."""
-    series: dict[str, list[tuple[int, float]]] = {}
+    """The best so far over evaluations, beside the baselines', and a figure for each number that the search recorded of its course at two points or more."""
+    series: dict[str, list[tuple[float, float]]] = {}
     for point in report.trace:
-        best = {} if point.get("best") is None else {"best so far, %": point["best"]}
+        best = {} if point.get("best") is None or report.best_so_far else {"best so far, %": point["best"]}
         for name, value in {**point["values"], **best}.items():
             series.setdefault(name, []).append((point["number"], value))
-    return tuple(_course(name, points, width, height) for name, points in series.items() if len(points) > 1)
+    figures = [_figure(name, "point", {"": points}, width, height) for name, points in series.items() if len(points) > 1]
+    best_of = {plain(stage): points for stage, points in report.best_so_far.items() if len(points) > 1}
+    if best_of:
+        figures.insert(0, _figure("best so far, %", "evaluations", best_of, width, height, is_stepped=True))
+    return tuple(figures)
 
 
-def _course(name: str, points: Sequence[tuple[int, float]], width: int, height: int) -> CourseFigure:
-    x = Scale.over([number for number, _ in points], LEFT, width - RIGHT)
-    y = Scale.over([value for _, value in points], height - BOTTOM, TOP)
-    line = "".join(f"{'L' if i else 'M'}{x(number):g} {y(value):g}" for i, (number, value) in enumerate(points))
-    return CourseFigure(*named(name), width, height, x, y, x.ticks(_TICK_PX["x"]), y.ticks(_TICK_PX["y"]), line, points[-1][1])
+def _figure(name: str, over: str, series: Mapping[str, Sequence[tuple[float, float]]], width: int, height: int, *, is_stepped: bool = False) -> CourseFigure:
+    x = Scale.over([place for points in series.values() for place, _ in points], LEFT, width - RIGHT)
+    y = Scale.over([value for points in series.values() for _, value in points], height - BOTTOM, TOP)
+    courses = []
+    for label, points in series.items():
+        places = [(x(place), y(value)) for place, value in points]
+        if is_stepped:
+            line = f"M{places[0][0]:g} {places[0][1]:g}" + "".join(f"H{px:g}V{py:g}" for px, py in places[1:])
+        else:
+            line = "".join(f"{'L' if i else 'M'}{px:g} {py:g}" for i, (px, py) in enumerate(places))
+        courses.append(Course(label, line, _dotted(places), tuple(points)))
+    return CourseFigure(*named(name), over, width, height, x, y, x.ticks(_TICK_PX["x"]), y.ticks(_TICK_PX["y"]), tuple(courses))

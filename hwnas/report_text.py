@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _BAR = 16
 _LABEL = 14
+_DEVICE = 44
 _NAME = 24
 _VERDICT = 12
 _QUALITY = ("networks", "mape", "within_5pct", "within_10pct", "kendall")
@@ -30,6 +31,10 @@ def render_text(report: Report) -> Group:
     if report.measured:
         budget = f"{words.significant(report.budget_ms, words.latency_digits(report))} ms {words.plain(report.statistic)}"
         parts += [Text(f"exported networks, {report.measurement_origin} as files against {budget} (* chosen)", "dim"), _networks(report), Text()]
+    if report.devices:
+        parts += [Text("the chosen network on each device", "dim"), _devices(report), Text()]
+    if any(each.beside_ms is not None for each in report.precisions):
+        parts += [Text("the chosen network in other precisions, what was measured of it", "dim"), _precisions(report), Text()]
     if report.layers:
         parts += [Text(f"the chosen subnet, layer by layer, latency {words.predicted(report)}", "dim"), _layers(report), Text()]
     headings, quality = words.quality_rows(report.quality, only=_QUALITY)
@@ -59,7 +64,7 @@ def _front(report: Report) -> RenderableType:
     ends = [f"{words.percent(point.accuracy_pct)} % at {ms(point.latency_ms)} ms" for point in (front[0], front[-1])] if front else []
     line = f"evaluated {len(report.points):,}, on the front {len(front):,}"
     if ends:
-        line += f": {' … '.join(dict.fromkeys(ends))} (validation accuracy, latency {words.predicted(report)})"
+        line += f": {' … '.join(dict.fromkeys(ends))} (validation accuracy, latency {words.searched(report)})"
     return Text(line)
 
 
@@ -74,6 +79,31 @@ def _networks(report: Report) -> Table:
     accuracies, latencies = ["val.\n%", "test\n%"], ["predicted\nms", f"{report.measurement_origin}\nms", "upper\nbound ms"]
     headings = ["  network", *accuracies, *latencies, "visits", "MACs", "params", "verdict"]
     return _table(headings, rows)
+
+
+def _devices(report: Report) -> Table:
+    rows = [
+        [
+            words.cut(words.plain(each.where), _DEVICE),
+            words.plain(f"{each.budget_ms:.4g} {each.statistic}"),
+            words.significant(each.predicted_ms, 4),
+            words.significant(each.measured_ms, 4),
+            words.significant(each.upper_bound_ms, 4),
+            words.cut(words.plain(each.verdict), _VERDICT),
+        ]
+        for each in report.devices
+    ]
+    return _table(["device", "budget\nms", "predicted\nms", "measured\nms", "upper\nbound ms", "verdict"], rows)
+
+
+def _precisions(report: Report) -> Table:
+    ms = partial(words.significant, digits=words.latency_digits(report))
+    rows = []
+    for each in report.precisions:
+        ratio = each.measured_ms / each.beside_ms if each.measured_ms is not None and each.beside_ms else None
+        size = words.NOTHING if each.size_bytes is None else words.cost("size", each.size_bytes)
+        rows.append([words.cut(words.plain(each.name), _LABEL), words.percent(each.accuracy_pct), ms(each.measured_ms), words.significant(ratio), size])
+    return _table(["precision", "test\n%", f"{report.measurement_origin}\nms", "of the first,\nsame window", "file"], rows)
 
 
 def _layers(report: Report) -> Table:

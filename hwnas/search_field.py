@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.errors import DamagedFile
-from hwnas.files import read_text, write_whole
+from hwnas.files import csv_text, read_text, write_whole
 from hwnas.space import SearchSpace
 from hwnas.tabular_benchmark import Trace
 
@@ -74,8 +74,5 @@ def read_field(path: Path = FILE) -> list[FieldRow]:
 
 def write_field(rows: Iterable[FieldRow], path: Path = FILE) -> None:
     """Sorted, each search once, the later of two with one key. Raises InputError where it cannot be written."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([each.name for each in fields(FieldRow)])
-    writer.writerows(astuple(row) for _, row in sorted({row.key: row for row in rows}.items()))
-    write_whole(path, text.getvalue())
+    kept = sorted({row.key: row for row in rows}.items())
+    write_whole(path, csv_text([[each.name for each in fields(FieldRow)], *(astuple(row) for _, row in kept)]))

@@ -22,14 +22,23 @@ class SignTest:
     losses: int
     p: float
 
+    @property
+    def two_sided(self) -> float:
+        """The chance of such a majority or a larger one, of either side."""
+        return min(1.0, 2 * _tail(max(self.wins, self.losses), self.wins + self.losses))
+
 
 def sign_test(first: FloatArray, second: FloatArray) -> SignTest:
     """first, second: (n,) of the same seeds. Raises InputError where they are not as many."""
     if len(first) != len(second):
         raise InputError(f"a sign test compares pairs, got {len(first)} and {len(second)} values")
     wins, losses = int((first > second).sum()), int((first < second).sum())
-    n = wins + losses
-    return SignTest(wins, losses, sum(comb(n, k) for k in range(wins, n + 1)) / 2**n)
+    return SignTest(wins, losses, _tail(wins, wins + losses))
+
+
+def _tail(wins: int, n: int) -> float:
+    """The chance of so many heads or more of n fair coins."""
+    return float(sum(comb(n, k) for k in range(wins, n + 1)) / 2**n)
 
 
 def mean_interval(values: FloatArray) -> tuple[float, float]:

@@ -151,7 +151,8 @@ def test_the_sign_test_is_the_binomial_one_and_intervals_hold_the_mean():
     first, second = rng.integers(0, 4, 40).astype(float), rng.integers(0, 4, 40).astype(float)
     found = sign_test(first, second)
     assert found.p == pytest.approx(binomtest(found.wins, found.wins + found.losses, alternative="greater").pvalue)
-    assert found.wins == (first > second).sum() and sign_test(first, first).p == 1.0
+    assert found.two_sided == pytest.approx(binomtest(found.wins, found.wins + found.losses).pvalue)
+    assert found.wins == (first > second).sum() and sign_test(first, first).p == sign_test(first, first).two_sided == 1.0
     inside = 0
     for _ in range(200):
         low, high = mean_interval(rng.normal(1, 2, 30))

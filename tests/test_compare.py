@@ -1,9 +1,7 @@
 """`compare`: equal cost, the same question, random search beside, and no winner inside the noise."""
 
 import json
-from math import comb
 
-import numpy as np
 import pytest
 from commands import copied, here
 from simulated_tables import simulated_table
@@ -14,7 +12,7 @@ from hwnas.errors import InputError
 from hwnas.index import BlockIndex
 from hwnas.run import RunDirectory
 from hwnas.spaces.ofa_mini import ofa_mini
-from hwnas.verbs.compare import compare, sign_test
+from hwnas.verbs.compare import compare
 
 INDEX = BlockIndex(ofa_mini())
 SEEDS = range(7)  # 2 / 2 ** 7 is below 5 % for each of two comparisons
@@ -151,10 +149,3 @@ def test_other_budgets_and_runs_without_random_search_are_refused(predicted, tmp
     hwnas.search(tmp_path / "alone", latency="<= 60% p50", baselines=False, **given)
     with pytest.raises(InputError, match="has no random search beside it"):
         compare([first, tmp_path / "alone"])
-
-
-def test_the_sign_test_is_two_sided_and_leaves_ties_out():
-    assert sign_test(6, 0) == sign_test(0, 6) == 2 / 64
-    assert sign_test(7, 2) == pytest.approx(2 * sum(comb(9, k) for k in (7, 8, 9)) / 2**9)
-    assert sign_test(3, 3) == sign_test(0, 0) == 1.0
-    assert np.isclose(sign_test(1, 0), 1.0)

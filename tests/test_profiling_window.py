@@ -57,7 +57,7 @@ def test_within_needs_the_bound_and_over_the_estimate(row, limit, expected):
 @pytest.mark.parametrize(
     ("seconds", "needed", "round_s", "rounds", "length"),
     [
-        (60, 9, 0.01, 120, 60),  # a round every half second
+        (60, 9, 0.01, 300, 60),  # five rounds a second
         (60, 9, 1.0, 40, 60),  # rounds of a second, and half as much to spare
         (60, 9, 10.0, 23, 345),  # nine visits, as many dependent ones, and a fifth of 23 may be dropped: longer than asked
         (10, 55, 0.01, 138, 10),
@@ -90,6 +90,28 @@ def test_a_steady_device_gives_estimate_and_bound_by_rank():
     assert stride == 1
     assert [(each.estimate_ms, each.upper_bound_ms, each.confidence) for each in rows] == [(1.0, 1.7, 0.995)] * 2
     assert [(each.visits, each.independent_visits, each.dropped, each.runs, each.doubt) for each in rows] == [(20, 20, 0, 20, "")] * 2
+
+
+def test_what_wanders_unseen_by_the_anchor_is_told_but_the_bound_is_of_the_window():
+    """Slots' medians rise and fall over 40 rounds; visits err independently about them, so the bound is that of their ranks."""
+    n, rng = 400, np.random.default_rng(0)
+    wander = 1 + 0.1 * np.sin(np.arange(n) / 40 * 2 * np.pi)
+    steady, wandering = (np.exp(0.02 * rng.standard_normal(n)) * level for level in (1.0, wander))
+    (quiet,), stride = summary([visits_of(steady, np.zeros(n, bool))], np.zeros(n, bool))
+    (found,), _ = summary([visits_of(wandering, np.zeros(n, bool))], np.zeros(n, bool))
+    assert stride == 1 and quiet.independent_visits == found.independent_visits == n
+    assert quiet.telling_visits > n / 2 and 5 <= found.telling_visits < n / 5
+    assert found.upper_bound_ms == pytest.approx(upper_bound(wandering, 0.5, 0.01), rel=1e-6)
+
+
+def test_a_bound_of_the_window_holds_however_its_visits_wander():
+    """Medians of slots anywhere: the median of their mixture is below the bound as often as the level says (Hoeffding, 1956)."""
+    rng, n, false = np.random.default_rng(1), 60, 0
+    slots = np.where(np.arange(n) % 30 < 15, 1.0, 1.3)
+    truth = np.median((slots[:, None] * np.exp(0.05 * rng.standard_normal((n, 4_000)))).ravel())
+    for _ in range(2_000):
+        false += upper_bound(slots * np.exp(0.05 * rng.standard_normal(n)), 0.5, 0.05) < truth
+    assert false <= 0.05 * 2_000
 
 
 def test_visits_during_which_another_process_ran_are_dropped_and_counted():

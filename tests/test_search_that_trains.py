@@ -151,5 +151,5 @@ def test_the_course_is_told_with_its_units_and_drawn_to_scale():
     assert course(TRACE) == "course of the search, 4 points: loss 2.00 to 1.70; entropy 9.00 to 6.00 nats; best so far 62.00 to 63.00 %"
     figures = course_figures(replace(REPORT, trace=TRACE), 320, 210)
     assert [(each.label, each.unit, each.last) for each in figures] == [("loss", "", 1.7), ("entropy", "nats", 6.0), ("best so far", "%", 63.0)]
-    points = [tuple(map(float, each.split())) for each in figures[0].line[1:].split("L")]
+    points = [tuple(map(float, each.split())) for each in figures[0].courses[0].line[1:].split("L")]
     assert len(points) == 4 and [x for x, _ in points] == [figures[0].x(i) for i in range(4)] and points[0][1] < points[-1][1]  # pixels grow downwards

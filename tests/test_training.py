@@ -128,6 +128,18 @@ def test_the_supernet_and_a_lone_network_learn_what_can_be_learnt(index, bars):
     assert correct(static(graph, weights), bars).mean() > 0.9
 
 
+def test_images_are_kept_for_all_resolutions_together_as_far_as_they_fit_and_accuracies_are_the_same(index, bars, monkeypatch):
+    codes = np.concatenate([index.space.smallest(), index.space.largest()])
+    assert codes[0, index.space.column["resolution"]] != codes[1, index.space.column["resolution"]]
+    found = []
+    for kept, expected in ((1 << 30, 2), (4 * len(bars) * bars.channels * 24**2 + 4, 1), (0, 0)):
+        monkeypatch.setattr("hwnas.training.evaluate.KEPT_BYTES", kept)
+        accuracy = SupernetAccuracy(Supernet(index, seed=0), bars, bars, calibration=96)
+        found.append(accuracy(codes[::-1]).tolist())  # the larger resolution first
+        assert sum(inputs is not None for _, inputs in accuracy._inputs.values()) == expected
+    assert found[0] == found[1] == found[2]
+
+
 def test_cluttered_digits_share_no_source_between_splits_and_never_change():
     pytest.importorskip("sklearn", reason="the data set comes with scikit-learn, extra 'demo'")
     splits = {split: load_images("cluttered_digits", split) for split in ("train", "validation", "test")}

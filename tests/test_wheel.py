@@ -54,7 +54,8 @@ def test_the_wheel_holds_the_package_and_the_three_folders(built):
     expected = modules | {f"hwnas/_data/{name}" for name in shipped_files()}
     assert expected <= names
     assert {"hwnas/py.typed", "hwnas/search_field.csv"} <= names
-    assert names - expected - {name for name in names if ".dist-info/" in name} <= {"hwnas/py.typed", "hwnas/report.html.jinja", "hwnas/search_field.csv"}
+    beside = {f"hwnas/{name}" for name in ("py.typed", "report.css", "report.html.jinja", "report.js", "search_field.csv")}
+    assert names - expected - {name for name in names if ".dist-info/" in name} == beside
 
 
 def test_the_source_distribution_can_be_built_again(built):

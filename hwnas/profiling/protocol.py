@@ -69,7 +69,7 @@ class Timing:
     settled_block: float = 0.01  # half the width of the price's confidence interval, relative
     settled_network: float = 0.05  # of the median of a network: a fit to all of them halves it several times
     most_dropped: float = 0.20
-    round_spacing_s: float = 0.5  # of `verify`'s visits
+    round_spacing_s: float = 0.2  # of `verify`'s visits
 
     def describe(self) -> dict[str, int | float]:
         """Name -> value, as it is written into tables, which have the regime among their conditions."""

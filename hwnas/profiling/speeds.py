@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from hwnas.space import FloatArray
 
 _DWELL_TIMES = 5.0  # a state that is kept for exponential times is missed by such a window in 0.7 % of the cases
 _LONGEST_S = 1_800.0
+_LOOK_S = 0.5  # anchors are looked at through their median over so long
 _SAME_WATCH_S = 60.0  # looks that are farther apart say nothing about what was between
 
 
@@ -30,13 +32,13 @@ class Speeds:
 
     @classmethod
     def seen(cls, at_s: npt.ArrayLike, anchor_ns: npt.ArrayLike, timing: Timing = TIMING) -> Speeds:
-        """From anchors (n,) and when they were timed, looked at as a window looks: a median for each spacing of its rounds."""
-        bins = np.floor(np.asarray(at_s, np.float64) / timing.round_spacing_s)
+        """From anchors (n,) and when they were timed, looked at as a window does: by medians."""
+        bins = np.floor(np.asarray(at_s, np.float64) / _LOOK_S)
         anchors = np.asarray(anchor_ns, np.float64)
         starts = np.flatnonzero(np.diff(bins, prepend=np.nan) != 0)  # the clock may begin anew where a profile was continued
         medians = np.array([np.median(part) for part in np.split(anchors, starts[1:])])
         slow = is_slow(medians, timing)
-        return cls(dwell_s(bins[starts] * timing.round_spacing_s, slow), float(slow.mean()))
+        return cls(dwell_s(bins[starts] * _LOOK_S, slow), float(slow.mean()))
 
     @classmethod
     def of(cls, anchor: Mapping[str, Any]) -> Speeds:
@@ -54,13 +56,18 @@ class Speeds:
         """
         return seconds if self.slow_share <= (1 - quantile) / 2 else max(seconds, min(_DWELL_TIMES * self.dwell_s, _LONGEST_S))
 
-    def bounded(self, quantile: float, slow_share: float = 0.0) -> float:
-        """The quantile of a window's visits, `slow_share` of which were slow, that is no less than the device's own quantile; 1 or more where there is none.
+    def bounded(self, quantile: float, slow_share: float, seconds: float) -> float:
+        """The quantile of a window's visits that is no less than the device's own quantile; 1 or more where there is none. The window lasted `seconds`,
+        and the device was slow for `slow_share` of it.
 
         A device that is slow for p of the time, and was for w < p of a window: its distribution is at least (1 - p) / (1 - w) times the window's,
-        whatever the slow runs take. So q (1 - w) / (1 - p) of the window is q of the device.
+        whatever the slow runs take. So q (1 - w) / (1 - p) of the window is q of the device. The profile knows p no better than such a window tells it:
+        a standard error, of a share of n = seconds / dwell_s looks, is added.
         """
-        return quantile * max(1.0, (1 - slow_share) / (1 - self.slow_share))
+        if slow_share >= self.slow_share:
+            return quantile
+        share = self.slow_share + sqrt(self.slow_share * (1 - self.slow_share) * min(1.0, self.dwell_s / seconds))
+        return quantile * (1 - slow_share) / (1 - share) if share < 1 else 1.0
 
 
 def dwell_s(at_s: FloatArray, slow: npt.NDArray[np.bool_]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from math import ceil, exp, floor, lgamma, log
 
@@ -99,14 +100,22 @@ _CAUTION = 1.5  # at 1 a simulated two-state device is certified falsely up to t
 def stride_of_independence(slow: npt.NDArray[np.bool_]) -> int:
     """Every how many rounds the device's state is forgotten, from the states of equally spaced rounds, (rounds,); 1 for a single state.
 
-    From the integrated autocorrelation time, summed while the correlation is positive (Geyer, 1992), on the safe side.
+    From the autocorrelation time, on the safe side.
     """
-    x = slow.astype(np.float64) - slow.mean()
-    variance = float(x @ x)
+    return ceil(1 + _CAUTION * (autocorrelation_time([slow.astype(np.float64)]) - 1) - 1e-9)
+
+
+def autocorrelation_time(series: Sequence[FloatArray]) -> float:
+    """How many values of a stationary series tell as much of its mean as one independent value, 1 or more, from several series with one memory.
+
+    Integrated, the mean of the series' autocorrelations, summed while it is positive (Geyer, 1992).
+    """
+    centred = [each - each.mean() for each in series]
+    moving = [each for each in centred if each.any()]
     time = 1.0
-    for lag in range(1, len(x)):
-        correlation = float(x[:-lag] @ x[lag:]) / variance if variance else 0.0
+    for lag in range(1, min(map(len, moving), default=1)):
+        correlation = float(np.mean([each[:-lag] @ each[lag:] / (each @ each) for each in moving]))
         if correlation <= 0:
             break
         time += 2 * correlation
-    return ceil(1 + _CAUTION * (time - 1) - 1e-9)
+    return time

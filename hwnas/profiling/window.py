@@ -1,9 +1,12 @@
 """Measure model files against each other in one window whose length is fixed before the first sample, and bound their quantiles.
 
-The unit is the visit: one run of each burst, drawn at random. On a machine that switches between a fast and a slow state every few
-seconds consecutive runs say nothing new, so visits come in rounds spread over the window, one of each model in random order, and
-where the anchor shows that the state outlasts a round, the bound rests on every s-th round only. Between rounds the anchor runs, so
-that the device does not fall asleep. A slow state is part of the latency; a visit during which another process ran is dropped.
+The unit is the visit: one run of each burst, drawn at random. Visits come in rounds, one of each model in random order, and each round begins at
+a random moment of its own slot of the window. So, whatever the device does meanwhile, visits err independently about its latency over the
+window, and the binomial bound holds for the quantile of that: visits of different distributions only make it safer (Hoeffding, 1956, theorem 4).
+Beyond the window it holds as far as the device goes on as it did. On one that switches between a fast and a slow state every few seconds a
+window is no fair sample of these: where the anchor shows that the state outlasts a round, the bound rests on every s-th round only. What
+wanders unseen by the anchor is told by `telling_visits`. Between rounds the anchor runs, so that the device does not fall asleep. A slow
+state is part of the latency; a visit during which another process ran is dropped.
 """
 
 from __future__ import annotations
@@ -29,9 +32,10 @@ from hwnas.profiling.precision import other_precision
 from hwnas.profiling.protocol import TIMING, Burst, SpeedState, Timing, Visit, drawn_ms, is_disturbed, is_slow, speed_states
 from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.speeds import Speeds
+from hwnas.profiling.statistics import autocorrelation_time, stride_of_independence, upper_bound, values_needed
 from hwnas.profiling.statistics import quantile as quantile_of
-from hwnas.profiling.statistics import stride_of_independence, upper_bound, values_needed
 from hwnas.profiling.tabulate import doubt
+from hwnas.space import FloatArray
 
 MAX_MODEL_BYTES = 1 << 30
 _FILLER = Burst(warmups=0, runs=100)
@@ -44,7 +48,10 @@ Verdict = Literal["within", "over", "inconclusive"]
 
 @dataclass(frozen=True, slots=True)
 class WindowRow:
-    """One model. `visits` were kept, the bound rests on `independent_visits` of them; `doubt` says why nothing may be concluded, or is empty."""
+    """One model. `visits` were kept, the bound rests on `independent_visits` of them; `doubt` says why nothing may be concluded, or is empty.
+
+    telling_visits: how many visits at times that have nothing to do with each other would tell as much about other times than the window's.
+    """
 
     model_sha256: str
     estimate_ms: float
@@ -58,6 +65,7 @@ class WindowRow:
     dropped: int
     doubt: str = ""
     p50_ms: float = float("nan")
+    telling_visits: int = 0
 
     @property
     def dropped_share(self) -> float:
@@ -134,7 +142,7 @@ def measure_window(
         raise InputError(f"the window lasts from 0 to 86,400 seconds, got {seconds:g}")
     speeds = speeds or Speeds()
     seconds = speeds.window_s(seconds, quantile)
-    needed = max(needed_visits(quantile, level / len(models), speeds), min_visits)
+    needed = max(needed_visits(quantile, level / len(models), speeds, seconds), min_visits)
     raw = [model_bytes(model) for model in models]
     rng = np.random.default_rng([seed, 4])
     taken = take_window(
@@ -234,9 +242,9 @@ def verdict(row: WindowRow, limit_ms: float) -> Verdict:
     return "over" if row.estimate_ms > limit_ms else "inconclusive"
 
 
-def needed_visits(quantile: float, level: float, speeds: Speeds) -> int:
+def needed_visits(quantile: float, level: float, speeds: Speeds, seconds: float) -> int:
     """The fewest independent visits from which a bound follows, also where the window sees the slow speed less often than the profile did."""
-    return max(values_needed(q, level) for q in (quantile, speeds.bounded(quantile)) if q <= max(quantile, _MOST_QUANTILE))
+    return max(values_needed(q, level) for q in (quantile, speeds.bounded(quantile, 0.0, seconds)) if q <= max(quantile, _MOST_QUANTILE))
 
 
 def schedule(seconds: float, needed: int, round_s: float, timing: Timing = TIMING) -> tuple[int, float]:
@@ -292,23 +300,26 @@ def summarise(
     timing: Timing = TIMING,
 ) -> tuple[tuple[WindowRow, ...], int]:
     """The rows of a window, and every how many rounds the device's state is forgotten. visits: of each model, one a round; slow (rounds,)."""
-    bounded = (speeds or Speeds()).bounded(quantile, float(slow.mean()))
+    bounded = (speeds or Speeds()).bounded(quantile, float(slow.mean()), seconds)
     stride, chosen = independent_rounds(slow, rng)
-    rows = []
+    rows, wanders = list[WindowRow](), list[FloatArray]()
     for own, digest in zip(visits, digests, strict=True):
         sifted = sift(own, chosen, needed, seconds, timing)
         if not sifted.kept.any():
             raise MeasurementFailed("another process ran during every visit: measure on a quieter machine")
         values_ms = drawn_ms(own, rng)
         independent_ms = values_ms[sifted.independent]
-        p10, p50, estimate, p90 = (quantile_of(values_ms[sifted.kept], q) for q in (0.1, 0.5, quantile, 0.9))
+        kept_ms = values_ms[sifted.kept]
+        p10, p50, estimate, p90 = (quantile_of(kept_ms, q) for q in (0.1, 0.5, quantile, 0.9))
+        wanders.append((kept_ms > p50).astype(np.float64))
         own_level = level / len(visits)
         bound = upper_bound(independent_ms, bounded, own_level) if bounded < 1 else None
         doubt = sifted.doubt or ("" if speeds is None or bound is not None else _seldom_slow(speeds, float(slow.mean())))
         n_runs = sum(len(visit.ns) for visit in own)
         counts = (int(sifted.kept.sum()), len(independent_ms), int((~sifted.kept).sum()))
         rows.append(WindowRow(digest, estimate, bound, 1 - own_level, p10, p90, n_runs, *counts, doubt, p50))
-    return tuple(rows), stride
+    memory = autocorrelation_time(wanders)  # one for all: what wanders is the device
+    return tuple(replace(row, telling_visits=max(1, min(row.independent_visits, round(row.visits / memory)))) for row in rows), stride
 
 
 def _seldom_slow(speeds: Speeds, share: float) -> str:
@@ -316,6 +327,14 @@ def _seldom_slow(speeds: Speeds, share: float) -> str:
         f"the device was slow for {100 * speeds.slow_share:.0f} % of its profile and for {100 * share:.0f} % of this window, which is too short for it, "
         f"or the profile is of another state: profile it again, or allow more --seconds"
     )
+
+
+class ModelFailed(MeasurementFailed):
+    """One of the models cannot be run; it says nothing about the others."""
+
+    def __init__(self, item: str, reason: str):
+        super().__init__(reason)
+        self.item = item
 
 
 class Visiting(Protocol):
@@ -374,9 +393,9 @@ def visit_in_rounds(
 
 def _round(agent: Visiting, order: Sequence[str], bursts: Mapping[str, Burst]) -> list[Visit]:
     visits = agent.visit(order, bursts, expected_s=30.0)
-    for visit in visits:
+    for item, visit in zip(order, visits, strict=True):
         if isinstance(visit, str):
-            raise MeasurementFailed(f"a model failed while it was measured: {visit}")
+            raise ModelFailed(item, f"a model failed while it was measured: {visit}")
     return [visit for visit in visits if not isinstance(visit, str)]
 
 

@@ -18,7 +18,7 @@ from hwnas.training.trainer import calibration_batches
 BoolArray = npt.NDArray[np.bool_]
 
 
-#: Images that several subnets are evaluated on are kept normalised in memory up to so many bytes, else decoded anew for each.
+#: Images that several subnets are evaluated on are kept normalised in memory, of all resolutions together up to so many bytes, else decoded anew for each.
 KEPT_BYTES = 2 << 30
 
 
@@ -66,6 +66,7 @@ class SupernetAccuracy:
         if resolution not in self._inputs:
             device = next(iter(self.supernet.tensors.values())).device
             batches = [each.to(device) for each in calibration_batches(self.training, resolution, n=self.calibration, seed=self.seed)]
-            fits = 4 * len(self.validation) * self.validation.channels * resolution**2 <= KEPT_BYTES
+            kept = sum(inputs.nbytes for _, inputs in self._inputs.values() if inputs is not None)
+            fits = kept + 4 * len(self.validation) * self.validation.channels * resolution**2 <= KEPT_BYTES
             self._inputs[resolution] = batches, self.validation.at(slice(None), resolution) if fits else None
         return self._inputs[resolution]

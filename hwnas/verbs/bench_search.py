@@ -12,7 +12,7 @@ import numpy as np
 
 from hwnas import __version__, registry
 from hwnas.errors import HwnasError, InputError
-from hwnas.files import write_whole
+from hwnas.files import csv_text, write_whole
 from hwnas.search_field import FILE, read_field
 from hwnas.searcher import Option, Searcher, parse_options, trains
 from hwnas.significance import mean_interval, sign_test
@@ -207,11 +207,10 @@ def _marks(most: int) -> list[int]:
 
 
 def _csv(found: Sequence[Mapping[str, Any]]) -> str:
-    lines = ["benchmark,searcher,source,seeds,evaluations,mean_pct,low_pct,high_pct"]
+    rows: list[list[object]] = [["benchmark", "searcher", "source", "seeds", "evaluations", "mean_pct", "low_pct", "high_pct"]]
     for each in found:
         for row in each["rows"]:
             for point in row["curve"]:
-                texts = [each["benchmark"], row["searcher"], row["source"]]
                 figures = [f"{point[key]:.4f}" for key in ("mean_pct", "low_pct", "high_pct")]
-                lines.append(",".join([*(f'"{text}"' for text in texts), str(row["seeds"]), str(point["evaluations"]), *figures]))
-    return "\n".join(lines) + "\n"
+                rows.append([each["benchmark"], row["searcher"], row["source"], row["seeds"], point["evaluations"], *figures])
+    return csv_text(rows)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from hwnas.errors import InputError
 from hwnas.pareto import hypervolume, non_dominated
 from hwnas.run import RunDirectory
 from hwnas.searcher import options_of
+from hwnas.significance import sign_test
 from hwnas.space import FloatArray
 from hwnas.verbs.common import Job, Progress, silent
 from hwnas.verbs.records import EVALUATED, checked
@@ -35,6 +35,8 @@ _ASKED = {
     "accuracy": "accuracy",
     "table": "latency table (by its SHA-256)",
     **{name: name for name in ("latency", "macs", "params", "memory", "precision", "batch")},
+    "latency_source": "latency source",
+    "latency_device": "latency device",
 }
 
 
@@ -195,7 +197,7 @@ def _compared(methods: Mapping[str, Sequence[_Trace]], found: Mapping[str, Any],
         "evaluations": cost,
         "budget_ms": found["budget_ms"],
         "statistic": found["statistic"],
-        "latency_origin": found["latency_origin"],
+        "latency_origin": found.get("latency_source") or found["latency_origin"],
         "accuracy_origin": found.get("accuracy_origin", "measured"),
         "supernets": len({trace.supernet for traces in methods.values() for trace in traces if trace.supernet}),
         "error": ERROR,
@@ -218,11 +220,11 @@ def _tested(first: Sequence[_Trace], second: Sequence[_Trace], images: _Images, 
     common = sorted(set(values[0]) & set(values[1]))
     if len(common) > 1:
         differences = np.array([values[0][each] - values[1][each] for each in common])
-        wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
         low, high = _interval(differences, None, alpha, seed)
-        p = sign_test(wins, losses)
-        told = {"difference_points": float(differences.mean()), "low_points": low, "high_points": high, "wins": wins, "losses": losses, "p": p}
-        return {**told, "by": "seeds", "seeds": len(common), "better": low > 0 and p < alpha}
+        signs = sign_test(differences, np.zeros(len(differences)))
+        told = {"difference_points": float(differences.mean()), "low_points": low, "high_points": high}
+        told |= {"wins": signs.wins, "losses": signs.losses, "p": signs.two_sided}
+        return {**told, "by": "seeds", "seeds": len(common), "better": low > 0 and signs.two_sided < alpha}
     if min(len(first), len(second)) > 1:
         samples = [np.array([_best(trace)[0] for trace in traces]) for traces in (first, second)]
         low, high = _interval(samples[0], samples[1], alpha, seed)
@@ -238,12 +240,6 @@ def _tested(first: Sequence[_Trace], second: Sequence[_Trace], images: _Images, 
     interval = bootstrap(hits[0] - hits[1], images.sources(one), seed=seed, confidence=1 - alpha)
     told = {"difference_points": interval.value, "low_points": interval.low, "high_points": interval.high}
     return {**told, "by": "validation images", "images": len(hits[0]), "better": interval.low > 0}
-
-
-def sign_test(wins: int, losses: int) -> float:
-    """Chance of such a majority or a larger one, of either side, where both are equally good; ties are left out."""
-    n = wins + losses
-    return float(min(1.0, 2 * sum(comb(n, k) for k in range(max(wins, losses), n + 1)) / 2**n))
 
 
 def _interval(first: FloatArray, second: FloatArray | None, alpha: float, seed: int) -> tuple[float, float]:

@@ -9,9 +9,7 @@ from hwnas.benchmark_sources import SOURCES, facts_of, fetch, source_of
 from hwnas.verbs.common import Progress, silent
 
 
-def fetch_data(
-    name: str, *, mirror: str | None = None, file: Path | None = None, sha256: str | None = None, progress: Progress = silent
-) -> dict[str, Any]:
+def fetch_data(name: str, *, mirror: str | None = None, file: Path | None = None, sha256: str | None = None, progress: Progress = silent) -> dict[str, Any]:
     """Fetch a benchmark's published file, check its SHA-256, and keep it as a table that the benchmarks read; what is known of it, as `list_data` tells.
 
     mirror: an https address to fetch it from instead. file: a copy on this machine instead. sha256: the hash that it must have, where none is published.

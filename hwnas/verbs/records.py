@@ -21,6 +21,8 @@ _POINT = {
     **dict.fromkeys(("accuracy_pct", "latency_ms", "macs", "params"), NUMBER),
     **dict.fromkeys(("memory_bytes?", "size_bytes?"), NUMBER),
     "also_ms?": [NUMBER],
+    **dict.fromkeys(("latency_predicted_ms?", "latency_p10_ms?", "latency_p90_ms?"), NUMBER),
+    "latency_origin?": str,
     "accuracy_origin?": str,
     "on_front": bool,
 }
@@ -35,6 +37,19 @@ _MEASURED = {
     "plan_sha256?": str,
     "doubt": str,
     "verdict": str,
+    "file_bytes?": NUMBER,
+    "accuracy_fp32_pct?": NUMBER,
+    "elsewhere?": [
+        {
+            **dict.fromkeys(("where", "statistic", "origin", "verdict", "reason?"), str),
+            **dict.fromkeys(("budget_ms", "predicted_ms", "measured_ms?", "upper_bound_ms?"), NUMBER),
+        }
+    ],
+}
+#: A published network, or one of the literature, in the window of a certificate.
+_BESIDE = {
+    **dict.fromkeys(("measured_ms", "accuracy_pct", "upper_bound_ms?", "macs?", "params?"), NUMBER),
+    **dict.fromkeys(("name?", "role?", "source?", "accuracy_of?", "accuracy?", "verdict"), str),
 }
 _CONDITIONS = {**dict.fromkeys(("device", "processor", "runtime", "version", "regime"), str), "threads": int, "options": {str: (int, float, str, bool)}}
 CERTIFICATE = {
@@ -42,6 +57,7 @@ CERTIFICATE = {
     "architecture": {str: (int, float, str)},
     **dict.fromkeys(("measured_ms", "upper_bound_ms", "budget_ms", "confidence"), NUMBER),
     **dict.fromkeys(("statistic", "verdict", "model_sha256", "origin", "plan_sha256?"), str),
+    "published?": {"said?": str, "network?": _BESIDE, "of_the_space?": _BESIDE},
 }
 
 #: A point of a search's course.
@@ -63,7 +79,8 @@ OPTIONS: Mapping[str, Any] = {
     },
     "search": {
         **dict.fromkeys(("table", "latency", "macs?", "params?", "memory?", "size?", "precision?"), str),
-        **dict.fromkeys(("searcher", "accuracy?", "accuracy_predictor?", "reward?"), str),
+        **dict.fromkeys(("searcher", "accuracy?", "accuracy_predictor?", "reward?", "latency_source?", "latency_device?"), str),
+        "latency_seconds?": NUMBER,
         **dict.fromkeys(("batch?", "evaluations", "seed"), int),
         "baselines": bool,
         "also?": [{"table": str, "latency": str}],
@@ -83,6 +100,8 @@ PROPOSED = {"predictor": str, "samples": int, "codes": [[int]], "predicted_pct":
 KNOWN = {"codes": [[int]], "accuracy_pct": [NUMBER]}
 #: What the driver records of an evaluated candidate: the value of each expensive metric, null where it failed.
 EVALUATED = {"code": [int], "values": [(*NUMBER, type(None))]}
+#: What `report` records of the operators of a file.
+PROFILED = {"model_sha256": str, "conditions": str, "runs": int, "operators": [{"name": str, "share": NUMBER}], "reason": str}
 #: Stage -> shape of its result.
 RESULTS: Mapping[str, Any] = {
     "train": {
@@ -107,8 +126,15 @@ RESULTS: Mapping[str, Any] = {
         "trace?": [_TRACED],
         "files?": {str: str},
         "weight_steps?": int,
+        "networks_measured?": {"measured": int, "failed": int, "where": str},
     },
     "verify": {"budget_ms": NUMBER, "options": _VERIFY, "measured": [_MEASURED], "certificate": (type(None), CERTIFICATE)},
+    "export": {
+        "precision?": {"name": str},
+        "size_bytes?": NUMBER,
+        "accuracy?": {"accuracy_pct": NUMBER, "images": int, "data": str, "split": str},
+        "conversion?": {"from": str, "to": str, **dict.fromkeys(("before_ms?", "after_ms?"), NUMBER), "visits?": int, "latency?": str},
+    },
     "report": {"images": int, "codes?": [[int]], "correct": [re.compile("(?:[0-9a-f]{2})*")], "sources": [int]},
 }
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,13 +13,15 @@ import numpy.typing as npt
 
 from hwnas import __version__
 from hwnas.costs import macs, params
+from hwnas.errors import InputError
 from hwnas.files import write_whole
 from hwnas.graph import block_text
 from hwnas.latency_table import Conditions
 from hwnas.predictors.calibrated import assess
 from hwnas.report_data import Comparison, CostBudget, Interval, LayerShare, Measured, Point, Report
 from hwnas.variant import Variant
-from hwnas.verbs.common import COSTS, Job, Progress, existing, silent, use_threads_of_training
+from hwnas.verbs import reproduce, review
+from hwnas.verbs.common import Job, Progress, existing, silent, use_threads_of_training
 from hwnas.verbs.deployed import classified, graph_of
 from hwnas.verbs.search import BASELINES
 from hwnas.verbs.verify import matched
@@ -29,19 +29,24 @@ from hwnas.verbs.zoo import baseline
 
 CONFIDENCE = 0.95
 RESAMPLES = 2_000
-_OF_A_SEARCH = ("searcher", "evaluations", "seed")
 
 
-def report(run: Path, *, to: Path | None = None, progress: Progress = silent) -> Report:
+def report(run: Path, *, to: Path | None = None, layers: bool = False, progress: Progress = silent) -> Report:
     """Evaluate the measured networks on the test images, and write the page `report.html` (by default into the run's folder).
 
-    Test accuracy is evaluated once for what `verify` measured last, and recorded. Raises HwnasError.
+    Test accuracy is evaluated once for what `verify` measured last, and recorded. layers: also profile the operators of the chosen file on its device,
+    once, which is recorded, too. Raises HwnasError.
     """
     from hwnas.report_html import render_html
 
     with existing(run) as directory:
         job = Job(directory)
-        job.result("verify")
+        verified = job.result("verify")
+        if layers:
+            chosen = next((each for each in verified["measured"] if each.get("chosen")), None)
+            if chosen is None:
+                raise InputError(f"{directory.folder} has no chosen network whose layers could be profiled: verify certified none; leave out --layers")
+            review.profile_chosen(job, chosen, _conditions(job, verified), progress)
         made = _report(job, _tested(job, progress))
         write_whole(Path(to) if to is not None else directory.folder / "report.html", render_html(made))
         return made
@@ -87,7 +92,9 @@ def _report(job: Job, tested: Mapping[str, Any]) -> Report:
     hits = [np.unpackbits(np.frombuffer(bytes.fromhex(each), np.uint8), count=tested["images"]).astype(np.float64) for each in tested["correct"]]
     networks = verified["measured"]
     chosen = next((i for i, each in enumerate(networks) if each.get("chosen")), None)
-    conditions = Conditions(**verified["certificate"]["conditions"]) if verified["certificate"] else job.table.conditions
+    conditions = _conditions(job, verified)
+    known, margin, level = review.known_networks(job)
+    beside, said = review.published_beside(verified["certificate"])
     reach = f"; {conditions.reach}" if conditions.reach else ""
     variant = "" if job.variant == Variant() else f"{job.variant}, "
     return Report(
@@ -101,6 +108,7 @@ def _report(job: Job, tested: Mapping[str, Any]) -> Report:
         space_min_ms=search["space_min_ms"],
         space_max_ms=search["space_max_ms"],
         latency_origin=search["latency_origin"],
+        searched_origin="measured" if job.is_measured else None,
         points=tuple(Point(point["accuracy_pct"], point["latency_ms"], point["on_front"]) for point in search["points"]),
         measured=tuple(_measured(each, bootstrap(hits[i], sources), i == chosen) for i, each in enumerate(networks)),
         layers=_layers(job, networks[chosen]["code"]) if chosen is not None else (),
@@ -108,15 +116,32 @@ def _report(job: Job, tested: Mapping[str, Any]) -> Report:
         architecture=networks[chosen]["values"] if chosen is not None else {},
         certificate=verified["certificate"],
         quality=assess(job.table, job.index, job.budget.quantile, job.variant),
-        commands=_commands(job),
+        commands=reproduce.commands(job),
         budgets=_budgets(search, networks[chosen] if chosen is not None else {}),
         surrogate=search.get("surrogate"),
         curve=tuple(trained.get("curve") or ()),
         trace=tuple(search.get("trace") or ()),
+        best_so_far={stage: found for stage in ("search", *BASELINES) if (found := review.best_so_far(job, stage))},
+        beside=beside,
+        published_said=said,
+        known=known,
+        margin=margin,
+        margin_level=level,
+        devices=review.devices(job, conditions, search["budget_ms"], networks[chosen]) if chosen is not None else (),
+        precisions=review.precisions(job, networks[chosen], 100 * float(hits[chosen].mean()), len(sources)) if chosen is not None else (),
+        profiled=review.profiled(job, networks[chosen]) if chosen is not None else None,
+        setting=review.setting(conditions, verified["certificate"]),
+        seeds=reproduce.seeds(job),
+        hashes=reproduce.hashes(job, networks[chosen]["model_sha256"] if chosen is not None else None),
         published=baseline(conditions, search["statistic"], search["budget_ms"]) if job.table.origin == "measured" else None,
         seconds={"train": trained["seconds"], "search": search["seconds"]},
         versions={"hwnas": __version__, "python": sys.version.split()[0]} | {name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")},
     )
+
+
+def _conditions(job: Job, verified: Mapping[str, Any]) -> Conditions:
+    """Those of the certificate, of the table where there is none."""
+    return Conditions(**verified["certificate"]["conditions"]) if verified["certificate"] else job.table.conditions
 
 
 def _budgets(search: Mapping[str, Any], chosen: Mapping[str, Any]) -> tuple[CostBudget, ...]:
@@ -129,7 +154,7 @@ def _budgets(search: Mapping[str, Any], chosen: Mapping[str, Any]) -> tuple[Cost
 def _measured(each: Mapping[str, Any], test: Interval, chosen: bool) -> Measured:
     return Measured(
         role=each["role"],
-        predicted_ms=each["latency_ms"],
+        predicted_ms=each.get("latency_predicted_ms", each["latency_ms"]),
         measured_ms=each["measured_ms"],
         upper_bound_ms=each["upper_bound_ms"],
         p10_ms=each["p10_ms"],
@@ -169,38 +194,3 @@ def _layers(job: Job, code: Sequence[int]) -> tuple[LayerShare, ...]:
         if block:
             shares.append(LayerShare(layer.name, block_text(block), float(macs([block])[0]), float(params([block])[0]), ms, ms / total))
     return (*shares, LayerShare("(constant)", "start of a run", 0.0, 0.0, latency.constant, latency.constant / total))
-
-
-def _commands(job: Job) -> tuple[str, ...]:
-    """Commands that make such a run: the options that its stages and its table recorded, folders by their names."""
-    train, search, verify, table = job.options("train"), job.options("search"), job.result("verify")["options"], job.table.protocol
-    run, folder = job.run.folder.resolve().name, job.table_name
-    variant = {name: value for name, value, usual in zip(("precision", "batch"), astuple(job.variant), astuple(Variant()), strict=True) if value != usual}
-    profiled = {"space": train["space"], "to": folder, **variant, **{key: table[key] for key in ("visits", "networks", "seed") if key in table}}
-    trained = {key: train[key] for key in ("space", "data", "schedule", "sharing", "length", "batch", "shards", "init", "seed") if train.get(key) is not None}
-    recipe = [f"--set={name}={value}" for name, value in (train.get("recipe") or {}).items()]
-    budgets = ["latency", *(name for name in COSTS if search.get(name) is not None)]
-    chosen = [name for name in ("precision", "batch") if search.get(name) is not None]
-    also = [f"{name} {each['latency']}" for name, each in zip(job.other_names, search.get("also") or (), strict=True)]
-    searched = {"table": folder, **{key: search[key] for key in (*budgets, *chosen, "searcher", "evaluations", "seed")}, "also": also}
-    given = [f"--set={name}={value}" for name, value in search["options"].items()] + ([] if search["baselines"] else ["--no-baselines"])
-    predictor = job.result("search").get("predictor")
-    build = [["accuracy", "build", run, *_flags({"samples": predictor["samples"], "seed": job.options("accuracy")["seed"]})]] if predictor else []
-    given += ["--accuracy-predictor", search["accuracy_predictor"]] if predictor else []
-    lines = (
-        ["profile", job.table.conditions.device, *_flags({**profiled, "threads": job.table.conditions.threads})],
-        ["train", run, *_flags(trained), *recipe],
-        *build,
-        ["solve", search["solved"]["run"], "--to", run, *_flags({key: value for key, value in searched.items() if key not in _OF_A_SEARCH})]
-        if search.get("solved")
-        else ["search", run, *_flags(searched), *given],
-        ["verify", run, *_flags(verify)],
-        ["export", run, "--to", "export"],
-    )
-    return tuple(shlex.join(["hwnas", *line]) for line in lines)
-
-
-def _flags(options: Mapping[str, Any]) -> list[str]:
-    """An option of several values is given for each."""
-    pairs = [(name, each) for name, value in options.items() for each in (value if isinstance(value, list) else [value])]
-    return [part for name, value in pairs for part in (f"--{name}", f"{value:g}" if isinstance(value, float) else str(value))]

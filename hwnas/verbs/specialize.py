@@ -113,7 +113,6 @@ def specialize(
         return {"space": job.index.space.name, "predictor": name, "samples": len(codes), "predictions": PREDICTIONS, "targets": rows}
 
 
-
 def _add_swaps(rows: Sequence[dict[str, Any]], prices: Sequence[Additive]) -> None:
     """To each row its subnet's latency by the table of every row, in ms."""
     codes = np.asfortranarray([row["code"] for row in rows], np.int16)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -16,7 +14,7 @@ import numpy as np
 from hwnas import registry
 from hwnas.architecture import Architecture
 from hwnas.errors import InputError, MissingExtra, UnknownName
-from hwnas.files import write_whole
+from hwnas.files import csv_text, write_whole
 from hwnas.images import DecodedImages, Images, contents, load_images, resolved
 from hwnas.index import BlockIndex
 from hwnas.kept_weights import find, kept
@@ -364,10 +362,7 @@ def _finish(directory: RunDirectory, trainer: SupernetTrainer, training: _Traini
     }
     if images.skipped:
         result["skipped"] = [list(each) for each in images.skipped]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([("file", "reason"), *images.skipped])
-        write_whole(directory.folder / "skipped.csv", text.getvalue())
+        write_whole(directory.folder / "skipped.csv", csv_text([("file", "reason"), *images.skipped]))
     if facts["init"] is not None:
         result["init"] = facts["init"]
     directory.finish("train", result)
@@ -411,14 +406,12 @@ def _restored(directory: RunDirectory, trainer: SupernetTrainer, training: _Trai
 
 def curve_csv(curve: Sequence[Mapping[str, Any]], per_epoch: int) -> str:
     """The learning curve as a table: mean loss since the point before, rate, speed, and validation accuracy where it was measured."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["phase", "step", "epoch", "loss", "rate", "images_per_s", "largest_accuracy_pct", "smallest_accuracy_pct"])
+    rows: list[list[Any]] = [["phase", "step", "epoch", "loss", "rate", "images_per_s", "largest_accuracy_pct", "smallest_accuracy_pct"]]
     for point in curve:
         ends = point.get("validation_accuracy_pct") or {}
         cells = [*(point.get(key) for key in ("loss", "rate", "images_per_s")), ends.get("largest"), ends.get("smallest")]
-        writer.writerow([point["phase"], point["step"], f"{point['step'] / per_epoch:.4g}", *("" if each is None else f"{each:.6g}" for each in cells)])
-    return text.getvalue()
+        rows.append([point["phase"], point["step"], f"{point['step'] / per_epoch:.4g}", *("" if each is None else f"{each:.6g}" for each in cells)])
+    return csv_text(rows)
 
 
 def _board(folder: Path) -> Any:

@@ -9,7 +9,7 @@ below LEVEL. What was measured joins the run's copy of the table, so that each r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 
 from hwnas import __version__, registry
-from hwnas.device import Device, load_device
-from hwnas.errors import Infeasible, InputError, MeasurementFailed, UnknownName
+from hwnas.device import load_device
+from hwnas.errors import Infeasible, InputError, MeasurementFailed
 from hwnas.files import write_json
-from hwnas.latency_table import LatencyTable
 from hwnas.predictor import Additive
 from hwnas.predictors.calibrated import assess, calibrated
 from hwnas.profiling.agent import PLAN
@@ -30,18 +29,15 @@ from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.speeds import Speeds
 from hwnas.profiling.window import Window, WindowRow, measure_window, verdict
 from hwnas.surrogate import Surrogate
-from hwnas.verbs.common import COSTS, Job, Progress, check_seed, existing, job_of, silent, use_threads_of_training
+from hwnas.verbs.certificate import certificate_of
+from hwnas.verbs.common import Job, Progress, check_seed, existing, job_of, silent, use_threads_of_training
 from hwnas.verbs.deployed import classified, graph_of, model_of, untrained_model_of
-from hwnas.verbs.published import nothing_published, published_entrant
+from hwnas.verbs.published import published_entrant
 from hwnas.verbs.resolve import as_network, evaluated, fed, keep_table, latest_table, solved
 from hwnas.verbs.search import BASELINES, records
+from hwnas.verbs.target import Target, device_of
 
 LEVEL = 0.01
-#: What a certificate repeats of the chosen model's measurement.
-_STATED = (
-    *("measured_ms", "upper_bound_ms", "confidence", "p10_ms", "p90_ms"),
-    *("runs", "visits", "independent_visits", "dropped_share", "model_sha256"),
-)
 MAX_ROUNDS = 3
 MAX_SECONDS = 86_400
 SPREAD = 0.05  # least distance of the candidates' latencies: a shared machine varies so much, however good the table
@@ -53,7 +49,7 @@ PARTLY = "partly"  # a verdict: within the budget on this device, and on another
 def verify(
     run: Path,
     *,
-    top: int = 3,
+    top: int = 2,
     seconds: float = 60.0,
     device: str | None = None,
     also: Sequence[str] = (),
@@ -91,8 +87,8 @@ def verify(
             )
         if job.is_trained and random_weights:
             raise InputError(f"{directory.folder} has trained weights: leave out --random-weights")
-        name = device or job.table.conditions.device
-        target = Target(_target(name, device), job.table)
+        name = device or job.options("search").get("latency_device") or job.table.conditions.device
+        target = Target(device_of(name, device), job.table)
         others = _others_named(job, also)
         options = {"top": top, "seconds": seconds, "device": name, "seed": seed}
         options |= {name: value for name, value in (("use", use), ("also", list(also)), ("random_weights", random_weights)) if value}
@@ -102,39 +98,6 @@ def verify(
                 directory.options("verify", options)  # refuses others
             return result
         return _Verification(job, options, target, others, progress).run()
-
-
-@dataclass(frozen=True)
-class Target:
-    """A device, and the table that says under which conditions it is measured. Raises InputError where it has no such runtime."""
-
-    device: Device
-    table: LatencyTable
-
-    def __post_init__(self) -> None:
-        runtime_of(self.device, self.table.conditions.runtime)
-
-    @property
-    def runtime(self) -> str:
-        return runtime_of(self.device, self.table.conditions.runtime)
-
-
-def _target(name: str, given: str | None) -> Device:
-    try:
-        return load_device(name)
-    except UnknownName:
-        if given is None:
-            raise InputError(f"the table is of the device '{name}', which is neither shipped nor one of yours; name its file with --device") from None
-        raise
-
-
-def runtime_of(device: Device, name: str) -> str:
-    """What the device's file calls the runtime that a table was measured with. Raises InputError where it has none such."""
-    for each in device.runtimes:
-        made: Runtime = registry.create("profiling.runtimes", each)
-        if made.name == name:
-            return each
-    raise InputError(f"the table was measured with the runtime '{name}', and {device.name} has {', '.join(device.runtimes)}; name another with --device")
 
 
 def _others_named(job: Job, also: Sequence[str]) -> dict[int, Target]:
@@ -183,7 +146,8 @@ class _Verification:
                     each.pop("chosen", None)
                 chosen["chosen"] = True
                 if chosen["round"] == attempt:
-                    certificate = self._certificate(chosen, window)
+                    together = [each for each in self.measured if each["round"] == attempt]
+                    certificate = certificate_of(self.job, chosen, together, window, self.published)
                 if chosen["measured_ms"] >= self.options.get("use", 0.0) / 100 * self.limit_ms or self._is_unbound(attempt):
                     break
         result = {"budget_ms": self.limit_ms, "options": self.options, "measured": self.measured, "certificate": certificate}
@@ -202,13 +166,14 @@ class _Verification:
     def _candidates(self, attempt: int) -> list[Mapping[str, Any]]:
         tried = {tuple(each["code"]) for each in [*self.measured, *self.over_size] if each["role"] == "candidate"}
         again = bool(self.measured) or self.learned
-        points = self._solved_again() if again else self.search["points"]
-        spread = (
-            SPREAD_AGAIN
-            if self.measured
-            else max(SPREAD, float(assess(self.table, self.job.index, self.job.budget.quantile, self.job.variant)["calibrated"]["mape"]))
-        )
+        points = self._solved_again() if again and not self.job.is_measured else self.search["points"]
         best = max((each["accuracy_pct"] for each in self.measured if each.get("chosen")), default=None)
+        if not self.measured and self.job.is_measured:
+            spread = SPREAD
+        elif not self.measured:
+            spread = max(SPREAD, float(assess(self.table, self.job.index, self.job.budget.quantile, self.job.variant)["calibrated"]["mape"]))
+        else:
+            spread = SPREAD if best is None and attempt == MAX_ROUNDS - 1 else SPREAD_AGAIN  # the last window is no place for close bets
         points = [each for each in points if tuple(each["code"]) not in tried and (best is None or each["accuracy_pct"] > best)]
         picked = pick(points, self.options["top"], self.limit_ms / self.correction, spread)
         if best is not None:  # the last resort is none where something is certified
@@ -308,11 +273,12 @@ class _Verification:
             )
         self._learn(rows, window)
         self.measured += rows
-        latest = [row for row in rows if row["role"] == "candidate"]
-        latency = self._latency()
-        predicted = latency(np.asfortranarray([row["code"] for row in latest], np.int16))
-        # The bounds exceed the corrected predictions by this much at least: in the next round nothing slower is tried.
-        self.correction = max(self.correction, min((row["upper_bound_ms"] or row["measured_ms"]) / ms for row, ms in zip(latest, predicted, strict=True)))
+        candidates_so_far = [row for row in self.measured if row["role"] == "candidate"]
+        predicted = self._latency()(np.asfortranarray([row["code"] for row in candidates_so_far], np.int16))
+        if job.is_measured:  # the search went by what it measured
+            predicted = np.array([row["latency_ms"] for row in candidates_so_far])
+        # A search finds the networks whose error is in their favour: what their bounds were to the corrected predictions, the next ones' will be.
+        self.correction = float(np.median([(row["upper_bound_ms"] or row["measured_ms"]) / ms for row, ms in zip(candidates_so_far, predicted, strict=True)]))
         return window
 
     def _raw(self, code: Sequence[int], made: Runtime) -> bytes:
@@ -352,7 +318,7 @@ class _Verification:
     def _measure_elsewhere(self, number: int, latency: Additive, rows: Sequence[dict[str, Any]], level: float, attempt: int) -> None:
         """Measures candidates that are within so far on another device, or says that its budget is predicted only; changes the rows' verdicts."""
         job, target = self.job, self.others.get(number)
-        limit_ms, where = _limit(job, 1 + number), str(job.elsewhere[number].table.conditions)
+        limit_ms, where = job.constraints[1 + number].limit, str(job.elsewhere[number].table.conditions)
         window, reason = None, "it was not named with --also"
         if target is not None and rows:
             made = registry.create("profiling.runtimes", target.runtime)
@@ -375,7 +341,7 @@ class _Verification:
 
     def _with_costs(self, row: Mapping[str, Any]) -> str:
         """The verdict, given the size that the file really has."""
-        limits = {budget.metric: _limit(self.job, i) for i, (budget, _) in enumerate(self.job.budgets)}
+        limits = {budget.metric: each.limit for (budget, _), each in zip(self.job.budgets, self.job.constraints, strict=True)}
         if "size" in limits and row.get("file_bytes", 0) > limits["size"]:
             return "over on size"
         return str(row["verdict"])
@@ -384,112 +350,14 @@ class _Verification:
         """The networks measured join the run's copy of the table, each once and none that is in doubt."""
         networks = {tuple(row["code"]): as_network(self.job, row["code"], row) for row in rows if not row["doubt"]}
         if networks:
-            origin = {"by": f"hwnas verify {__version__}", "date": _now(), "window_s": round(window.seconds, 1), "device": window.conditions.device}
+            date = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            origin = {"by": f"hwnas verify {__version__}", "date": date, "window_s": round(window.seconds, 1), "device": window.conditions.device}
             self.table = fed(self.table, list(networks.values()), origin)
             keep_table(self.job, self.table)
 
     def _is_unbound(self, attempt: int) -> bool:
         """Whether even the largest subnet is within the budget, so that no other network would use more of it."""
         return any(each["role"] == "largest" and each["round"] == attempt and each["measured_ms"] <= self.limit_ms for each in self.measured)
-
-    # -- the certificate ------------------------------------------------------------------------------------------------------
-
-    def _certificate(self, chosen: Mapping[str, Any], window: Window) -> dict[str, Any]:
-        """What was measured, of which file, under which conditions; and how far the statement reaches."""
-        job = self.job
-        largest = next(each for each in self.measured if each["role"] == "largest" and each["round"] == chosen["round"])
-        reach = window.conditions.reach
-        of_plan = ", built into the plan of that hash: built again it may be another plan, which is not certified" if PLAN in chosen else ""
-        elsewhere = chosen.get("elsewhere", [])
-        open_ = [each["where"] for each in elsewhere if each["origin"] == "predicted"]
-        untrained = "" if job.is_trained else ", whose weights are random: its latency, and no accuracy"
-        not_there = f"; nothing is certified for {', '.join(open_)}: that budget is predicted only" if open_ else ""
-        return {
-            "format": "hwnas.certificate/1",
-            "origin": "measured",
-            "budget_ms": self.limit_ms,
-            "statistic": window.statistic,
-            **{key: chosen[key] for key in _STATED},
-            "verdict": chosen["verdict"],
-            **({PLAN: chosen[PLAN]} if PLAN in chosen else {}),
-            **({"elsewhere": elsewhere} if elsewhere else {}),
-            "costs": _costs(job, chosen),
-            "accuracy": _accuracy_facts(job, chosen),
-            "window_seconds": window.seconds,
-            "predicted_ms": chosen["latency_ms"],
-            "budget_used": round(chosen["measured_ms"] / self.limit_ms, 4),
-            "space_max_ms": largest["measured_ms"],
-            "budget_binds": self.limit_ms < largest["measured_ms"],
-            "published": self._published(chosen),
-            "speed_states": [asdict(state) for state in window.states],
-            "conditions": asdict(window.conditions),
-            "system": dict(window.system),
-            "precision": job.variant.precision,
-            "batch": job.variant.batch,
-            "space": job.index.space.name,
-            "fingerprint": job.index.fingerprint,
-            "architecture": chosen["values"],
-            "date": _now(),
-            "hwnas": __version__,
-            "scope": f"this file{of_plan}{untrained}, on this unit of this device, in the state it was in, on this date"
-            + (f"; {reach}" if reach else "")
-            + not_there,
-        }
-
-    def _published(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
-        """What published networks do within this budget: that of the zoo, and those of the space's literature, with the weights of this run."""
-        references = [each for each in self.measured if each["role"].startswith("reference ") and each["round"] == chosen["round"]]
-        inside = [each for each in references if each["verdict"] == "within"]
-        kept = ("role", "measured_ms", "upper_bound_ms", "verdict", "accuracy_pct", "macs", "params")
-        best = max(inside, key=lambda each: each["accuracy_pct"], default=None)
-        return {
-            "network": self.published,
-            "of_the_space": None
-            if best is None
-            else {key: best[key] for key in kept} | {"accuracy": "validation, with the weights of this run" if self.job.is_trained else "predicted"},
-            "said": _said(self.job, self.published, best, len(references)),
-        }
-
-
-def _said(job: Job, entrant: Mapping[str, Any] | None, reference: Mapping[str, Any] | None, references: int) -> str:
-    """What published networks would have given, in a sentence or two; what is not known is said."""
-    parts = []
-    if entrant is None:
-        parts.append(nothing_published(job))
-    else:
-        same = entrant["same_data"]
-        accuracy = f"{entrant['accuracy_pct']:.2f} % top-1 as published on ImageNet" + ("" if same else "; on the data of this run its accuracy is unknown")
-        parts.append(f"{entrant['name']} took {entrant['measured_ms']:.4g} ms in the same window ({entrant['verdict']}), {accuracy}")
-    if reference is not None:
-        name = reference["role"].removeprefix("reference ")
-        accuracy = f"{reference['accuracy_pct']:.2f} % {'validation accuracy' if job.is_trained else 'accuracy as predicted'}"
-        with_weights = ", with the weights of this run," if job.is_trained else ""
-        parts.append(f"{name}{with_weights} took {reference['measured_ms']:.4g} ms at {accuracy}")
-    elif references:
-        parts.append("no architecture of the literature that this space holds is certified within it")
-    return "; ".join(parts)
-
-
-def _costs(job: Job, chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Budgets on what needs no device, and what the network has of it: counted, the size weighed."""
-    keys = {"macs": "macs", "params": "params", "memory": "memory_bytes", "size": "size_bytes"}
-    made = []
-    for i, (budget, _) in enumerate(job.budgets):
-        if budget.metric in COSTS:
-            weighed = budget.metric == "size" and "file_bytes" in chosen
-            value = chosen["file_bytes"] if weighed else chosen.get(keys[budget.metric])
-            made.append({"metric": budget.metric, "limit": _limit(job, i), "value": value, "origin": "measured" if weighed else "counted"})
-    return made
-
-
-def _accuracy_facts(job: Job, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Accuracy of what was certified on the images that the search chose by: what can be measured again."""
-    if not job.is_trained:
-        return {"predicted_pct": chosen["accuracy_pct"], "origin": "predicted", "by": str(job.options("search")["accuracy"])}
-    facts = {"validation_pct": chosen["accuracy_pct"], "data": job.options("train")["data"], "origin": "measured"}
-    return (
-        facts | {"in": chosen.get("accuracy_in", "fp32")} | ({"predicted_pct": chosen["accuracy_predicted_pct"]} if "accuracy_predicted_pct" in chosen else {})
-    )
 
 
 def pick(points: Sequence[Mapping[str, Any]], top: int, limit_ms: float, margin: float) -> list[Mapping[str, Any]]:
@@ -544,19 +412,11 @@ def _measured(row: WindowRow, limit_ms: float) -> dict[str, Any]:
         "visits": row.visits,
         "dropped": row.dropped,
         "independent_visits": row.independent_visits,
+        "telling_visits": row.telling_visits,
         "dropped_share": round(row.dropped_share, 4),
         "doubt": row.doubt,
         "verdict": verdict(row, limit_ms),
     }
-
-
-def _limit(job: Job, number: int) -> float:
-    """Of the budget of that number, with a share resolved."""
-    return job.constraints[number].limit
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def closest(result: Mapping[str, Any]) -> str:
