@@ -150,7 +150,7 @@ def test_a_field_is_read_as_it_was_written(cells, tmp_path):
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
 def test_the_stored_field_is_what_its_searchers_find_today(benchmark):
-    """One search of each, as far as its 60th evaluation, of `gp`, which takes long, its 12th; whoever changes a searcher runs benchmarks/search_field.py --again."""
+    """One search of each, as far as its 60th evaluation, of `gp`, which takes long, its 12th; whoever changes one runs benchmarks/search_field.py --again."""
     need(ACCURACY, LATENCY, MACRO, ACCEL)
     made = registry.create("tabular_benchmarks", benchmark)
     stored = {row.searcher: row for row in read_field() if row.benchmark == benchmark and row.seed == 0}
