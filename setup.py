@@ -20,7 +20,7 @@ class BuildWithData(build_py):
         for folder in FOLDERS:
             target = Path(self.build_lib, "hwnas", "_data", folder)
             shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(folder, target, ignore=shutil.ignore_patterns("__pycache__", ".*", "*.sqlite*"))
+            shutil.copytree(folder, target, ignore=shutil.ignore_patterns("__pycache__", "build", ".*", "*.sqlite*"))
 
 
 setup(cmdclass={"build_py": BuildWithData})

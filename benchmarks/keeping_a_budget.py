@@ -80,9 +80,7 @@ def verified(top: int) -> Rule:
     """As `hwnas verify` chooses candidates and corrects its predictions."""
 
     def rule(codes: Codes, accuracy: FloatArray, predicted: FloatArray, truth: FloatArray, limit: float, error: float) -> Choice:
-        points = [
-            {"row": int(row), "accuracy_pct": float(accuracy[row]), "latency_ms": float(predicted[row])} for row in np.argsort(-accuracy, kind="stable")
-        ]
+        points = [{"row": int(row), "accuracy_pct": float(accuracy[row]), "latency_ms": float(predicted[row])} for row in np.argsort(-accuracy, kind="stable")]
         known, correction = dict[int, float](), 1.0  # row -> measured by predicted
         for attempt in range(MAX_ROUNDS):
             rest = [point for point in points if point["row"] not in known]

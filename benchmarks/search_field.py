@@ -22,7 +22,7 @@ from hwnas.errors import HwnasError
 from hwnas.search_field import FILE, FieldRow, best_of, read_field, write_field
 from hwnas.searcher import trains
 from hwnas.tabular_benchmark import TabularBenchmark, traced
-from hwnas.verbs.bench_search import BASELINE, BENCHMARKS, compared, stored_searches
+from hwnas.verbs.bench_search import BASELINE, BENCHMARKS, compared, standing, stored_searches
 
 NOT_STORED = {"uniform_scaling": "nothing in it is random, and these spaces have nothing that is scaled together"}
 TOGETHER = 10  # seeds of one searcher before the next one's turn
@@ -69,8 +69,7 @@ def printed(text: str, made: TabularBenchmark, rows: list[dict[str, Any]]) -> st
         figures = [f"{at['mean_pct']:.2f} ± {at['sd']:.2f} [{at['low_pct']:.2f}, {at['high_pct']:.2f}]" for at in row["at"]]
         tests = [f"{at['wins']}-{at['losses']}" + (f" p {at['p']:.0e}" if at is row["at"][-1] else "") for at in row["at"]]
         tests = [] if row["searcher"] == BASELINE else tests
-        note = "" if row["p_behind_best"] < 0.05 else "level with the best"
-        lines.append(f"| {row['searcher']} ({row['seeds']}) | {' | '.join(figures)} | {', '.join(tests)} | {note} |")
+        lines.append(f"| {row['searcher']} ({row['seeds']}) | {' | '.join(figures)} | {', '.join(tests)} | {standing(row)} |")
     return "\n".join(lines)
 
 

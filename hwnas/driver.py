@@ -2,6 +2,8 @@
 
 The same call again sends the recorded answers into a fresh searcher of the same seed, which then continues where it stopped;
 nothing that was paid for is evaluated twice. Cheap metrics are pure functions of the codes and are computed again.
+
+Whatever evaluates them, candidates are recorded as they complete, and told in the order they were asked for: who was faster changes nothing.
 """
 
 from __future__ import annotations
@@ -10,21 +12,20 @@ import hashlib
 import math
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hwnas.errors import DamagedFile, InputError
-from hwnas.executor import Completion, Executor, InProcess
+from hwnas.executor import Candidate, Completion, Executor, InProcess
 from hwnas.pareto import crowding_distance, domination_ranks, non_dominated
 from hwnas.predictor import Metric
-from hwnas.problem import Problem, Scores
+from hwnas.problem import OnDevice, Problem, Scores
 from hwnas.run import RunDirectory
 from hwnas.searcher import Ask, Gradient, Option, Searcher, Told, Trace, Train, Trainer, Validate, options_of, trains
 from hwnas.space import Codes, FloatArray
@@ -37,7 +38,7 @@ _SLACK = 1e-9  # shares of an evaluation are summed in floating point
 
 @dataclass(frozen=True)
 class SearchResult:
-    """All evaluated candidates in order of completion; with expensive metrics each subnet once."""
+    """All evaluated candidates in the order they were asked for; with expensive metrics each subnet once."""
 
     problem: Problem
     codes: Codes
@@ -95,7 +96,7 @@ def drive(
     Where the problem has expensive metrics, an evaluation is a distinct subnet (asking again is free), else any candidate. With
     `run`, each is recorded under `stage` as it completes, and a run that was interrupted continues. Ctrl-C finishes the evaluation
     in progress, a second one does not. progress: called with the evaluations that are done and the best
-    feasible value of a single objective so far.
+    feasible value of a single objective so far. executor: where candidates are evaluated, by default in this process; whoever gives one closes it.
 
     Raises InputError where the run was written by another searcher, seed or version, or where a searcher that trains has no trainer.
     """
@@ -109,11 +110,12 @@ def drive(
 
 @dataclass(frozen=True, slots=True)
 class _Flight:
-    """A candidate that is being evaluated."""
+    """A candidate that is being evaluated. digest: of everything asked up to then."""
 
     code: Codes  # (1, choices)
     fidelity: float
     key: tuple[float, bytes]
+    digest: str
 
 
 class _Driver:
@@ -137,8 +139,9 @@ class _Driver:
         self.digest = ""  # of everything asked so far
         self.rng, self.state = np.random.default_rng(seed), dict[str, Any]()
         self.known: dict[tuple[float, bytes], FloatArray] = {}
-        self.flying: dict[int, _Flight] = {}
+        self.flying: dict[int, _Flight] = {}  # in the order they were asked for
         self.submitted: set[int] = set()
+        self.arrived: dict[int, FloatArray | None] = {}  # evaluated and recorded, while others that were asked for before are not
         self.again: dict[tuple[float, bytes], list[tuple[int, Codes]]] = {}  # asked again while in flight
         self.untold: list[tuple[int, Codes, FloatArray]] = []
         self.results: list[tuple[Codes, FloatArray, FloatArray]] = []  # codes, expensive values, fidelity
@@ -147,7 +150,7 @@ class _Driver:
         self.seen = 0  # results that `best` knows of
         self.trace: list[Mapping[str, Any]] = []
         self.traces_kept = 0  # points of the trace that are recorded already
-        self.recorded: deque[Event] = deque()
+        self.recorded: dict[int, Event] = {}  # answers that are still to be replayed, by the number of the candidate
         self.marks: dict[int, str] = {}
         self.saved: dict[str, Any] | None = None  # the Train that a restarted searcher asks for first, already answered
         if run is not None:
@@ -237,7 +240,7 @@ class _Driver:
                 self.spent += request.fidelity
                 self.idle = 0
                 self.again[key] = []
-                self.flying[number] = _Flight(code, request.fidelity, key)
+                self.flying[number] = _Flight(code, request.fidelity, key, self.digest)
         self._land_until(0 if self._is_over else request.pending)
         codes = np.concatenate([code for _, code, _ in self.untold] or [codes[:0]])
         known = np.stack([values for _, _, values in self.untold]) if self.untold else np.empty((0, len(self.problem.expensive)))
@@ -247,46 +250,70 @@ class _Driver:
         return Told(codes, self.problem.scores(codes, known), numbers)
 
     def _land_until(self, pending: int) -> None:
-        """Wait until at most so many asked candidates are unscored."""
+        """Wait until at most so many asked candidates are unscored, the first ones asked first."""
         while len(self.flying) + sum(map(len, self.again.values())) > pending:
-            completion = self._replayed() if self.recorded else self._evaluated()
-            flight = self.flying.pop(completion.number)
-            values = np.full(len(self.problem.expensive), np.nan) if completion.values is None else completion.values
+            number, flight = next(iter(self.flying.items()))
+            found = self._replayed(number, flight) if number in self.recorded else self._evaluated(number)
+            values = np.full(len(self.problem.expensive), np.nan) if found is None else found
+            del self.flying[number]
             self.known[flight.key] = values
-            self.untold += [(completion.number, flight.code, values), *((number, code, values) for number, code in self.again.pop(flight.key))]
+            self.untold += [(number, flight.code, values), *((other, code, values) for other, code in self.again.pop(flight.key))]
             self.landed += flight.fidelity
             self.results.append((flight.code, values[None], np.array([flight.fidelity])))
             self._report()
 
-    def _replayed(self) -> Completion:
-        body = self.recorded.popleft().body
+    def _replayed(self, number: int, flight: _Flight) -> FloatArray | None:
+        body = self.recorded.pop(number).body
         try:
-            number, code, fidelity, digest = body["number"], body["code"], body["fidelity"], body["digest"]
-            completion = Completion(number, _values_of(body), body.get("error", ""))
+            code, fidelity, digest, values = body["code"], body["fidelity"], body["digest"], _values_of(body)
         except (KeyError, TypeError, ValueError, AttributeError):
             raise self._damaged() from None
-        flight = self.flying.get(number)
-        if flight is None or flight.code[0].tolist() != code or flight.fidelity != fidelity or digest != self.digest:
+        if flight.code[0].tolist() != code or flight.fidelity != fidelity or digest != flight.digest:
             raise self._another()
-        return completion
+        return values
 
-    def _evaluated(self) -> Completion:
-        for number, flight in self.flying.items():
-            if number not in self.submitted:
-                self.submitted.add(number)
-                self.executor.submit(number, partial(self._evaluate, flight))
+    def _evaluated(self, number: int) -> FloatArray | None:
+        """The values of a candidate, once it has arrived; others may arrive before it."""
+        if new := {each: flight for each, flight in self.flying.items() if each not in self.submitted and each not in self.recorded}:
+            self._launch(new)
+        while number not in self.arrived:
+            self._wait()
+        return self.arrived.pop(number)
+
+    def _launch(self, new: Mapping[int, _Flight]) -> None:
+        """Submit these, and measure them where a metric holds a device: on this machine while nothing else is evaluated on it."""
+        codes = np.asfortranarray(np.concatenate([flight.code for flight in new.values()]))
+        on_device = [metric for metric in self.problem.expensive if isinstance(metric, OnDevice)]
+        if any(metric.here for metric in on_device):
+            while len(self.arrived) < sum(each in self.submitted for each in self.flying):
+                self._wait()
+        for metric in on_device:
+            if metric.here:
+                metric.measure(codes)
+        for number, flight in new.items():
+            self.submitted.add(number)
+            self.executor.submit(number, Candidate(flight.code, flight.fidelity, self.problem.evaluate_travelling))
+        for metric in on_device:
+            if not metric.here:
+                metric.measure(codes)
+
+    def _wait(self) -> None:
+        """For the next candidate to complete, which is then on record."""
         with _interrupt_deferred():
             completion = self.executor.wait()
-            if self.run is not None:
-                flight = self.flying[completion.number]
-                values = [None] * len(self.problem.expensive) if completion.values is None else _finite_or_none(completion.values)
-                body = {"number": completion.number, "code": flight.code[0], "fidelity": flight.fidelity, "values": values, "digest": self.digest}
-                self.run.append(self.stage, "evaluated", {**body, "error": completion.error} if completion.error else body)
-        return completion
+            self.arrived[completion.number] = self._recorded(completion)
 
-    def _evaluate(self, flight: _Flight) -> FloatArray:
-        values = self.problem.evaluate_expensive(flight.code, flight.fidelity)[0]
-        return np.where(np.isfinite(values), values, np.nan)
+    def _recorded(self, completion: Completion) -> FloatArray | None:
+        """Its values of all expensive metrics, which are now on record."""
+        flight, problem = self.flying[completion.number], self.problem
+        here = {id(metric): value for metric, value in zip(problem.travelling, () if completion.values is None else completion.values, strict=False)}
+        known = [metric(flight.code)[0] if isinstance(metric, OnDevice) else here.get(id(metric), np.nan) for metric in problem.expensive]
+        values = None if not np.isfinite(known).any() else np.where(np.isfinite(known), known, np.nan)
+        if self.run is not None:
+            listed = [None] * len(self.problem.expensive) if values is None else _finite_or_none(values)
+            body = {"number": completion.number, "code": flight.code[0], "fidelity": flight.fidelity, "values": listed, "digest": flight.digest}
+            self.run.append(self.stage, "evaluated", {**body, "error": completion.error} if completion.error else body)
+        return values
 
     def _report(self) -> None:
         if self.progress is not None:
@@ -380,7 +407,7 @@ class _Driver:
                 if last.get("best") is not None:
                     self.best = (float(last["best"][0]), float(last["best"][1]))
                 run.load_files(last["files"], self._trainer().load)
-                for event in evaluated:
+                for event in sorted(evaluated, key=lambda event: int(event.body["number"])):
                     if event.id < trained[-1].id:
                         code = np.array([event.body["code"]])  # its values are checked at the end: a space that grows has not grown yet
                         if code.shape != (1, len(self.problem.space.choices)):
@@ -393,7 +420,12 @@ class _Driver:
             if isinstance(error, InputError):
                 raise
             raise self._damaged() from None
-        self.recorded = deque(event for event in evaluated if not trained or event.id > trained[-1].id)
+        for event in evaluated:
+            if not trained or event.id > trained[-1].id:
+                number = event.body.get("number") if isinstance(event.body, dict) else None
+                if type(number) is not int or number in self.recorded:
+                    raise self._damaged()
+                self.recorded[number] = event
 
     def _chain(self, codes: Codes, request: Ask) -> None:
         """Add what is asked to the digest; where no evaluation is recorded, record the digest itself each time the count doubles."""

@@ -46,7 +46,7 @@ def copy_kit(name: str, folder: Path) -> list[Path]:
 def _own(source: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted(source.rglob("*")):
         relative = path.relative_to(source)
-        if path.is_file() and "__pycache__" not in relative.parts and not relative.name.startswith("."):
+        if path.is_file() and not any(part in ("__pycache__", "build") or part.startswith(".") for part in relative.parts):
             yield relative.as_posix(), path.read_bytes()
 
 

@@ -29,6 +29,20 @@ class PartialMetric(Protocol):
         ...
 
 
+@runtime_checkable
+class OnDevice(Protocol):
+    """An expensive metric that holds a device: it is evaluated where the search runs, and remembers what it has measured.
+
+    `here`: the device is this machine, on which nothing else may run meanwhile.
+    """
+
+    here: bool
+
+    def measure(self, codes: Codes) -> None:
+        """Measure all of these (n, choices) that are not known, together. What fails is NaN."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
     """A metric to minimise, or to maximise. A metric with a true attribute `expensive` is computed once per distinct subnet and recorded."""
@@ -109,10 +123,19 @@ class Problem:
         metrics = [objective.metric for objective in self.objectives] + [metric for _, metric in self.budgets]
         return tuple({id(metric): metric for metric in metrics if is_expensive(metric)}.values())
 
+    @cached_property
+    def travelling(self) -> tuple[Metric, ...]:
+        """Those of `expensive` that may be evaluated in any process; the others hold a device."""
+        return tuple(metric for metric in self.expensive if not isinstance(metric, OnDevice))
+
     def evaluate_expensive(self, codes: Codes, fidelity: float = 1.0) -> FloatArray:
         """Values of the expensive metrics, (n, len(expensive)). Raises InputError below full fidelity where one has no `at`."""
         columns = [values_of(_at(metric, fidelity), codes) for metric in self.expensive]
         return np.stack(columns, axis=1) if columns else np.empty((len(codes), 0))
+
+    def evaluate_travelling(self, code: Codes, fidelity: float = 1.0) -> FloatArray:
+        """Values of the metrics that travel, (len(travelling),), of one candidate (1, choices). Raises as `evaluate_expensive` does."""
+        return np.array([values_of(_at(metric, fidelity), code)[0] for metric in self.travelling], np.float64)
 
     def scores(self, codes: Codes, known: FloatArray) -> Scores:
         """Scores from the expensive metrics' values (n, len(expensive)), with the cheap ones computed here."""

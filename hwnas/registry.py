@@ -29,6 +29,7 @@ CATALOGUES = {
     "profiling.runtimes": "runtime",
     "profiling.transports": "transport",
     "tabular_benchmarks": "tabular benchmark",
+    "executors": "executor",
 }
 
 

@@ -23,7 +23,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """An evaluated architecture: validation accuracy measured with inherited weights, latency predicted from the table."""
+    """An evaluated architecture: validation accuracy measured with inherited weights, latency predicted from the table, or measured by the search."""
 
     accuracy_pct: float
     latency_ms: float
@@ -255,6 +255,8 @@ class Report:
     seconds: Mapping[str, float] = field(default_factory=dict, hash=False)
     """Wall time of each stage."""
     versions: Mapping[str, str] = field(default_factory=dict, hash=False)
+    searched_origin: Origin | None = None
+    """Of the latencies of `points`; None where they are predictions."""
 
     @property
     def chosen(self) -> Measured | None:

@@ -76,6 +76,7 @@ def _content(report: Report) -> dict[str, Any]:
         "warning": words.warning(report),
         "budgets": [(words.cost_name(each.metric), words.cost_budget(each)) for each in report.budgets],
         "predicted": words.predicted(report),
+        "searched": words.searched(report),
         "measured": report.measurement_origin,
         "surrogate_gap": "" if report.surrogate is None else words.surrogate_gap(report.surrogate),
         "published": words.published(report),

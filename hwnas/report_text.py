@@ -64,7 +64,7 @@ def _front(report: Report) -> RenderableType:
     ends = [f"{words.percent(point.accuracy_pct)} % at {ms(point.latency_ms)} ms" for point in (front[0], front[-1])] if front else []
     line = f"evaluated {len(report.points):,}, on the front {len(front):,}"
     if ends:
-        line += f": {' … '.join(dict.fromkeys(ends))} (validation accuracy, latency {words.predicted(report)})"
+        line += f": {' … '.join(dict.fromkeys(ends))} (validation accuracy, latency {words.searched(report)})"
     return Text(line)
 
 

@@ -110,6 +110,14 @@ def budget_line(facts: Mapping[str, Any]) -> str:
     return f"{reach}, {share}"
 
 
+def measured_line(result: Mapping[str, Any]) -> str:
+    """The budget on latency of a search that measured: what keeps it, and what the table had said."""
+    networks = result["networks_measured"]
+    failed = f", {networks['failed']} could not be" if networks["failed"] else ""
+    ends = f"{result['space_min_ms']:.4g} ... {result['space_max_ms']:.4g} ms {result['statistic']} ({result['latency_origin']} by the table)"
+    return f"latency {ends}; budget {result['budget_ms']:.4g} ms by measurement: {networks['measured']} networks on {plain(networks['where'])}{failed}"
+
+
 def share_line(share: Mapping[str, Any]) -> str:
     """The share of a space that keeps all budgets, with its interval."""
     value, low, high = (f"{100 * share[key]:.3g}" for key in ("value", "low", "high"))
@@ -160,6 +168,11 @@ def labels(measured: Sequence[Measured]) -> tuple[str, ...]:
         seen[each.role] += 1
         names.append(plain(each.role) + (f" {seen[each.role]}" if total[each.role] > 1 else ""))
     return tuple(names)
+
+
+def searched(report: Report) -> str:
+    """What the latencies are that the search went by: `measured in the search`, or predicted."""
+    return predicted(report) if report.searched_origin is None else f"{report.searched_origin} in the search"
 
 
 def predicted(report: Report) -> str:

@@ -40,8 +40,8 @@ Option: TypeAlias = int | float | bool | str
 class Ask:
     """Score these codes (n, choices). The answer is `Told`.
 
-    fidelity: share in (0, 1] of a full evaluation (epochs, data). pending: the answer comes as soon as at most this many asked
-    candidates are unscored; 0 waits for all, `workers - 1` keeps every worker busy. Codes may be empty while some are unscored.
+    fidelity: share in (0, 1] of a full evaluation (epochs, data). pending: the answer comes as soon as all but the last so many asked
+    candidates are scored; 0 waits for all, `workers - 1` and more keep workers busy. Codes may be empty while some are unscored.
     """
 
     codes: Codes
@@ -51,7 +51,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Candidates scored since the last answer, in order of completion; not necessarily those of the last `Ask` alone."""
+    """Candidates scored since the last answer, in the order they were asked for; not necessarily those of the last `Ask` alone."""
 
     codes: Codes
     scores: Scores

@@ -25,7 +25,7 @@ from hwnas.costs import macs, params
 from hwnas.device import Device, load_device
 from hwnas.driver import SearchResult, drive
 from hwnas.errors import CheckFailed, HwnasError, InputError, MeasurementFailed, MissingExtra
-from hwnas.executor import Completion, InProcess
+from hwnas.executor import Candidate, Completion, Evaluate, Executor, InProcess
 from hwnas.graph import Block, Graph, Node, block_text, parse_block
 from hwnas.index import BlockIndex
 from hwnas.latency_table import ENTRIES, NETWORKS, TABLE, LatencyTable, Measurement
@@ -480,7 +480,7 @@ def check_searcher(
 
     It asks for codes of the space; equal seeds give equal searches, whatever the problem was used for before; interrupted and resumed,
     twice, equals uninterrupted, with nothing paid for twice; its best candidates keep a MACs budget in the lowered network too; with
-    the option `pending` it copes with answers out of order; over `seeds` seeds it is not significantly worse than random search at
+    the option `pending` it copes with workers that end out of order; over `seeds` seeds it is not significantly worse than random search at
     equal cost (sign test, 1 %; by the hypervolume of the front where there are several objectives). Objective and budget are sums over
     blocks, so that exact searchers take part. Raises CheckFailed.
 
@@ -503,6 +503,57 @@ def check_searcher(
         raise CheckFailed(f"{name}: {error}") from error
 
 
+# -- executors ----------------------------------------------------------------------------------------------------------------
+
+
+class _Unmeasurable:
+    """The toy problem's gain, of networks whose first choice is not the smallest: others cannot be measured."""
+
+    name: str = "gain"
+    unit: str = "points"
+    origin: Origin = "simulated"
+    expensive: bool = True
+
+    def __init__(self, gain: Metric):
+        self.gain = gain
+
+    def __call__(self, codes: Codes) -> FloatArray:
+        if (codes[:, 0] == 0).any():
+            raise MeasurementFailed("no such network")
+        return self.gain(codes)
+
+
+@dataclass(frozen=True, slots=True)
+class _ToyEvaluation:
+    """What a worker evaluates by."""
+
+    fails: bool
+
+    def problem(self) -> Problem:
+        toy = toy_problem()
+        gain = toy.objectives[0].metric
+        return Problem(toy.index, [Objective(_Unmeasurable(gain) if self.fails else gain, maximize=True)], toy.budgets)
+
+    def __call__(self) -> Evaluate:
+        return self.problem().evaluate_travelling
+
+
+def check_executor(name: str) -> None:
+    """Checks an executor, a name with arguments or `path.py:name`, with two workers: a search of the toy problem, with answers that are all waited for and
+    with some that are not, ends as in one process; what cannot be measured has failed, and nothing else. Raises CheckFailed, or what making it raises."""
+    searcher: Searcher = registry.load("searchers", "regularized_evolution")
+    for prepare in (_ToyEvaluation(False), _ToyEvaluation(True)):
+        executor: Executor = registry.create("executors", name, prepare, 2)
+        try:
+            for pending in (0, 3):
+                options: dict[str, Option] = {"pending": pending, "population": 8, "tournament": 3}
+                whole, found = (drive(searcher, prepare.problem(), seed=1, evaluations=24, options=options, executor=each) for each in (None, executor))
+                if not _equal(whole, found):
+                    raise CheckFailed(f"{name}: with pending={pending} a search ends elsewhere than in one process; complete each number once, with its values")
+        finally:
+            executor.close()
+
+
 class _Meter:
     """Counts what a search pays for: evaluations, trainings and gradients. Interrupts it before the one numbered `stop`, from 0."""
 
@@ -516,19 +567,19 @@ class _Meter:
 
 
 class _MeteredExecutor(InProcess):
-    """Evaluates in this process; `last_first` what was submitted last, so that answers come out of order."""
+    """Evaluates in this process; `last_first` what was submitted last, so that candidates complete out of order."""
 
     def __init__(self, meter: _Meter, last_first: bool):
         super().__init__()
         self.meter, self.last_first = meter, last_first
 
-    def submit(self, number: int, evaluate: Callable[[], FloatArray]) -> None:
-        def paid() -> FloatArray:
+    def submit(self, number: int, candidate: Candidate) -> None:
+        def paid(code: Codes, fidelity: float) -> FloatArray:
             self.meter.pay()
             self.meter.evaluated.append(number)
-            return evaluate()
+            return candidate()
 
-        super().submit(number, paid)
+        super().submit(number, replace(candidate, by=paid))
 
     def wait(self) -> Completion:
         if self.last_first:

@@ -1,7 +1,8 @@
 """A stand-in for adbd, the end of the Android Debug Bridge on a phone, and a real `adb` that drives it.
 
 The wire protocol is the real one, over TCP: connection with banner and features, RSA authentication, streams with flow control, and the
-services `shell,v2`, `shell`, `exec` and `sync`. Commands run for real, on this machine, with `/data/local/tmp` being a folder of ours.
+services `shell,v2`, `shell`, `exec`, `sync` and `localabstract`. Commands run for real, on this machine, with `/data/local/tmp` and
+`/sdcard/Android/data` being folders of ours.
 Faults are attributes that a test sets; `reset` takes all of them back.
 """
 
@@ -31,6 +32,7 @@ from hwnas.device import Device
 
 PROGRAM = shutil.which("adb")
 TEMPORARY = "/data/local/tmp"
+STORAGE = "/sdcard/Android/data"  # where apps have folders that a host may write to
 FEATURES = ("shell_v2", "cmd", "stat_v2", "fixed_push_mkdir")
 
 VERSION, MAX_PAYLOAD = 0x01000001, 1 << 20
@@ -198,6 +200,8 @@ class Link:
             run = lambda stream: Command(self.adbd, stream, argument, shell_v2=False).run()  # noqa: E731
         elif kind == "sync":
             run = lambda stream: Files(self.adbd, stream).run()  # noqa: E731
+        elif kind == "localabstract" and argument in self.adbd.sockets:
+            run = lambda stream: relay(stream, self.adbd.sockets[argument])  # noqa: E731
         else:
             await self.send(CLSE, 0, remote)
             return
@@ -281,6 +285,28 @@ class Command:
             return STDIN, data
         kind, size = struct.unpack("<BI", await self._stream.exactly(5))
         return kind, await self._stream.exactly(size)
+
+
+async def relay(stream: Stream, port: int) -> None:
+    """The other end of `adb forward`: a program's socket, here one of this machine."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return
+
+    async def back() -> None:
+        with suppress(Closed, ConnectionError):
+            while data := await reader.read(64 << 10):
+                await stream.write(data)
+        stream.end()
+
+    backwards = asyncio.create_task(back())
+    with suppress(ConnectionError):
+        while data := await stream.read():
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+    await backwards
 
 
 class Files:
@@ -390,6 +416,7 @@ class Adbd:
         self.bytes_until_drop: int | None = None
         self.disk_bytes: int | None = None  # the largest file that it has place for
         self.no_execute = False  # its file system knows no executable files, whatever chmod says
+        self.sockets: dict[str, int] = {}  # abstract names of sockets that programs listen at -> port of this machine
         self.environment = {"PATH": f"{self.root}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HWNAS_LEASE": ""}
         for path in (self.root / "bin").iterdir():
             path.unlink()
@@ -422,11 +449,11 @@ class Adbd:
 
     def here(self, text: str) -> str:
         """A command with the phone's paths, as it is run on this machine."""
-        return text.replace(TEMPORARY, str(self.temporary))
+        return text.replace(TEMPORARY, str(self.temporary)).replace(STORAGE, f"{self.root}{STORAGE}")
 
     def path(self, text: str) -> Path:
-        """The file here of a path of the phone. Raises PermissionError outside of the folder that a host may write to."""
-        if (text != TEMPORARY and not text.startswith(TEMPORARY + "/")) or ".." in text.split("/"):
+        """The file here of a path of the phone. Raises PermissionError outside of the folders that a host may write to."""
+        if not any(text == each or text.startswith(each + "/") for each in (TEMPORARY, STORAGE)) or ".." in text.split("/"):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return Path(self.here(text))
 

@@ -19,6 +19,9 @@ from hwnas.data import shipped
 SOURCE = shipped("devices") / "agents" / "cpp"
 NAME = "hwnas_onnxruntime_agent"
 INCLUDE = "HWNAS_ONNXRUNTIME_INCLUDE"
+#: Sanitizers of the compiler that the agents of these tests are built with, such as "address,undefined"; the first finding ends an agent.
+SANITIZERS = os.environ.get("HWNAS_AGENT_SANITIZERS", "")
+SANITIZED = ("-DCMAKE_BUILD_TYPE=RelWithDebInfo", f"-DCMAKE_CXX_FLAGS=-fsanitize={SANITIZERS} -fno-sanitize-recover=all -fno-omit-frame-pointer")
 SYSROOT = Path("/usr/aarch64-linux-gnu")
 ARM64 = (
     "-DCMAKE_SYSTEM_NAME=Linux",
@@ -83,7 +86,23 @@ def native(folder: Path, *options: str) -> Path:
     """The agent for this machine. Skips where it cannot be built."""
     headers()
     need("cmake", "c++")
-    return built(folder, library(), *options)
+    return built(folder, library(), *(SANITIZED if SANITIZERS else ()), *options)
+
+
+def limited(folder: Path, limits: str, agent: Path) -> Path:
+    """A folder whose agent is that of another one, with `limits` of the shell on its memory."""
+    if "address" in SANITIZERS:
+        pytest.skip("the address sanitizer reserves terabytes of addresses, which no limit on memory allows")
+    return wrapped(folder, f"{limits}; exec {shlex.quote(str(agent / NAME))}")
+
+
+def say_intel(folder: Path) -> Path:
+    """A library to be preloaded, with which OpenVINO's provider offers itself on other processors too (`say_intel.cpp`)."""
+    include, made = headers(), folder / "say_intel.so"
+    command = ["c++", "-std=c++17", "-Wall", "-Wextra", "-shared", "-fPIC", f"-I{include}", "-o", str(made), str(Path(__file__).with_name("say_intel.cpp"))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
+    return made
 
 
 def wrapped(folder: Path, command: str) -> Path:

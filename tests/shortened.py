@@ -32,6 +32,9 @@ SHORTER_SEARCH: dict[str, str | int | float | tuple[str, ...]] = {"evaluations":
 #: Of a searcher that trains, besides.
 SHORTER_TRAINING = {"options": ("rounds=3",)}
 
+#: Of a search that measures its candidates, besides.
+SHORTER_MEASURING = {"evaluations": 6, "latency-seconds": 0.2}
+
 #: What takes the place of a space, wherever one is searched, trained or measured.
 SMALLER = {"ofa_mini": "ofa_mini(resolutions=(24,))"}
 
@@ -43,6 +46,8 @@ def shortened(arguments: Sequence[str]) -> list[str]:
     searcher = arguments[list(arguments).index("--searcher") + 1] if "--searcher" in arguments else ""
     if searcher in registry.names("searchers") and trains(registry.load("searchers", searcher)):
         changed = changed | SHORTER_TRAINING
+    if "--latency-source" in arguments:
+        changed = {**changed, **SHORTER_MEASURING}
     if "--help" in arguments:
         return list(arguments)
     kept, given = list(command), iter(arguments[len(command) :])

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import re
 
 import numpy as np
 import onnx
 import pytest
 from commands import here
 from onnx import TensorProto, helper, numpy_helper
+from test_profiling_agent import without_profiler
 
 import hwnas
 from hwnas.errors import InputError
@@ -67,12 +69,30 @@ def test_operators_are_profiled_after_the_timing_and_their_sum_is_called_no_late
         assert sum(layer["share"] for layer in each["operators"]) == pytest.approx(1) and all(layer["mean_us"] >= 0 for layer in each["operators"])
 
 
-def test_a_runtime_without_a_profiler_is_measured_all_the_same(files, native_agent, tmp_path):
-    device = tmp_path / "native.toml"
-    device.write_text(f'description = "C++"\nprocessor = "cpu"\ntransport = "local"\nruntimes = ["onnxruntime"]\nagent = "{native_agent}"\n')
+def device_of(folder, agent):
+    path = folder / "other.toml"
+    path.write_text(f'description = "another agent"\nprocessor = "cpu"\ntransport = "local"\nruntimes = ["onnxruntime"]\nagent = "{agent}"\n')
+    return path
+
+
+def test_a_runtime_without_a_profiler_is_measured_all_the_same(files, tmp_path):
+    (tmp_path / "agent").mkdir()
+    device = device_of(tmp_path, without_profiler(tmp_path / "agent"))
     code, out, error = here("bench", files / "conv.onnx", "--device", device, "--seconds", 0.2, "--quantiles", "p50", "--layers")
     assert code == 0, error
     assert "conv.onnx, batch 1: no profile, onnxruntime times no layers here" in out
+    assert "\nthe agent cannot tell layers: it has no profiler\n" in out
+    code, out, error = here("device", "check", device, "--seconds", 0.1)
+    assert code == 0 and re.search(r"not told +layers: it has no profiler", out), out
+
+
+def test_the_agent_in_cpp_tells_all_that_a_bench_asks_for(files, native_agent, tmp_path):
+    options = ("--shape", "length=64", "--seconds", 0.2, "--quantiles", "p50", "--streams", 2, "--layers", "--json")
+    code, out, error = here("bench", files / "conv.onnx", files / "tokens.onnx", "--device", device_of(tmp_path, native_agent), *options)
+    assert code == 0, error
+    for model, operator in zip(json.loads(out)["models"], ("Conv", "Gather"), strict=True):
+        assert (model["facts"]["nodes"], model["facts"]["nodes_elsewhere"], model["facts"]["partitions"]) == (1, 0, 1)
+        assert [operator in layer["name"] for layer in model["layers"]["operators"]].count(True) == 1
 
 
 def test_any_runtime_of_the_device_that_loads_onnx_is_measured(files, tmp_path):

@@ -11,18 +11,22 @@ from dataclasses import replace
 import native_agents
 import numpy as np
 import pytest
-from native_agents import NAME, wrapped
+from native_agents import NAME, limited, wrapped
 from onnx import helper, numpy_helper
 from test_profiling_agent import AGENT, HELLO, conv_model, model_of
 from test_profiling_session import small_space
+from test_runtimes import foreign_model
 
 from hwnas.device import load_device
 from hwnas.errors import InputError, MeasurementFailed
 from hwnas.index import BlockIndex
-from hwnas.profiling.agent import Burst, started_agent
+from hwnas.profiling.agent import Burst, Refused, started_agent
 from hwnas.profiling.runtimes.onnxruntime import onnxruntime
 from hwnas.profiling.session import profile
 from hwnas.profiling.transports.local import local
+from hwnas.testing import check_runtime
+from tests.openvino import OPTIONS as OPENVINO
+from tests.openvino import openvino_agent
 
 LOCALHOST = load_device("localhost")
 MODEL = conv_model()
@@ -87,7 +91,7 @@ LOADED = (line(HELLO), line({"op": "load", "item": "a", "bytes": len(MODEL)}), M
     ids=lambda text: repr(text[:24]),
 )
 def test_what_is_no_json_is_an_answer_and_the_agent_goes_on(native_agent, text):
-    wrong, right = spoken(native_agent, text + b"\n", line({"op": "look"}))
+    _, wrong, right = spoken(native_agent, line(HELLO), text + b"\n", line({"op": "look"}))
     assert wrong["ok"] is False and wrong["error"].startswith("no JSON: ") and right["ok"] is True
 
 
@@ -124,6 +128,24 @@ def test_what_is_no_json_is_an_answer_and_the_agent_goes_on(native_agent, text):
         (RUN | {"items": {"a": {"warmups": 1, "runs": 1, "cold": True}}}, "warmups must be a whole number from 0 to 0"),
         (RUN | {"items": {"a": {"warmups": 0, "runs": 1, "cold": 1}}}, "cold must be true or false"),
         (RUN | {"items": {"ghost": {"warmups": 0, "runs": 1}}}, "no item 'ghost' is loaded"),
+        (RUN | {"items": {"a": {"warmups": 0, "runs": 1, "streams": 0}}}, "streams must be a whole number from 1 to 1024"),
+        (RUN | {"items": {"a": {"warmups": 0, "runs": 1, "streams": None}}}, "streams must be a whole number from 1 to 1024"),
+        (RUN | {"items": {"a": {"warmups": 0, "runs": 98, "streams": 1024}}}, "runs must be a whole number from 1 to 97"),
+        ({"op": "layers", "item": "ghost", "runs": 1}, "no item 'ghost' is loaded"),
+        ({"op": "layers", "item": ["a"], "runs": 1}, "no item"),
+        ({"op": "layers", "item": "a"}, "runs must be a whole number from 1 to 100000, got nothing"),
+        ({"op": "layers", "item": "a", "runs": 0}, "runs must be a whole number"),
+        ({"op": "layers", "item": "a", "runs": 1001}, "at most 1000 are, got 1001"),
+        ({"op": "layers", "item": "../../etc/passwd", "runs": 1}, "no item '../../etc/passwd' is loaded"),
+        (HELLO | {"options": {"provider": "NoneExecutionProvider"}}, "there is no provider 'NoneExecutionProvider' here, but CPUExecutionProvider"),
+        (HELLO | {"options": {"provider": "CUDAExecutionProvider"}}, "measure CUDAExecutionProvider with the agent in Python"),
+        (HELLO | {"options": {"provider": ""}}, "there is no provider '' here"),
+        (HELLO | {"options": {"device_type": "npu"}}, "takes no device_type"),
+        (HELLO | {"options": {"fallback": "maybe"}}, "fallback must be refused or allowed, got 'maybe'"),
+        (HELLO | {"options": {"load_config": "/etc/passwd"}}, "unknown option 'load_config'; of CPUExecutionProvider there are: none"),
+        (HELLO | {"options": {"provider": "QNNExecutionProvider", "backend_path": "/x.so"}}, "unknown option 'backend_path'; of QNNExecutionProvider there"),
+        (HELLO | {"options": {"provider": "QNNExecutionProvider", "backend_type": "../x.so"}}, "must be a plain word or number, got '../x.so'"),
+        (HELLO | {"options": {"provider": "QNNExecutionProvider", "backend_type": "x" * 65}}, "must be a plain word or number"),
         (RUN | {"order": [["a"]]}, "not among the items"),
         (RUN | {"anchor": {"item": None, "warmups": 0, "runs": 1}}, "no item null is loaded"),
     ],
@@ -229,7 +251,7 @@ def test_a_job_that_takes_too_long_is_ended_by_the_device_itself(device):
 
 def test_a_model_that_the_machine_has_no_memory_for_is_an_answer(native_agent, tmp_path):
     """A gigabyte is all that the shell lets it have; the second of these models needs four."""
-    folder = wrapped(tmp_path / "limited", f"ulimit -d 1048576; exec {shlex.quote(str(native_agent / NAME))}")
+    folder = limited(tmp_path / "limited", "ulimit -d 1048576", native_agent)
     connection = local().start(replace(LOCALHOST, agent=str(folder)), AGENT)
     assert connection.ask(HELLO, seconds=60)["ok"]
     for size, fits in ((1 << 10, True), (1 << 30, False), (1 << 10, True)):
@@ -243,7 +265,7 @@ def test_a_model_that_the_machine_has_no_memory_for_is_an_answer(native_agent, t
 
 
 def test_a_model_larger_than_the_memory_is_an_answer_and_the_next_request_is_read(native_agent, tmp_path):
-    folder = wrapped(tmp_path / "limited", f"ulimit -d 131072; exec {shlex.quote(str(native_agent / NAME))}")
+    folder = limited(tmp_path / "limited", "ulimit -d 131072", native_agent)
     connection = local().start(replace(LOCALHOST, agent=str(folder)), AGENT)
     assert connection.ask(HELLO, seconds=60)["ok"]
     size = 400 << 20
@@ -252,9 +274,29 @@ def test_a_model_larger_than_the_memory_is_an_answer_and_the_next_request_is_rea
     connection.close()
 
 
-def test_an_agent_without_a_host_ends(tmp_path):
-    folder = native_agents.native(tmp_path, "-DCMAKE_CXX_FLAGS=-DHWNAS_IDLE_S=1 -O0")
-    connection = local().start(replace(LOCALHOST, agent=str(folder)), AGENT)
+def test_streams_that_the_machine_has_no_memory_for_are_a_failed_visit_and_the_agent_goes_on(native_agent, tmp_path):
+    """A thousand threads have stacks of eight gigabytes, and a quarter of one is all that the shell lets it have."""
+    folder = limited(tmp_path / "limited", "ulimit -s 8192; ulimit -d 262144", native_agent)
+    with started_agent(replace(LOCALHOST, agent=str(folder)), onnxruntime(), threads=1, seed=0) as agent:
+        agent.load("a", MODEL)
+        many, few = agent.visit(["a"], {"a": Burst(1, 2, streams=1024)})[0], agent.visit(["a"], {"a": Burst(1, 2, streams=2)})[0]
+        assert isinstance(many, str) and many, "the reason"
+        assert len(few.ns) == 4
+
+
+@pytest.fixture(scope="module")
+def variant(tmp_path_factory):
+    """An agent that waits for a second, and takes no ONNX Runtime for new enough to tell which nodes run where."""
+    return native_agents.native(tmp_path_factory.mktemp("variant"), "-DCMAKE_CXX_FLAGS=-DHWNAS_IDLE_S=1 -DHWNAS_ASSIGNMENT_API=99 -O0")
+
+
+def test_what_takes_a_newer_onnx_runtime_is_said_and_left_out(variant):
+    hello, loaded = spoken(variant, *LOADED)
+    assert hello["system"]["not_told"].startswith("nodes and partitions: they take ") and loaded == {"ok": True, "item": "a", "facts": {}}
+
+
+def test_an_agent_without_a_host_ends(variant):
+    connection = local().start(replace(LOCALHOST, agent=str(variant)), AGENT)
     assert connection._process.wait(60) == -signal.SIGALRM
     connection.close()
 
@@ -278,6 +320,7 @@ def test_both_agents_have_the_same_options_in_force(device):
             identities.append(agent.identity)
     python, cpp = identities
     assert (python.runtime, python.version, python.options) == (cpp.runtime, cpp.version, cpp.options)
+    assert "not_told" not in cpp.system
     assert all(python.system[key] == cpp.system[key] for key in ("processor", "cores", "governor", "os", "arch"))
 
 
@@ -302,6 +345,61 @@ def test_outputs_of_any_float_type_must_be_finite(device, type_, name):
     model.graph.output[0].type.tensor_type.elem_type = type_
     with started_agent(device, onnxruntime(), threads=1, seed=0) as agent, pytest.raises(Exception, match=f"output {name} is not finite"):
         agent.load("bad", model.SerializeToString())
+
+
+# -- other execution providers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_openvino(native_agent, tmp_path_factory):
+    """A folder whose agent has OpenVINO's provider at hand, the real one."""
+    package = pytest.importorskip("onnxruntime_ep_openvino", reason="pip install 'hwnas[openvino]' brings the provider")
+    if "address" in native_agents.SANITIZERS:
+        pytest.skip("a library of OpenVINO's is opened in a way that the address sanitizer refuses (RTLD_DEEPBIND)")
+    folder = tmp_path_factory.mktemp("openvino")
+    preloaded, library = shlex.quote(str(native_agents.say_intel(folder))), shlex.quote(package.get_library_path())
+    environment = f"LD_PRELOAD={preloaded} HWNAS_ORT_EP_LIBRARY={library}"
+    return wrapped(folder / "agent", f"{environment} exec {shlex.quote(str(native_agent / NAME))}")
+
+
+def openvino(folder, **options):
+    return replace(LOCALHOST, agent=str(folder), options={"onnxruntime": OPENVINO | options})
+
+
+def test_openvinos_provider_keeps_the_contract(with_openvino):
+    check_runtime("onnxruntime", openvino(with_openvino))
+
+
+def test_of_a_provider_both_agents_have_the_same_options_in_force(with_openvino, tmp_path):
+    asked = {"NUM_STREAMS": 2, "ENABLE_CPU_PINNING": True, "device_type": "CPU"}
+    with started_agent(openvino(with_openvino, **asked), onnxruntime(), threads=2, seed=0) as agent:
+        found = agent.identity
+    connection = local().start(LOCALHOST, openvino_agent(tmp_path))
+    python = connection.ask(HELLO | {"threads": 2, "options": OPENVINO | asked}, seconds=60)
+    connection.close()
+    assert found.options == python["options"] and found.options["ENABLE_CPU_PINNING"] is True
+
+
+def test_a_model_that_needs_the_cpu_provider_too_is_a_failure_unless_that_is_allowed(with_openvino):
+    with started_agent(openvino(with_openvino), onnxruntime(), threads=1, seed=0) as agent:
+        with pytest.raises(Refused, match="fallback to CPU EP has been explicitly disabled"):
+            agent.load("foreign", foreign_model())
+        facts = agent.load("whole", MODEL)
+        assert (facts["provider"], facts["nodes_elsewhere"], facts["partitions"]) == ("OpenVINOExecutionProvider", 0, 1)
+        assert len(agent.visit(["whole"], {"whole": Burst(1, 3, streams=2)})[0].ns) == 6
+    with started_agent(openvino(with_openvino, fallback="allowed"), onnxruntime(), threads=1, seed=0) as agent:
+        facts = agent.load("foreign", foreign_model())
+        assert (facts["nodes"], facts["nodes_elsewhere"], agent.identity.options["fallback"]) == (3, 1, "allowed")
+
+
+def test_a_library_that_is_none_of_a_provider_and_a_processor_that_it_does_not_offer_are_named(with_openvino, native_agent, tmp_path):
+    refused = pytest.raises(MeasurementFailed, match=r"runs on CPU of this machine, on no NPU \(there is: CPU of ")
+    with refused, started_agent(openvino(with_openvino, device_type="npu"), onnxruntime(), threads=1, seed=0):
+        pass
+    other = wrapped(tmp_path / "agent", f"HWNAS_ORT_EP_LIBRARY={shlex.quote(__file__)} exec {shlex.quote(str(native_agent / NAME))}")
+    refused = pytest.raises(MeasurementFailed, match="the library of OpenVINOExecutionProvider cannot be loaded: ")
+    with refused, started_agent(openvino(other), onnxruntime(), threads=1, seed=0):
+        pass
 
 
 # -- how it is built and found --------------------------------------------------------------------------------------------------------

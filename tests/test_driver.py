@@ -1,6 +1,5 @@
 import os
 import signal
-from collections import deque
 from functools import partial
 
 import numpy as np
@@ -433,19 +432,12 @@ def test_a_second_ctrl_c_does_not_wait(folder):
 # -- pending ----------------------------------------------------------------------------------------------------------------------
 
 
-class LastFirst:
+class LastFirst(InProcess):
     """Two workers of which the one that started last is done first."""
 
-    def __init__(self):
-        self.queue = deque()
-
-    def submit(self, number, evaluate):
-        self.queue.append((number, evaluate))
-
     def wait(self):
-        inner = InProcess()
-        inner.submit(*self.queue.pop())
-        return inner.wait()
+        self._queue.rotate(1)
+        return super().wait()
 
 
 completed: list[int] = []
@@ -464,28 +456,36 @@ def one_by_one(problem, *, rng, workers: int = 3):
     completed.extend(told.numbers.tolist())
 
 
-def test_answers_come_as_soon_as_few_enough_are_unscored_in_order_of_completion():
+@pytest.mark.parametrize("executor", [InProcess, LastFirst])
+def test_answers_come_in_the_order_asked_as_soon_as_all_but_the_last_few_are_scored_whoever_was_faster(executor):
     completed.clear()
-    drive(one_by_one, problem(), seed=0, evaluations=99)
+    result = drive(one_by_one, problem(), seed=0, evaluations=99, executor=executor())
     assert completed == list(range(12))
-    completed.clear()
-    drive(one_by_one, problem(), seed=0, evaluations=99, executor=LastFirst())
-    # after three asks the third is done; from then on always the newest, and at the end the two that waited
-    assert completed == [*range(2, 12), 1, 0]
+    assert result.codes[:, 1].tolist() == [i % 3 for i in range(12)]
 
 
-def test_the_recorded_order_of_completion_is_replayed_whatever_the_workers_do_now(folder):
+def test_what_was_done_out_of_order_is_recorded_when_it_is_done_and_never_done_again(folder):
+    first, second = Paid({6: interrupted}), Paid()
     completed.clear()
     with RunDirectory(folder) as run, pytest.raises(KeyboardInterrupt):
-        drive(one_by_one, problem(Paid({6: interrupted})), run, seed=0, evaluations=99, executor=LastFirst())
-    assert completed == [2, 3, 4, 5, 6]
+        drive(one_by_one, problem(first), run, seed=0, evaluations=99, executor=LastFirst())
+    assert [body["number"] for _, body in bodies(folder, "evaluated")] == [2, 1, 0, 5, 4]
     completed.clear()
     with RunDirectory(folder) as run:
-        drive(one_by_one, problem(), run, seed=0, evaluations=99)  # first come, first served
-    assert completed == [2, 3, 4, 5, 6, 0, 1, 7, 8, 9, 10, 11]
+        result = drive(one_by_one, problem(second), run, seed=0, evaluations=99)
+    assert completed == list(range(12)) and len(second.seen) == 7 and not set(first.seen[:5]) & set(second.seen)
+    uninterrupted = drive(one_by_one, problem(), seed=0, evaluations=99)
+    assert np.array_equal(result.codes, uninterrupted.codes) and np.array_equal(result.scores.values, uninterrupted.scores.values)
     with RunDirectory(folder) as run:
         drive(one_by_one, problem(Paid({1: pytest.fail})), run, seed=0, evaluations=99)
-    assert completed == 2 * [2, 3, 4, 5, 6, 0, 1, 7, 8, 9, 10, 11]
+
+
+def test_a_run_that_holds_an_answer_twice_is_refused(folder):
+    with RunDirectory(folder) as run:
+        drive(one_by_one, problem(), run, seed=0, evaluations=99)
+        run.append("search", "evaluated", run.events("search", "evaluated")[3].body)
+    with RunDirectory(folder) as run, pytest.raises(DamagedFile, match="a record of search that is not as hwnas writes it"):
+        drive(one_by_one, problem(), run, seed=0, evaluations=99)
 
 
 def test_a_subnet_asked_again_while_it_is_in_flight_is_told_with_it():

@@ -62,7 +62,7 @@ def browser():
 
 
 def test_every_kit_says_what_it_needs_and_shares_only_what_ships():
-    assert {"onnxruntime_python", "onnxruntime_cpp", "web", "tensorrt"} <= set(kits())
+    assert {"onnxruntime_python", "onnxruntime_cpp", "web", "tensorrt", "android"} <= set(kits())
     for name in kits():
         about = read_toml(shipped("export") / name / "kit.toml")
         assert about["requires"] and about["check"]

@@ -27,7 +27,7 @@ LAYERS = (
     ),
     ("searcher", "searchers", "optuna_search", "cmaes_search", "adam", "policies", "controller", "warm_up"),
     (
-        *("run", "driver", "executor", "exporter", "exporters", "manifest", "model_card", "kit", "testing", "tensorrt_parser"),
+        *("run", "driver", "executor", "executors", "measured_latency", "exporter", "exporters", "manifest", "model_card", "kit", "testing", "tensorrt_parser"),
         *("tabular_benchmark", "tabular_benchmarks", "search_field"),
     ),
     ("report_data", "report_flame", "report_html", "report_plot", "report_text", "report_words"),
@@ -41,7 +41,10 @@ NUMPY_ONLY = (
     *(*LAYERS[0], *LAYERS[1], *LAYERS[2], "features", "predictor", "memory", "growing", "feasible_set", "problem", "rewards", "pareto"),
     *("exact", "expectation", "milp", "surrogate", "searcher", "searchers", "optuna_search", "cmaes_search", "run"),
 )
-HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "scipy", "sklearn", "rich", "typer", "jinja2", "safetensors", "tomli_w", "optuna", "cmaes", "timm"}
+HEAVY = {
+    *("torch", "torchvision", "onnx", "onnxruntime", "scipy", "sklearn", "rich", "typer", "jinja2", "safetensors", "tomli_w", "optuna", "cmaes", "timm"),
+    "ray",
+}
 
 #: Pairs that the order allows, or might one day, and the design does not.
 FORBIDDEN = {("spaces", "latency_table"), ("spaces", "device"), ("latency_table", "spaces"), ("searchers", "torch"), ("searchers", "supernet")}

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -69,6 +70,16 @@ def foreign(tmp_path, body):
     return local().start(LOCALHOST, path)
 
 
+def without_profiler(tmp_path):
+    """A folder with the agent in Python as a program, of a runtime that has no profiler and says so."""
+    program = tmp_path / "hwnas_onnxruntime_agent"
+    source = agent_source(AGENT).decode().partition('if __name__ == "__main__":')[0]
+    changed = "del Item.layers\nOnnxRuntime.system['not_told'] = 'layers: it has no profiler'"
+    program.write_text(f"#!{sys.executable}\n{source}\n{changed}\nmain(OnnxRuntime())\n")
+    program.chmod(0o755)
+    return tmp_path
+
+
 def test_every_agent_is_python_3_8():
     for path in (shipped("devices") / "agents").glob("*.py"):
         ast.parse(path.read_text(), feature_version=(3, 8))
@@ -99,18 +110,20 @@ def test_what_an_agent_imports_from_elsewhere_stays_an_import(tmp_path):
         agent_source(tmp_path / "no_agent.py")
 
 
-def test_a_runtime_without_a_profiler_says_so(agent, device):
-    if device.agent:
+def test_a_runtime_without_a_profiler_says_so(tmp_path):
+    with started_agent(replace(LOCALHOST, agent=str(without_profiler(tmp_path))), onnxruntime(), threads=1, seed=0) as agent:
+        agent.load("good", conv_model())
         with pytest.raises(Refused, match="onnxruntime times no layers here"):
             agent.layers("good", 3)
+
+
+def test_layers_of_an_item_that_was_never_loaded_are_refused(agent):
     with pytest.raises(Refused, match="no item 'ghost' is loaded"):
         agent.layers("ghost", 3)
 
 
-def test_operators_are_profiled_as_onnx_runtime_runs_them(agent, device):
+def test_operators_are_profiled_as_onnx_runtime_runs_them(agent):
     """A convolution with its activation is one operator; a profile of many runs has it once, and what is timed afterwards is not profiled."""
-    if device.agent:
-        pytest.skip("the agent in C++ has no profiler")
     width = [numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "w")]
     model = model_of(helper.make_node("Conv", ["x", "w"], ["c"], name="first"), [1, 3, 16, 16], width)
     model.graph.node.extend([helper.make_node("Relu", ["c"], ["r"], name="act"), helper.make_node("Sigmoid", ["r"], ["y"], name="last")])
@@ -123,6 +136,43 @@ def test_operators_are_profiled_as_onnx_runtime_runs_them(agent, device):
     assert len(visit.ns) == 5
     with pytest.raises(Refused, match="at most 1000 are, got 1001"):
         agent.layers("layered", 1001)
+
+
+def test_agents_leave_no_file_behind(device, tmp_path, monkeypatch):
+    """Neither profiles nor the files of ONNX Runtime's telemetry."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with started_agent(device, onnxruntime(), threads=1, seed=0) as agent:
+        agent.load("good", conv_model())
+        assert agent.layers("good", 2)
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_profile_that_is_larger_than_a_file_may_be_is_refused_and_the_model_is_timed(device, tmp_path):
+    """The shell lets the agent write half a megabyte; what ONNX Runtime says of fifty runs is longer. With casts in it, it is profiled on loading too."""
+    folder = tmp_path / "limited"
+    folder.mkdir()
+    command = [str(Path(device.agent) / "hwnas_onnxruntime_agent")] if device.agent else [sys.executable, str(AGENT)]
+    (folder / "hwnas_onnxruntime_agent").write_text(f"#!/bin/sh\nulimit -f 1024; exec {shlex.join(command)}\n")
+    (folder / "hwnas_onnxruntime_agent").chmod(0o755)
+    with started_agent(replace(device, agent=str(folder)), onnxruntime(), threads=1, seed=0) as agent:
+        long = model_of(helper.make_node("Exp", ["x"], ["y"], name="Cast" * 200_000), [4]).SerializeToString()
+        assert not any(name.startswith("computed_in") for name in agent.load("long", long))
+        with pytest.raises(Refused, match=r"cannot be read \(no JSON: .*\): ask for fewer runs|wrote down 0 of 51 runs"):
+            agent.layers("long", 50)
+        assert len(agent.visit(["long"], {"long": Burst(1, 3)})[0].ns) == 3
+        assert agent.load("short", conv_model()) and agent.layers("short", 2)
+
+
+def test_layers_are_called_what_the_model_calls_them(agent):
+    """Whatever that is: names come from anybody, and ONNX Runtime writes them into a file that is read again."""
+    for number, name in enumerate(('"', "a\nb", "\\", '", "dur": 1e9, "x": "', "straße \U0001f4f1", "../../x", "_kernel_time", "")):
+        agent.load(f"named {number}", model_of(helper.make_node("Exp", ["x"], ["y"], name=name), [4]).SerializeToString())
+        try:
+            (found,) = agent.layers(f"named {number}", 2)
+        except Refused as error:  # an ONNX Runtime that escapes no names
+            assert "JSON" in str(error)
+            continue
+        assert found[0].endswith(" (Exp)") and found[1] < 10**9, found
 
 
 def test_layers_of_an_agent_are_names_with_nanoseconds(tmp_path):
@@ -290,6 +340,39 @@ def test_inputs_of_every_type_of_number_are_made(agent, kind):
     assert len(agent.visit([f"typed {kind}"], {f"typed {kind}": Burst(0, 2)})[0].ns) == 2
 
 
+def within_model(kind, ranges, size=20_000):
+    """A model whose output is finite if, and only if, each statistic of its input of that type is within its range."""
+    x = helper.make_tensor_value_info("x", kind, [size])
+    nodes = [helper.make_node("Cast", ["x"], ["real"], to=TensorProto.FLOAT), helper.make_node("Mul", ["real", "real"], ["square"])]
+    for operator, source, to in (("Mean", "real", "mean"), ("Mean", "square", "mean_square"), ("Min", "real", "least"), ("Max", "real", "most")):
+        nodes.append(helper.make_node(f"Reduce{operator}", [source], [to], keepdims=0))
+    constants, kept = [numpy_helper.from_array(np.array(1, np.float32), "one")], []
+    for name, bounds in ranges.items():
+        for bound, operator in zip(bounds, ("GreaterOrEqual", "LessOrEqual"), strict=True):
+            kept.append(f"{name} {operator}")
+            constants.append(numpy_helper.from_array(np.array(bound, np.float32), f"bound of {kept[-1]}"))
+            nodes.append(helper.make_node(operator, [name, f"bound of {kept[-1]}"], [f"is {kept[-1]}"]))
+            nodes.append(helper.make_node("Cast", [f"is {kept[-1]}"], [kept[-1]], to=TensorProto.FLOAT))
+    nodes += [helper.make_node("Min", kept, ["all kept"]), helper.make_node("Div", ["one", "all kept"], ["y"])]
+    graph = helper.make_graph(nodes, "g", [x], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])], constants)
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+
+
+NORMAL = {"mean": (-0.05, 0.05), "mean_square": (0.9, 1.1), "least": (-8, -3), "most": (3, 8)}
+BITS = {"mean": (0.45, 0.55), "least": (0, 0), "most": (1, 1)}
+ANY_BYTE = {"mean": (-4, 4), "mean_square": (5_100, 5_820), "least": (-128, -128), "most": (127, 127)}
+ANY_UNSIGNED_BYTE = {"mean": (123.5, 131.5), "least": (0, 0), "most": (255, 255)}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_inputs_are_distributed_as_the_contract_says(agent, kind):
+    """20,000 of them: means within seven standard errors, and all of the values that there are."""
+    ranges = NORMAL if kind in ("FLOAT", "FLOAT16", "DOUBLE") else {"INT8": ANY_BYTE, "UINT8": ANY_UNSIGNED_BYTE}.get(kind, BITS)
+    agent.load(f"within {kind}", within_model(getattr(TensorProto, kind), ranges))
+    with pytest.raises(Refused, match="output y is not finite"):
+        agent.load(f"beyond {kind}", within_model(getattr(TensorProto, kind), ranges | {"mean": (300, 400)}))
+
+
 def test_inputs_that_are_no_numbers_are_refused(agent):
     with pytest.raises(Refused, match=r"input x is tensor\(string\) \[4\]; only tensors of numbers of fixed shape are timed"):
         agent.load("text", typed_model(TensorProto.STRING))
@@ -344,6 +427,21 @@ def test_streams_that_cannot_be_are_refused(agent):
         agent.visit(["streamed"], {"streamed": Burst(0, 1, streams=2000)})
     with pytest.raises(MeasurementFailed, match="one stream at a time, and a cold start is one run"):
         agent.visit(["streamed"], {"streamed": Burst(0, 1, cold=True, streams=2)})
+    with pytest.raises(MeasurementFailed, match="runs must be a whole number from 1 to 50000"):
+        agent.visit(["streamed"], {"streamed": Burst(0, 50_001, streams=2)})
+
+
+def test_streams_run_in_a_session_that_was_opened_anew(agent):
+    agent.load("reopened", conv_model())
+    bursts = (Burst(1, 3, streams=2), Burst(0, 2, cold=True), Burst(1, 3, streams=3))
+    assert [len(agent.visit(["reopened"], {"reopened": burst})[0].ns) for burst in bursts] == [6, 2, 9]
+
+
+def test_a_long_request_tells_what_other_programs_used(agent):
+    """The system counts in steps of 10 ms; what it is depends on who else is here."""
+    agent.load("crowded", conv_model())
+    short, long = agent.visit(["crowded"], {"crowded": Burst(0, 1)})[0], agent.visit(["crowded"] * 2, {"crowded": Burst(0, 100_000)})[1]
+    assert short.crowding_pct is None and (long.crowding_pct is not None) is Path("/proc/stat").exists()
 
 
 def test_an_agent_that_knows_nothing_of_streams_is_not_believed(tmp_path):

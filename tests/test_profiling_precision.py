@@ -1,5 +1,7 @@
 """hwnas/profiling/precision.py: what an agent must tell before a latency is that of a precision; and what the real one tells."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -42,9 +44,12 @@ def test_a_block_of_two_precisions_is_measured_where_both_are_kept():
     assert other_precision(graph, {"computed_in_float32": 5}) is not None
 
 
-def test_the_agent_tells_in_which_type_its_kernels_read():
-    found = {}
-    with started_agent(load_device("localhost"), onnxruntime(), threads=1, seed=0) as agent:
+@pytest.mark.parametrize("which", ["Python", "C++"])
+def test_the_agent_tells_in_which_type_its_kernels_read(which, request):
+    device, found = load_device("localhost"), {}
+    if which == "C++":
+        device = replace(device, agent=str(request.getfixturevalue("native_agent")))
+    with started_agent(device, onnxruntime(), threads=1, seed=0) as agent:
         for precision in ("fp32", "int8_u8s8", "int8_s8s8"):
             for name, block in (("block", BLOCK), ("head", mobilenet_head((1, 8, 4, 4), 16, 16, 4))):
                 graph = Graph.of_block(Variant(precision).block(block))

@@ -21,7 +21,8 @@ from hwnas.spaces.ofa_mini import ofa_mini
 from hwnas.tensorrt_parser import parser_is_there
 from hwnas.verbs.common import Job
 from hwnas.verbs.resolve import latest_table
-from hwnas.verbs.verify import closest, equal, pick, runtime_of
+from hwnas.verbs.target import runtime_of
+from hwnas.verbs.verify import closest, equal, pick
 from tests.simulated_tables import simulated_table
 
 

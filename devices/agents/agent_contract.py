@@ -9,7 +9,8 @@ order, how often, what counts); the agent only runs and reports raw nanoseconds.
   {"op": "hello", "contract": 2, "threads": 1, "seed": 0}      must come first; "by": who measures, for others who would; "options":
                                                                {name: value} of the runtime, from the device's file
       -> {"ok": true, "contract": 2, "runtime": "onnxruntime", "version": ..., "options": {...}, "system": {...}}
-         in system "affinity", such as "4-7": the cores that it may run on, where the system tells; it is compared with what was asked for
+         in system "affinity", such as "4-7": the cores that it may run on, where the system tells; it is compared with what was asked for;
+         "not_told": what of this contract the agent cannot tell here, and why, where there is any such thing
       or, where another agent measures on this machine, {"ok": false, "held_by": who and since when, "error": ...}
   {"op": "look"} -> {"ok": true, "state": {...}}                clock, load, memory, frequencies and temperatures as they are now
   {"op": "load", "item": "e0", "bytes": N}, then exactly N bytes of a model with inputs of fixed shape
@@ -183,8 +184,12 @@ def timed_streams(item, n, warmups, runs):
             gate.abort()
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(n)]
-    for thread in threads:
-        thread.start()
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError:  # more than the system has
+        gate.abort()
+        raise
     for thread in threads:
         thread.join()
     if errors:

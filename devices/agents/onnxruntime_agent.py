@@ -15,11 +15,13 @@ import re
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Tuple
 
-from agent_contract import MAX_TENSOR_ELEMENTS, Refused, main, refuse_external_data
+from agent_contract import MAX_TENSOR_ELEMENTS, Refused, main, refuse_external_data, resource
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before it is imported: a thread, files and connections of which the measured know nothing
 
 try:
     import numpy as np
@@ -31,6 +33,7 @@ CPU = "CPUExecutionProvider"
 LIBRARY = "HWNAS_ORT_EP_LIBRARY"
 FALLBACK = ("refused", "allowed")
 MAX_PROFILED = 1000
+MAX_PROFILE_BYTES = 1 << 30
 VALUE = re.compile(r"[A-Za-z0-9_.:+-]{1,64}")
 
 
@@ -88,16 +91,44 @@ def random_array(rng, dtype, shape):
 KERNEL = "_kernel_time"  # the end of a kernel's name in a profile
 
 
+class Unprofiled(Refused):
+    """A model that cannot be profiled, and can be timed all the same."""
+
+
+@contextmanager
+def limited_files():
+    """What is written beyond so many bytes of a file is cut off: no model shall fill the disk by way of its profile."""
+    if resource is None:
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_PROFILE_BYTES if soft == resource.RLIM_INFINITY else min(soft, MAX_PROFILE_BYTES), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def profiled(runtime, model, feeds, runs):
-    """The events of ONNX Runtime's profile of so many runs, in a session of its own; its times are whole microseconds."""
-    with tempfile.TemporaryDirectory(prefix="hwnas-agent-") as folder:
+    """The events of ONNX Runtime's profile of so many runs, in a session of its own; its times are whole microseconds.
+
+    Raises Unprofiled where it is not whole: ONNX Runtime keeps a million events and drops the others, and a file ends at the limit of its size.
+    """
+    with tempfile.TemporaryDirectory(prefix="hwnas-agent-") as folder, limited_files():
         options = runtime.session_options()
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = runtime.session(model, options)
         for _ in range(runs):
             session.run(None, feeds)
-        return json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        try:
+            events = json.loads(Path(session.end_profiling()).read_bytes())
+        except ValueError as error:
+            raise Unprofiled(f"the profile that ONNX Runtime wrote cannot be read (no JSON: {error}): ask for fewer runs") from None
+    written = sum(each.get("name") == "model_run" for each in events)
+    if written != runs:
+        raise Unprofiled(f"ONNX Runtime wrote down {written} of {runs} runs: ask for fewer")
+    return events
 
 
 def kernels(runtime, model, feeds):
@@ -188,7 +219,7 @@ class Item:
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise Refused(f"output {name} is not finite")
         if b"QuantizeLinear" in model or b"Cast" in model or any(array.dtype != np.float32 for array in feeds.values()):  # not all is float32
-            with suppress(OSError):  # nowhere to write a profile to: then nothing is known of the kernels
+            with suppress(OSError, Unprofiled):  # then nothing is known of the kernels
                 self.facts.update(kernels(runtime, model, feeds))
         self.main = self.new_stream()
 

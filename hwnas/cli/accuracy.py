@@ -23,6 +23,8 @@ def build(
     samples: Annotated[int, typer.Option(help="Distinct subnets, at resolutions of the space; more than before adds to them.")] = 500,
     seed: Annotated[int, typer.Option(help="Of the samples.", min=0, max=2**32 - 1)] = 0,
     threads: Annotated[int | None, typer.Option(help="Threads of PyTorch; all cores by default.")] = None,
+    workers: Annotated[int, typer.Option(help="Subnets that are measured at a time, each by so many --threads.")] = 1,
+    executor: Annotated[str | None, typer.Option(help="Where: processes, or ray; this process by default, of several workers processes.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure the validation accuracy of random subnets, each re-calibrated, and keep them in the run as they come."""
@@ -30,7 +32,7 @@ def build(
     from hwnas.verbs.accuracy import build_accuracy as act
 
     with show.progress_bar() as progress:
-        found = act(run, samples=samples, seed=seed, threads=threads, progress=progress)
+        found = act(run, samples=samples, seed=seed, threads=threads, workers=workers, executor=executor, progress=progress)
     if as_json:
         show.as_json(found)
         return

@@ -10,7 +10,6 @@ import typer
 
 from hwnas.cli.interruptible import interruptible
 
-_ALIKE = 0.05  # of the sign test against the best mean
 _POINTS = 7  # of an anytime curve that are shown
 
 
@@ -62,11 +61,12 @@ def bench_search(
 
 
 def _row(row: Mapping[str, Any]) -> list[str]:
+    from hwnas.verbs.bench_search import standing
+
     last = row["at"][-1]
     figures = [f"{at['mean_pct']:.2f} [{at['low_pct']:.2f}, {at['high_pct']:.2f}]" for at in row["at"]]
     test = "-" if last["wins"] + last["losses"] == 0 else f"{last['wins']}-{last['losses']}, p {last['p']:.1e}"
-    alike = "" if row["p_behind_best"] < _ALIKE else "level with the best"
-    return [f"{row['searcher']} ({row['source']})", *figures, test, str(row["seeds"]), alike]
+    return [f"{row['searcher']} ({row['source']})", *figures, test, str(row["seeds"]), standing(row)]
 
 
 def cost_line(row: Mapping[str, Any]) -> str:

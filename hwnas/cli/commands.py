@@ -48,6 +48,8 @@ Batch = Annotated[int | None, typer.Option(help="Images of one run: which, where
 Run = Annotated[Path, typer.Argument(help="Folder of the run; the same command again continues it.")]
 Seed = Annotated[int, typer.Option(help="Of everything that is random.", min=0, max=2**32 - 1)]
 Threads = Annotated[int | None, typer.Option(help="Threads of PyTorch; all cores by default.")]
+Workers = Annotated[int, typer.Option(help="Subnets that are evaluated at a time, each by so many --threads.")]
+Executor = Annotated[str | None, typer.Option(help="Where: processes, or \"ray(address='auto')\"; this process by default, of several workers processes.")]
 
 
 def _version(wanted: bool) -> None:
@@ -153,7 +155,7 @@ def device_list(as_json: Json = False) -> None:
 @device_app.command("add")
 def device_add(
     name: Annotated[str, typer.Argument(help="What it is called from now on.")],
-    transport: Annotated[str, typer.Option(help="How it is reached: local, ssh, adb.")] = ...,  # type: ignore[assignment]
+    transport: Annotated[str, typer.Option(help="How it is reached: local, ssh, adb, adb_app.")] = ...,  # type: ignore[assignment]
     address: Annotated[str, typer.Option(help="Where: user@host, ssh://user@host:port, a name of your ssh configuration, or a serial number of adb.")] = "",
     python: Annotated[str, typer.Option(help="Python on the device, such as ~/venv/bin/python; python3 by default.")] = "",
     agent: Annotated[str, typer.Option(help="Folder with a program that is the agent there, and its libraries; the Python agent by default.")] = "",
@@ -429,15 +431,22 @@ def search(
     evaluations: Annotated[int, typer.Option(help="Subnets to evaluate.")] = 150,
     options: Annotated[list[str] | None, typer.Option("--set", help="Option of the searcher, name=value.")] = None,
     reward: Annotated[str | None, typer.Option(help="What to search by: a reward, such as 'mnasnet_soft(exponent=-0.07)'; feasible_first by default.")] = None,
+    latency_source: Annotated[
+        str, typer.Option(help="Where latency comes from: table, or measured: each candidate on the device, where it is no sum over blocks.")
+    ] = "table",
+    latency_device: Annotated[str | None, typer.Option(help="Device to measure candidates on, a name or a .toml file; by default the table's.")] = None,
+    latency_seconds: Annotated[float, typer.Option(help="How long candidates that are asked for together are measured, in turns.")] = 5.0,
     baselines: Annotated[bool, typer.Option(help="Also random search at equal cost, and uniform scaling.")] = True,
     device: Annotated[str, typer.Option(help="Where the supernet is evaluated, and trained by searchers that do: cpu or cuda.")] = "cpu",
     seed: Seed = 0,
     threads: Threads = None,
+    workers: Workers = 1,
+    executor: Executor = None,
     as_json: Json = False,
 ) -> None:
     """Search the trained supernet under a latency budget, and others beside it."""
     from hwnas.cli import show
-    from hwnas.report_words import budget_line, cost, cost_name, course, share_line, surrogate_gap
+    from hwnas.report_words import budget_line, cost, cost_name, course, measured_line, share_line, surrogate_gap
     from hwnas.verbs.search import search as act
 
     with show.progress_bar() as progress:
@@ -459,19 +468,27 @@ def search(
             evaluations=evaluations,
             options=options or (),
             reward=reward,
+            latency_source=latency_source,
+            latency_device=latency_device,
+            latency_seconds=latency_seconds,
             baselines=baselines,
             device=device,
             seed=seed,
             threads=threads,
+            workers=workers,
+            executor=executor,
             progress=progress,
         )
     if as_json:
         show.as_json(result)
         return
-    budgets = result.get("budgets") or [_latency_alone(result)]
+    networks = result.get("networks_measured")
+    budgets = result.get("budgets") or ([_latency_alone(result)] if networks is None else [])
+    if networks is not None:
+        typer.echo(measured_line(result))
     for each in budgets:
         typer.echo(budget_line(each))
-    if len(budgets) > 1:
+    if len(budgets) > 1 and networks is None:
         typer.echo(share_line(result["share"]))
     best = [("search", result["points"][0] if result["points"] else None, result["evaluations"])]
     best += [(name, each["points"][0] if each["points"] else None, each["evaluations"]) for name, each in result.get("baselines", {}).items()]
@@ -484,7 +501,8 @@ def search(
     ]
     origin = result.get("accuracy_origin") or "measured"
     what = f"accuracy ({origin})" if accuracy else f"validation accuracy ({origin})"
-    columns = {"by": "left", "evaluations": "right", what: "right", "latency (predicted)": "right", "MACs": "right"}
+    by_what = "predicted" if networks is None else "measured"
+    columns = {"by": "left", "evaluations": "right", what: "right", f"latency ({by_what})": "right", "MACs": "right"}
     columns |= {cost_name(each): "right" for each, _ in shown}
     show.table("best within the budget", columns, rows)
     if by := result.get("predictor"):
@@ -498,6 +516,9 @@ def search(
         typer.echo(f"the supernet was trained for {steps} more steps; accuracies are of the weights after them, those of the baselines, too")
     if gap := result.get("surrogate"):
         typer.echo(surrogate_gap(gap))
+    if not result["points"]:
+        typer.echo(f"none of the candidates keeps the budget: allow more latency, or more --evaluations, in another run than {run}")
+        raise typer.Exit(1)
     after = f"hwnas train RUN --space '{space}' --data DATA" if accuracy else f"hwnas verify {run}"
     typer.echo(f"front in {run / 'front.csv'}\nnext: {after}")
 

@@ -69,6 +69,7 @@ def device_rows(found: Mapping[str, Any]) -> list[list[str]]:
         ["clock rate", ", ".join([f"governor {system.get('governor', 'unknown')}", *ghz])],
         ["system", f"{system.get('os', 'unknown')} {system.get('arch', '')}" + (f", Python {system['python']}" if "python" in system else "")],
         ["runtime", ", ".join([f"{found['runtime']} {found['version']}", *on, f"{found['threads']} thread(s)"])],
+        *([["not told", str(system["not_told"])]] if "not_told" in system else []),
         *([["GPU", ", ".join(gpu)]] if gpu else []),
         ["clock", f"steps of {before.get('clock_step_ns', '?')} ns"],
         ["memory", f"{before['memory_available_bytes'] / 1e9:.1f} GB available" if "memory_available_bytes" in before else "not shown by this system"],
@@ -100,6 +101,8 @@ def bench_table(found: Mapping[str, Any], where: str) -> None:
         )
     load = f", {found['streams']} streams at once" if found["streams"] else ""
     table(f"measured on {where}, all in one window of {found['seconds']:.0f} s{load}", columns, rows)
+    if "not_told" in found["system"]:
+        print(f"the agent cannot tell {found['system']['not_told']}")
     for each in found["models"]:
         if each["doubt"]:
             print(f"{each['file']}, batch {each['batch']}: {each['doubt']}")

@@ -24,7 +24,7 @@ from hwnas.profiling.agent_files import agent_sha256
 from hwnas.profiling.clock import ClockCheck, moment
 from hwnas.profiling.protocol import ANCHOR, TIMING, Burst, Timing, Visit
 from hwnas.profiling.runtime import Runtime
-from hwnas.profiling.transport import Connection, Transport
+from hwnas.profiling.transport import Connection, Installed, Transport
 from hwnas.weights import random_weights
 
 CONTRACT = 2
@@ -191,7 +191,8 @@ def started_agent(device: Device, runtime: Runtime, *, threads: int, seed: int, 
     try:
         try:
             options = device.options.get(runtime.name, {})
-            agent = Agent(connection, agent_sha256(device, path), threads=threads, seed=seed, timing=timing, options=options, cores=device.cores)
+            sha256 = connection.agent_sha256 if isinstance(connection, Installed) else agent_sha256(device, path)
+            agent = Agent(connection, sha256, threads=threads, seed=seed, timing=timing, options=options, cores=device.cores)
         except Refused as error:
             if error.held_by:
                 raise RunHeld(f"{device.name} is being measured by {error.held_by}; wait until it ends or stop it, then run the same command again") from None

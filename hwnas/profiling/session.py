@@ -35,7 +35,7 @@ from hwnas.profiling.record import FILE, Record, TimedBurst, refuse_other_option
 from hwnas.profiling.runtime import Runtime
 from hwnas.profiling.selection import Cost, first_blocks, more_blocks
 from hwnas.profiling.speeds import Speeds
-from hwnas.profiling.supervised import SupervisedAgent
+from hwnas.profiling.supervised import SupervisedAgent, clock_step_ns
 from hwnas.profiling.tabulate import doubt, is_accepted, is_settled, measurement, network_measurement, steadiness
 from hwnas.profiling.time_limit import OutOfTime, TimeLimit
 from hwnas.store import Store
@@ -143,7 +143,7 @@ def profile(
             check = limit.checking(interrupted)
             record.bind(asked | agent.identity.facts)
             items = _Items(plan, record.chosen)
-            step_ns, began_s = _clock_step_ns(agent), time.monotonic()
+            step_ns, began_s = clock_step_ns(agent), time.monotonic()
             with suppress(OutOfTime), _believed(record):
                 if budget_minutes is not None and record.chosen is None:
                     record.choose(_choose(agent, made, plan, record, seed, limit, report, check))
@@ -166,15 +166,6 @@ def _believed(record: Record) -> Iterator[None]:
     except WrongClock as error:
         record.disbelieve()
         raise WrongClock(f"{error}; no visit that is on record counts: mend the device's clock, then run the same command again") from None
-
-
-def _clock_step_ns(agent: SupervisedAgent) -> int:
-    """Of the device's clock, 0 where it does not tell, or where groups of runs are timed."""
-    try:
-        step = agent.look().get("clock_step_ns")
-    except Refused:
-        return 0
-    return step if type(step) is int and "group_us" not in agent.identity.options else 0
 
 
 class _Planned(Exception):

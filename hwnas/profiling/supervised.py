@@ -111,3 +111,12 @@ class SupervisedAgent:
                 raise MeasurementFailed(f"a model that was loaded before is refused after a restart: {refused}") from None
             if again != facts:  # as where the device builds something of it: visits of both must not meet
                 raise MeasurementFailed(f"{error}; started again, the runtime made something else of a model: the same command goes on where it was")
+
+
+def clock_step_ns(agent: SupervisedAgent) -> int:
+    """Of the device's clock, 0 where it does not tell, or where groups of runs are timed."""
+    try:
+        step = agent.look().get("clock_step_ns")
+    except Refused:
+        return 0
+    return step if type(step) is int and "group_us" not in agent.identity.options else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from hwnas.device import Device, core_numbers
 from hwnas.errors import DamagedFile, MeasurementFailed
@@ -24,6 +24,13 @@ class Connection(Protocol):
     def close(self) -> None:
         """End the agent."""
         ...
+
+
+@runtime_checkable
+class Installed(Protocol):
+    """A connection to an agent that was there before: which one, its transport alone knows."""
+
+    agent_sha256: str
 
 
 class Transport(Protocol):

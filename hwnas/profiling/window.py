@@ -329,6 +329,14 @@ def _seldom_slow(speeds: Speeds, share: float) -> str:
     )
 
 
+class ModelFailed(MeasurementFailed):
+    """One of the models cannot be run; it says nothing about the others."""
+
+    def __init__(self, item: str, reason: str):
+        super().__init__(reason)
+        self.item = item
+
+
 class Visiting(Protocol):
     """What a window needs of an agent."""
 
@@ -385,9 +393,9 @@ def visit_in_rounds(
 
 def _round(agent: Visiting, order: Sequence[str], bursts: Mapping[str, Burst]) -> list[Visit]:
     visits = agent.visit(order, bursts, expected_s=30.0)
-    for visit in visits:
+    for item, visit in zip(order, visits, strict=True):
         if isinstance(visit, str):
-            raise MeasurementFailed(f"a model failed while it was measured: {visit}")
+            raise ModelFailed(item, f"a model failed while it was measured: {visit}")
     return [visit for visit in visits if not isinstance(visit, str)]
 
 

@@ -22,6 +22,7 @@ from hwnas.searcher import Ask, Search
 from hwnas.space import Codes, FloatArray
 from hwnas.verbs.common import Job, Progress, check_seed, cost_metrics, existing, silent, use_threads
 from hwnas.verbs.records import EVALUATED, checked
+from hwnas.verbs.workers import threads_of_worker, working
 
 STAGE = "accuracy"
 CSV = "accuracies.csv"
@@ -33,12 +34,22 @@ BASELINES = ("macs", "params")
 _BATCH = 16
 
 
-def build_accuracy(run: Path, *, samples: int = 500, seed: int = 0, threads: int | None = None, progress: Progress = silent) -> Mapping[str, Any]:
+def build_accuracy(
+    run: Path,
+    *,
+    samples: int = 500,
+    seed: int = 0,
+    threads: int | None = None,
+    workers: int = 1,
+    executor: str | None = None,
+    progress: Progress = silent,
+) -> Mapping[str, Any]:
     """Measure the validation accuracy of `samples` distinct subnets of the trained supernet of `run`, each re-calibrated, and keep them in the run.
 
     They are the smallest, the largest, and uniform samples of all choices, the resolution among them. Each is on the disk before the
     next one is measured; the same call again continues, and one with more samples adds to them. `accuracies.csv` in the run's
-    folder has them all. Returns how many there are, and their least and greatest accuracy. Raises HwnasError.
+    folder has them all. workers, executor: how many are measured at a time, and where, as for `search`.
+    Returns how many there are, and their least and greatest accuracy. Raises HwnasError.
     """
     if not 1 <= samples <= MAX_SAMPLES:
         raise InputError(f"--samples is {samples}, it must be from 1 to {MAX_SAMPLES:,}")
@@ -47,20 +58,23 @@ def build_accuracy(run: Path, *, samples: int = 500, seed: int = 0, threads: int
         job = Job(directory)
         job.result("train")
         directory.options(STAGE, {"seed": seed})
-        use_threads(threads)
+        used = threads_of_worker(threads, workers, executor)
+        use_threads(used)
         have = len(directory.events(STAGE, "evaluated"))
         if have < samples:
             _check_weights(job)
             problem = Problem(job.index, [Objective(job.accuracy, maximize=True)])
-            drive(
-                uniform_subnets,
-                problem,
-                directory,
-                seed=seed,
-                evaluations=samples,
-                stage=STAGE,
-                progress=lambda spent, best: progress("accuracy", round(spent), samples),
-            )
+            with working(job, workers, executor, used) as hands:
+                drive(
+                    uniform_subnets,
+                    problem,
+                    directory,
+                    seed=seed,
+                    evaluations=samples,
+                    stage=STAGE,
+                    executor=hands,
+                    progress=lambda spent, best: progress("accuracy", round(spent), samples),
+                )
         codes, values = measured(job)
         write_whole(directory.folder / CSV, _csv(job, codes, values))
         ends = {"least_pct": float(values.min()), "greatest_pct": float(values.max())} if len(values) else {}

@@ -25,6 +25,8 @@ BENCHMARKS = ("nasbench201", "nasbench201(device='pixel3')", "nas_bench_macro", 
 BASELINE = "random_search"
 #: Run at once where nothing is stored.
 USUAL = ("regularized_evolution", "local_search")
+ALIKE = 0.05  # level of the test against the best
+TELLING, ENOUGH = 5, 30  # seeds below which no test reaches it, and from which on a searcher may be the best
 MOST_SEEDS, MOST_EVALUATIONS = 1_000, 100_000
 _MARKS = (1, 2, 3, 5, 7)  # times powers of ten: the points of anytime curves
 
@@ -113,14 +115,17 @@ def _compared(
 
 def compared(made: TabularBenchmark, runs: Sequence[Searches], baseline: Sequence[Trace], points: Sequence[int]) -> list[dict[str, Any]]:
     """A row for each of the searches, the best mean at the last of `points` first: figures at each point with the sign test against the baseline's
-    searches of the same seeds, anytime curve, cost, and the chance that the best one is no better than it (sign test)."""
+    searches of the same seeds, anytime curve, cost, and the chance that the best one is no better than it (sign test): the best of those
+    with ENOUGH seeds, or with the most, since against a few no test tells anything."""
     last, marks = points[-1], _marks(points[-1])
     values = [{n: reported(made, each.traces, n) for n in (*points, *marks)} for each in runs]
     random = {n: reported(made, baseline, n) for n in points}
     order = sorted(range(len(runs)), key=lambda i: -values[i][last].mean())
+    enough = min(ENOUGH, max(len(each.traces) for each in runs))
+    best = next(values[i][last] for i in order if len(runs[i].traces) >= enough)
     rows = []
     for i in order:
-        best, own, seeds = values[order[0]][last], values[i], len(runs[i].traces)
+        own, seeds = values[i], len(runs[i].traces)
         at = [{"evaluations": n, **_figures(own[n], made.best_pct), **_test(own[n], random[n])} for n in points]
         rows.append(
             {
@@ -140,6 +145,13 @@ def _test(first: FloatArray, second: FloatArray) -> dict[str, Any]:
     """The sign test over the seeds that both have."""
     n = min(len(first), len(second))
     return asdict(sign_test(first[:n], second[:n]))
+
+
+def standing(row: Mapping[str, Any]) -> str:
+    """How a row of `compared` stands to the best, in words; nothing where it lost."""
+    if row["seeds"] < TELLING:
+        return "too few seeds to tell"
+    return "" if row["p_behind_best"] < ALIKE else "level with the best"
 
 
 def labelled(name: str, options: Mapping[str, Option]) -> str:

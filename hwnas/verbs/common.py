@@ -32,11 +32,16 @@ from hwnas.verbs.records import ALSO, OPTIONS, RESULTS, TABLE, checked
 
 if TYPE_CHECKING:
     from hwnas.images import Images, Split
+    from hwnas.measured_latency import MeasuredLatency
     from hwnas.supernet.supernet import Supernet
     from hwnas.training.evaluate import SupernetAccuracy
 
 #: Metrics that can have a budget beside that on latency; they need no device.
 COSTS = ("macs", "params", "memory", "size")
+
+#: Where the latency of a search comes from: from measurements on the device, or from the table.
+MEASURED, BY_TABLE = "measured", "table"
+SEARCHED_ONLY = "only the same search goes on with them"
 
 #: (what is being done, how much of it is done, of how much)
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -117,6 +122,8 @@ class Job:
     """
 
     run: RunDirectory
+    on_device: MeasuredLatency | None = None
+    """Where latency is measured while the search goes on, what measures it; set by the search, which alone measures."""
 
     def __init__(
         self,
@@ -158,37 +165,31 @@ class Job:
         return self._predicted
 
     @property
+    def is_measured(self) -> bool:
+        """Whether the budget on latency is kept by measurements, and not by the table."""
+        return self.options("search").get("latency_source") == MEASURED
+
+    @property
     def is_trained(self) -> bool:
         """Whether accuracies are those of a supernet, not of a predictor."""
         return self._predicted is None
+
+    @property
+    def _folder(self) -> Path | None:
+        """Of the run, None where it is not begun."""
+        return self.run.folder if hasattr(self, "run") else None
 
     @cached_property
     def index(self) -> BlockIndex:
         if self._predicted is not None:
             return self._predicted.index
-        options = self.options("train")
-        space = registry.create("spaces", options["space"])
-        if (code := options.get("architecture")) is not None:
-            space = pinned(space, _code(space, code, self.run.folder))
-        index = BlockIndex(space)
-        if index.fingerprint != options["fingerprint"]:
-            raise InputError(f"{options['space']} is not the space it was when {self.run.folder} was begun: restore it, or begin a new run")
-        return index
+        return index_of(self.options("train"), self._folder)
 
     def images(self, split: Split) -> Images:
         """A split of the run's data set, read once. Raises InputError where it is another one than it was trained on."""
         if split not in self._images:
-            self._images[split] = self._loaded(split)
+            self._images[split] = images_of(self.options("train"), split, self._folder)
         return self._images[split]
-
-    def _loaded(self, split: Split) -> Images:
-        from hwnas.images import contents, load_images
-
-        options = self.options("train")
-        images = load_images(options["data"], split)
-        if split == "train" and options.get("images") not in (None, contents(images)):
-            raise InputError(f"the images of {options['data']} are not those that {self.run.folder} was trained on: restore them, or begin a new run")
-        return images
 
     @cached_property
     def supernet(self) -> Supernet:
@@ -296,16 +297,44 @@ class Job:
         if accuracy is None:
             raise InputError(f"{self.run.folder} has predicted accuracies only, and what predicted them is not at hand")
         rule = named(self.options("search").get("reward") or feasible_first.__name__)
-        return Problem(self.index, [Objective(accuracy, maximize=True)], self.budgets, rule)
+        budgets: list[tuple[Budget, Metric]] = self.budgets
+        if self.is_measured:
+            if self.on_device is None:
+                raise InputError(f"{self.run.folder} was searched by measured latencies: {SEARCHED_ONLY}")
+            budgets = [(self.budget, self.on_device), *budgets[1:]]
+        return Problem(self.index, [Objective(accuracy, maximize=True)], budgets, rule)
 
     @cached_property
     def constraints(self) -> tuple[Constraint, ...]:
         """The budgets with their limits, in the order of `budgets`. Raises Infeasible."""
+        if self.is_measured:  # what the table says of the budget on latency decides nothing
+            return tuple(Constraint.of(self.index.space, *each) for each in self.budgets)
         return FeasibleSet(self.index, self.budgets).constraints
 
     @property
     def budget_ms(self) -> float:
         return self.constraints[0].limit
+
+
+def index_of(options: Mapping[str, Any], folder: Path | None) -> BlockIndex:
+    """The space that the supernet of a run was trained on. Raises InputError where it is another one by now."""
+    space = registry.create("spaces", options["space"])
+    if (code := options.get("architecture")) is not None:
+        space = pinned(space, _code(space, code, folder or Path()))
+    index = BlockIndex(space)
+    if index.fingerprint != options["fingerprint"]:
+        raise InputError(f"{options['space']} is not the space it was when {folder or 'the run'} was begun: restore it, or begin a new run")
+    return index
+
+
+def images_of(options: Mapping[str, Any], split: Split, folder: Path | None) -> Images:
+    """A split of the data set that the supernet of a run was trained on. Raises InputError where its training images are others by now."""
+    from hwnas.images import contents, load_images
+
+    images = load_images(options["data"], split)
+    if split == "train" and options.get("images") not in (None, contents(images)):
+        raise InputError(f"the images of {options['data']} are not those that {folder or 'the run'} was trained on: restore them, or begin a new run")
+    return images
 
 
 def job_of(run: RunDirectory) -> Job:

@@ -35,6 +35,8 @@ _ASKED = {
     "accuracy": "accuracy",
     "table": "latency table (by its SHA-256)",
     **{name: name for name in ("latency", "macs", "params", "memory", "precision", "batch")},
+    "latency_source": "latency source",
+    "latency_device": "latency device",
 }
 
 
@@ -195,7 +197,7 @@ def _compared(methods: Mapping[str, Sequence[_Trace]], found: Mapping[str, Any],
         "evaluations": cost,
         "budget_ms": found["budget_ms"],
         "statistic": found["statistic"],
-        "latency_origin": found["latency_origin"],
+        "latency_origin": found.get("latency_source") or found["latency_origin"],
         "accuracy_origin": found.get("accuracy_origin", "measured"),
         "supernets": len({trace.supernet for traces in methods.values() for trace in traces if trace.supernet}),
         "error": ERROR,

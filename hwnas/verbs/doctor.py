@@ -87,6 +87,7 @@ found = [f"offers {', '.join(sorted(offered)) or 'none of these processors'}"]
     Package("tensorboard", "tensorboard", extra="tensorboard", purpose="hwnas train --tensorboard"),
     Package("optuna", "optuna", extra="optuna", purpose="the searchers nsga2, nsga3, tpe and gp"),
     Package("cmaes", "cmaes", extra="cmaes", purpose="the searchers cma_es and catcma"),
+    Package("ray", "ray", extra="ray", purpose="--executor ray: evaluations and devices on many machines"),
     Package("timm", "timm", extra="timm", purpose="networks of timm in hwnas bench --zoo"),
     Package("tensorrt", "tensorrt", extra="tensorrt", purpose="the runtime tensorrt"),
     Package("tensorrt-rtx-cu13-bindings", "tensorrt_rtx_bindings", extra="tensorrt-rtx", purpose="the runtime tensorrt_rtx; without a GPU, parser checks"),

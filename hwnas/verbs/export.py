@@ -32,7 +32,7 @@ from hwnas.quantization import is_quantized, value_ranges
 from hwnas.variant import Variant
 from hwnas.verbs.common import Job, Progress, existing, silent, use_threads_of_training
 from hwnas.verbs.deployed import CALIBRATION_IMAGES, classified, graph_of
-from hwnas.verbs.verify import runtime_of
+from hwnas.verbs.target import runtime_of
 from hwnas.weights import Array, Weights
 
 if TYPE_CHECKING:

@@ -21,6 +21,8 @@ _POINT = {
     **dict.fromkeys(("accuracy_pct", "latency_ms", "macs", "params"), NUMBER),
     **dict.fromkeys(("memory_bytes?", "size_bytes?"), NUMBER),
     "also_ms?": [NUMBER],
+    **dict.fromkeys(("latency_predicted_ms?", "latency_p10_ms?", "latency_p90_ms?"), NUMBER),
+    "latency_origin?": str,
     "accuracy_origin?": str,
     "on_front": bool,
 }
@@ -77,7 +79,8 @@ OPTIONS: Mapping[str, Any] = {
     },
     "search": {
         **dict.fromkeys(("table", "latency", "macs?", "params?", "memory?", "size?", "precision?"), str),
-        **dict.fromkeys(("searcher", "accuracy?", "accuracy_predictor?", "reward?"), str),
+        **dict.fromkeys(("searcher", "accuracy?", "accuracy_predictor?", "reward?", "latency_source?", "latency_device?"), str),
+        "latency_seconds?": NUMBER,
         **dict.fromkeys(("batch?", "evaluations", "seed"), int),
         "baselines": bool,
         "also?": [{"table": str, "latency": str}],
@@ -123,6 +126,7 @@ RESULTS: Mapping[str, Any] = {
         "trace?": [_TRACED],
         "files?": {str: str},
         "weight_steps?": int,
+        "networks_measured?": {"measured": int, "failed": int, "where": str},
     },
     "verify": {"budget_ms": NUMBER, "options": _VERIFY, "measured": [_MEASURED], "certificate": (type(None), CERTIFICATE)},
     "export": {

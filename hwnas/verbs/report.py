@@ -108,6 +108,7 @@ def _report(job: Job, tested: Mapping[str, Any]) -> Report:
         space_min_ms=search["space_min_ms"],
         space_max_ms=search["space_max_ms"],
         latency_origin=search["latency_origin"],
+        searched_origin="measured" if job.is_measured else None,
         points=tuple(Point(point["accuracy_pct"], point["latency_ms"], point["on_front"]) for point in search["points"]),
         measured=tuple(_measured(each, bootstrap(hits[i], sources), i == chosen) for i, each in enumerate(networks)),
         layers=_layers(job, networks[chosen]["code"]) if chosen is not None else (),
@@ -153,7 +154,7 @@ def _budgets(search: Mapping[str, Any], chosen: Mapping[str, Any]) -> tuple[Cost
 def _measured(each: Mapping[str, Any], test: Interval, chosen: bool) -> Measured:
     return Measured(
         role=each["role"],
-        predicted_ms=each["latency_ms"],
+        predicted_ms=each.get("latency_predicted_ms", each["latency_ms"]),
         measured_ms=each["measured_ms"],
         upper_bound_ms=each["upper_bound_ms"],
         p10_ms=each["p10_ms"],

@@ -23,7 +23,7 @@ from hwnas.verbs.accuracy import recorded_codes
 from hwnas.verbs.common import Job, Progress
 from hwnas.verbs.deployed import graph_of
 from hwnas.verbs.records import EVALUATED, PROFILED, RESULTS, checked
-from hwnas.verbs.verify import runtime_of
+from hwnas.verbs.target import runtime_of
 
 #: Precisions that stand side by side on every report, measured or not; others where an export measured them.
 PRECISIONS = ("fp32", "fp16", "int8_u8s8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,13 @@ from hwnas.accuracy_predictor import fit
 from hwnas.driver import SearchResult, drive
 from hwnas.errors import DamagedFile, Infeasible, InputError
 from hwnas.exact import optimum
+from hwnas.executor import Executor
 from hwnas.files import csv_text, sha256, write_whole
-from hwnas.index import BlockIndex
 from hwnas.latency_table import TABLE, LatencyTable
+from hwnas.measured_latency import Measured
 from hwnas.predictor import Metric
 from hwnas.problem import Objective, Problem
+from hwnas.profiling.meter import MAX_SECONDS
 from hwnas.rewards import feasible_first, named
 from hwnas.run import RunDirectory
 from hwnas.searcher import Ask, Option, Search, parse_options, trains
@@ -30,7 +32,9 @@ from hwnas.surrogate import fit_surrogate
 from hwnas.training.schedule import schedule
 from hwnas.verbs.accuracy import best_predictor, needed, recorded_codes
 from hwnas.verbs.common import (
+    BY_TABLE,
     COSTS,
+    MEASURED,
     Job,
     Predicted,
     Progress,
@@ -48,6 +52,8 @@ from hwnas.verbs.common import (
     use_threads,
 )
 from hwnas.verbs.records import PROPOSED, checked
+from hwnas.verbs.target import Target, device_of, measured_latency, meter_of
+from hwnas.verbs.workers import check_workers, searchable, threads_of_worker, travels, working
 
 if TYPE_CHECKING:
     from hwnas.training.search_trainer import SearchTrainer
@@ -57,6 +63,7 @@ PREDICTIONS = 10_000  # of a search by predictor
 BEST = "best"
 MAX_SAMPLES = 2_000  # that a surrogate is fitted to
 MAX_TRACE = 1_000  # points of a search's course that its result holds
+LATENCY_SECONDS = 5.0  # that candidates asked for together are measured for: 20 rounds
 RATE = 0.5  # of the last phase of training, where a search goes on training (ProxylessNAS, official code: 0.025 after a warm-up at 0.05)
 
 #: Stage of the run -> searcher: what every search is compared with.
@@ -82,10 +89,15 @@ def search(
     evaluations: int = 150,
     options: Sequence[str] = (),
     reward: str | None = None,
+    latency_source: str = BY_TABLE,
+    latency_device: str | None = None,
+    latency_seconds: float = LATENCY_SECONDS,
     baselines: bool = True,
     device: str = "cpu",
     seed: int = 0,
     threads: int | None = None,
+    workers: int = 1,
+    executor: str | None = None,
     progress: Progress = silent,
 ) -> Mapping[str, Any]:
     """Search the trained supernet of `run` for accurate subnets whose latency, predicted from `table`, keeps the budget.
@@ -101,6 +113,13 @@ def search(
     A searcher that trains goes on training the supernet: then accuracies, also those of the baselines, and later stages are of the weights that it ended with.
     device: where the supernet is trained and evaluated, `cpu` or `cuda`.
 
+    latency_source: `table`, or `measured`: then each candidate is measured on the device, and keeps the budget by that. For targets on which latency is no sum
+    over blocks. The table says under which conditions, and its predictions stand beside. latency_device: in the place of the table's device, a name or
+    file. latency_seconds: about how long candidates that are asked for together are measured, in turns. Each is measured once and recorded, a failure too.
+
+    workers: how many subnets are evaluated at a time, each with `threads` threads; what is found does not depend on it. executor: where, `processes` of
+    this machine or `ray` (hwnas/executors/), with arguments such as `ray(address='auto')`; by default in this process where there is 1 worker.
+
     space, accuracy: search `space` without a supernet, by a predictor: the name of one, such as `accuracy_mlp(file='mlp.safetensors')`,
     `path.py:name` of a function that takes the BlockIndex and returns a metric, or a metric. What is found has no weights yet.
 
@@ -114,6 +133,16 @@ def search(
             raise InputError("--accuracy-predictor is fitted to subnets of the run's supernet, and --accuracy is for searches without one; name one of them")
         if accuracy_predictor != BEST:
             registry.load("accuracy_predictors", registry.split_call(accuracy_predictor)[0])
+    if latency_source not in (MEASURED, BY_TABLE):
+        raise InputError(f"--latency-source is '{latency_source}', it must be {MEASURED} or {BY_TABLE}")
+    if latency_source == BY_TABLE and (latency_device is not None or latency_seconds != LATENCY_SECONDS):
+        raise InputError(f"--latency-device and --latency-seconds say how latency is measured: leave them out, or add --latency-source {MEASURED}")
+    if not 0 < latency_seconds <= MAX_SECONDS:
+        raise InputError(f"--latency-seconds is {latency_seconds:g}, it must be above 0 and at most {MAX_SECONDS:,}")
+    if latency_source == MEASURED and accuracy_predictor is not None:
+        raise InputError(
+            f"--accuracy-predictor looks at {PREDICTIONS:,} candidates, too many to measure; leave it out, or search by the table and let hwnas verify measure"
+        )
     if evaluations < 1:
         raise InputError(f"--evaluations is {evaluations}, it must be at least 1")
     check_seed(seed)
@@ -122,9 +151,17 @@ def search(
     factory = registry.load("searchers", searcher)
     chosen = parse_options(factory, options)
     named(reward or feasible_first.__name__)
+    if trains(factory) and latency_source == MEASURED:
+        raise InputError(
+            f"{searcher} learns from latencies of more networks than can be measured, which a table has: leave out --latency-source, "
+            f"and verify measures what it finds; or use another searcher"
+        )
     if trains(factory) and (accuracy is not None or accuracy_predictor is not None):
         raise InputError(f"{searcher} trains shared weights; leave out --accuracy and --accuracy-predictor, which search without any, or use another searcher")
-    predicted = None if space is None or accuracy is None else _predicted(space, accuracy)
+    predicted = None if space is None or accuracy is None else Predicted(*searchable(space, accuracy))
+    used = threads_of_worker(threads, workers, executor)
+    if trains(factory) and travels(workers, executor):
+        raise InputError(f"{searcher} trains the weights that it evaluates by, step after step in this process; leave out --workers and --executor")
     if predicted is None:
         check_begun(run)
     table = table_folder(table)
@@ -144,6 +181,8 @@ def search(
         for name, value in (("precision", precision), ("batch", batch), ("accuracy_predictor", accuracy_predictor), ("reward", reward))
         if value is not None
     }
+    if latency_source == MEASURED:
+        recorded |= {"latency_source": MEASURED, "latency_seconds": latency_seconds, "latency_device": latency_device or prices.conditions.device}
     others = other_tables(also)
     loaded = [LatencyTable.load(folder) for folder, _ in others]
     if others:
@@ -151,14 +190,19 @@ def search(
     if predicted is not None:
         recorded |= {"space": space, "fingerprint": predicted.index.fingerprint, "accuracy": _named(accuracy, predicted.accuracy)}
     job = Job(None, {"search": recorded}, prices, predicted, loaded)
+    if travels(workers, executor):
+        check_workers(job, accuracy)
+    target = Target(device_of(latency_device or prices.conditions.device, latency_device, "--latency-device"), prices) if job.is_measured else None
     if predicted is not None:
+        job.on_device = None if target is None else measured_latency(job, target, progress)
         job.problem.within(job.index.space.smallest())  # all is checked before there is a folder
-    with existing(run) if predicted is None else RunDirectory(Path(run)) as directory:
+    with existing(run) if predicted is None else RunDirectory(Path(run)) as directory, ExitStack() as stack:
         job.run = directory
         if predicted is None:
             job.result("train")
             if job.options("train").get("architecture") is not None:
                 raise InputError(f"{run} holds one network that was trained alone, there is nothing to search; next: hwnas export {run} --to DIR")
+            job.on_device = None if target is None else measured_latency(job, target, progress)
         if directory.recorded_options("search") is None:
             job.problem.within(job.index.space.smallest())  # raises before anything is recorded
             if accuracy_predictor is not None:
@@ -172,15 +216,14 @@ def search(
             keep_others(directory, others, loaded)
         directory.options("search", recorded)
         result = job.recorded("search")
-        return _search(job, factory, chosen, device, threads, progress) if result is None else result
-
-
-def _predicted(space: str, accuracy: str | Metric) -> Predicted:
-    index = BlockIndex(registry.create("spaces", space))
-    metric = registry.create("predictors", accuracy, index) if isinstance(accuracy, str) else accuracy
-    if not callable(metric) or not all(isinstance(getattr(metric, part, None), str) for part in ("name", "unit", "origin")):
-        raise InputError(f"'{accuracy}' makes no metric: it must be callable on codes (n, choices) and have name, unit and origin")
-    return Predicted(index, metric)
+        if result is not None:
+            return result
+        hands = stack.enter_context(working(job, workers, executor, used, device, accuracy))
+        if job.on_device is not None and target is not None:
+            stack.callback(job.on_device.close)
+            job.on_device.place(*meter_of(job, target, hands))
+            job.on_device.keep_in(directory)
+        return _search(job, factory, chosen, device, used, hands, progress)
 
 
 def _named(given: str | Metric | None, metric: Metric | None) -> str:
@@ -190,7 +233,9 @@ def _named(given: str | Metric | None, metric: Metric | None) -> str:
     return " ".join(filter(None, (given if isinstance(given, str) else name, str(fingerprint))))
 
 
-def _search(job: Job, factory: Any, chosen: Mapping[str, Option], device: str, threads: int | None, progress: Progress) -> Mapping[str, Any]:
+def _search(
+    job: Job, factory: Any, chosen: Mapping[str, Option], device: str, threads: int | None, executor: Executor | None, progress: Progress
+) -> Mapping[str, Any]:
     started = time.monotonic()
     place = "cpu"
     if job.is_trained:
@@ -200,11 +245,11 @@ def _search(job: Job, factory: Any, chosen: Mapping[str, Option], device: str, t
     predictor: dict[str, Any] | None = None
     trainer = _trainer(job, place) if trains(factory) else None
     if options.get("accuracy_predictor") is None:
-        found = _drive(job, "search", factory, chosen, progress, trainer=trainer)
+        found = _drive(job, "search", factory, chosen, executor, progress, trainer=trainer)
     else:
-        found, predictor = _by_predictor(job, factory, chosen, progress)
+        found, predictor = _by_predictor(job, factory, chosen, executor, progress)
     samples = predictor["samples"] if predictor else 0
-    gap = _gap(found)
+    gap = None if job.is_measured else _gap(found)
     seconds = time.monotonic() - started
     least, greatest = job.latency.bounds()
     feasible = problem.feasible(np.random.default_rng(0))
@@ -231,17 +276,21 @@ def _search(job: Job, factory: Any, chosen: Mapping[str, Option], device: str, t
     if trainer is not None:
         result["weight_steps"] = trainer.trainer.steps
         result["files"] = job.run.keep_files(lambda folder: write_whole(folder / "supernet.safetensors", _weights(job)))
+    if job.on_device is not None:
+        result |= {"latency_source": MEASURED}
     if options["baselines"]:
         result["baselines"] = {}
         for name, searcher in BASELINES.items():
-            other = _drive(job, name, registry.load("searchers", searcher), {}, progress, samples)
+            other = _drive(job, name, registry.load("searchers", searcher), {}, executor, progress, samples)
             result["baselines"][name] = {"evaluations": other.evaluations, "points": _points(job, other)}
+    if job.on_device is not None:
+        result["networks_measured"] = job.on_device.summary()
     write_front(job.run.folder / "front.csv", result["points"])
     job.run.finish("search", result)
     return result
 
 
-def _by_predictor(job: Job, factory: Any, chosen: Mapping[str, Option], progress: Progress) -> tuple[SearchResult, dict[str, Any]]:
+def _by_predictor(job: Job, factory: Any, chosen: Mapping[str, Option], executor: Executor | None, progress: Progress) -> tuple[SearchResult, dict[str, Any]]:
     """What a searcher proposes by a fitted predictor, measured with the supernet, and how far off the predictions were.
 
     Fitting and searching take seconds and are recorded as the one proposal they come to: it need not be made again to the last bit.
@@ -277,7 +326,7 @@ def _by_predictor(job: Job, factory: Any, chosen: Mapping[str, Option], progress
     def proposal(problem: Problem, *, rng: np.random.Generator) -> Search:
         yield Ask(proposed)
 
-    found = _drive(job, "search", proposal, {}, progress)
+    found = _drive(job, "search", proposal, {}, executor, progress)
     by_subnet = dict(zip(job.index.keys(proposed), body["predicted_pct"], strict=True))
     error = np.abs(found.scores.values[:, 0] - [by_subnet[key] for key in job.index.keys(found.codes)])
     facts = {"name": body["predictor"], "samples": body["samples"], "measured": len(found.codes), "error_points": float(np.nanmean(error))}
@@ -291,7 +340,14 @@ def _proposal(found: SearchResult, latency: Metric, n: int) -> npt.NDArray[np.in
 
 
 def _drive(
-    job: Job, stage: str, factory: Any, chosen: Mapping[str, Option], progress: Progress, more: int = 0, trainer: SearchTrainer | None = None
+    job: Job,
+    stage: str,
+    factory: Any,
+    chosen: Mapping[str, Option],
+    executor: Executor | None,
+    progress: Progress,
+    more: int = 0,
+    trainer: SearchTrainer | None = None,
 ) -> SearchResult:
     """more: evaluations beside those of the search's options."""
 
@@ -311,6 +367,7 @@ def _drive(
         stage=stage,
         progress=show,
         trainer=trainer,
+        executor=executor,
     )
     progress(stage, total, total)
     return result
@@ -344,7 +401,7 @@ def _weights(job: Job) -> bytes:
 
 def _points(job: Job, found: SearchResult) -> list[dict[str, Any]]:
     """Feasible candidates, the most accurate first, of very many the best and the front; `on_front` where no other is as accurate and predicted faster."""
-    ranked, front = found.ranked(), set(found.front(job.latency).tolist())
+    ranked, front = found.ranked(), set(found.front(job.on_device or job.latency).tolist())
     ranked = np.array([row for position, row in enumerate(ranked.tolist()) if position < MAX_POINTS or row in front], np.intp)
     points = records(job, found.codes[ranked], found.scores.values[ranked, 0])
     return [{**point, "on_front": int(row) in front} for row, point in zip(ranked, points, strict=True)]
@@ -378,17 +435,20 @@ def _gap(found: SearchResult) -> dict[str, Any] | None:
 
 
 def records(job: Job, codes: Codes, accuracy: Sequence[float] | FloatArray) -> list[dict[str, Any]]:
-    """Candidates for the store: code, values by choice, validation accuracy (measured), latency (predicted), MACs, parameters, memory, size of the file."""
+    """Candidates for the store: code, values by choice, validation accuracy (measured), latency (predicted), MACs, parameters, memory, size of the file.
+
+    Where the search measures, latency is what it measured of them, with p10 and p90 over its runs, and the prediction beside it.
+    """
     costs = {name: metric(codes) for name, metric in job.costs.items()}
     latency = job.latency(codes)
     elsewhere = [each.latency(codes) for each in job.elsewhere]
+    measured = job.on_device.rows(codes) if job.on_device is not None else None
     return [
         {
             "code": code.tolist(),
             "values": job.index.space.decode(code),
             "accuracy_pct": float(accuracy[i]),
-            "latency_ms": float(latency[i]),
-            "latency_origin": job.latency.origin,
+            **_latency_facts(float(latency[i]), job.latency.origin, measured[i] if measured else None),
             "macs": int(costs["macs"][i]),
             "params": int(costs["params"][i]),
             "memory_bytes": int(costs["memory"][i]),
@@ -399,10 +459,24 @@ def records(job: Job, codes: Codes, accuracy: Sequence[float] | FloatArray) -> l
     ]
 
 
+def _latency_facts(predicted_ms: float, origin: str, measured: Measured | None) -> dict[str, Any]:
+    if measured is None:
+        return {"latency_ms": predicted_ms, "latency_origin": origin}
+    spread = {"latency_p10_ms": measured.p10_ms, "latency_p90_ms": measured.p90_ms}
+    return {"latency_ms": measured.value_ms, "latency_origin": "measured", **spread, "latency_predicted_ms": predicted_ms}
+
+
 def write_front(path: Path, points: Sequence[Mapping[str, Any]]) -> None:
     """The front for people and spreadsheets; derived from the store."""
     front = sorted((point for point in points if point["on_front"]), key=lambda point: point["latency_ms"])
     costs = ("macs", "params", "memory_bytes", "size_bytes")
-    header = ["accuracy_pct", "latency_ms_predicted", *costs, *(front[0]["values"] if front else ())]
-    rows = [[f"{point['accuracy_pct']:.2f}", f"{point['latency_ms']:.6g}", *(point[cost] for cost in costs), *point["values"].values()] for point in front]
+    latencies = {"latency_ms_predicted": "latency_ms"}
+    if front and front[0].get("latency_origin") == "measured":
+        latencies = {"latency_ms_measured": "latency_ms", "latency_p10_ms": "latency_p10_ms", "latency_p90_ms": "latency_p90_ms"}
+        latencies |= {"latency_ms_predicted": "latency_predicted_ms"}
+    header = ["accuracy_pct", *latencies, *costs, *(front[0]["values"] if front else ())]
+    rows = [
+        [f"{point['accuracy_pct']:.2f}", *(f"{point[key]:.6g}" for key in latencies.values()), *(point[cost] for cost in costs), *point["values"].values()]
+        for point in front
+    ]
     write_whole(path, csv_text([header, *rows]))

@@ -9,7 +9,7 @@ below LEVEL. What was measured joins the run's copy of the table, so that each r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 
 from hwnas import __version__, registry
-from hwnas.device import Device, load_device
-from hwnas.errors import Infeasible, InputError, MeasurementFailed, UnknownName
+from hwnas.device import load_device
+from hwnas.errors import Infeasible, InputError, MeasurementFailed
 from hwnas.files import write_json
-from hwnas.latency_table import LatencyTable
 from hwnas.predictor import Additive
 from hwnas.predictors.calibrated import assess, calibrated
 from hwnas.profiling.agent import PLAN
@@ -36,6 +35,7 @@ from hwnas.verbs.deployed import classified, graph_of, model_of, untrained_model
 from hwnas.verbs.published import published_entrant
 from hwnas.verbs.resolve import as_network, evaluated, fed, keep_table, latest_table, solved
 from hwnas.verbs.search import BASELINES, records
+from hwnas.verbs.target import Target, device_of
 
 LEVEL = 0.01
 MAX_ROUNDS = 3
@@ -87,8 +87,8 @@ def verify(
             )
         if job.is_trained and random_weights:
             raise InputError(f"{directory.folder} has trained weights: leave out --random-weights")
-        name = device or job.table.conditions.device
-        target = Target(_target(name, device), job.table)
+        name = device or job.options("search").get("latency_device") or job.table.conditions.device
+        target = Target(device_of(name, device), job.table)
         others = _others_named(job, also)
         options = {"top": top, "seconds": seconds, "device": name, "seed": seed}
         options |= {name: value for name, value in (("use", use), ("also", list(also)), ("random_weights", random_weights)) if value}
@@ -98,39 +98,6 @@ def verify(
                 directory.options("verify", options)  # refuses others
             return result
         return _Verification(job, options, target, others, progress).run()
-
-
-@dataclass(frozen=True)
-class Target:
-    """A device, and the table that says under which conditions it is measured. Raises InputError where it has no such runtime."""
-
-    device: Device
-    table: LatencyTable
-
-    def __post_init__(self) -> None:
-        runtime_of(self.device, self.table.conditions.runtime)
-
-    @property
-    def runtime(self) -> str:
-        return runtime_of(self.device, self.table.conditions.runtime)
-
-
-def _target(name: str, given: str | None) -> Device:
-    try:
-        return load_device(name)
-    except UnknownName:
-        if given is None:
-            raise InputError(f"the table is of the device '{name}', which is neither shipped nor one of yours; name its file with --device") from None
-        raise
-
-
-def runtime_of(device: Device, name: str) -> str:
-    """What the device's file calls the runtime that a table was measured with. Raises InputError where it has none such."""
-    for each in device.runtimes:
-        made: Runtime = registry.create("profiling.runtimes", each)
-        if made.name == name:
-            return each
-    raise InputError(f"the table was measured with the runtime '{name}', and {device.name} has {', '.join(device.runtimes)}; name another with --device")
 
 
 def _others_named(job: Job, also: Sequence[str]) -> dict[int, Target]:
@@ -199,9 +166,11 @@ class _Verification:
     def _candidates(self, attempt: int) -> list[Mapping[str, Any]]:
         tried = {tuple(each["code"]) for each in [*self.measured, *self.over_size] if each["role"] == "candidate"}
         again = bool(self.measured) or self.learned
-        points = self._solved_again() if again else self.search["points"]
+        points = self._solved_again() if again and not self.job.is_measured else self.search["points"]
         best = max((each["accuracy_pct"] for each in self.measured if each.get("chosen")), default=None)
-        if not self.measured:
+        if not self.measured and self.job.is_measured:
+            spread = SPREAD
+        elif not self.measured:
             spread = max(SPREAD, float(assess(self.table, self.job.index, self.job.budget.quantile, self.job.variant)["calibrated"]["mape"]))
         else:
             spread = SPREAD if best is None and attempt == MAX_ROUNDS - 1 else SPREAD_AGAIN  # the last window is no place for close bets
@@ -306,6 +275,8 @@ class _Verification:
         self.measured += rows
         candidates_so_far = [row for row in self.measured if row["role"] == "candidate"]
         predicted = self._latency()(np.asfortranarray([row["code"] for row in candidates_so_far], np.int16))
+        if job.is_measured:  # the search went by what it measured
+            predicted = np.array([row["latency_ms"] for row in candidates_so_far])
         # A search finds the networks whose error is in their favour: what their bounds were to the corrected predictions, the next ones' will be.
         self.correction = float(np.median([(row["upper_bound_ms"] or row["measured_ms"]) / ms for row, ms in zip(candidates_so_far, predicted, strict=True)]))
         return window

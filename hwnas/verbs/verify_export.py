@@ -31,7 +31,8 @@ from hwnas.tensor_files import read_tensors
 from hwnas.variant import PRECISIONS, Variant
 from hwnas.verbs.common import Progress, check_seed, silent
 from hwnas.verbs.records import CERTIFICATE, NUMBER, checked
-from hwnas.verbs.verify import LEVEL, runtime_of
+from hwnas.verbs.target import runtime_of
+from hwnas.verbs.verify import LEVEL
 from hwnas.weights import Array, Weights, check
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -15,6 +16,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
+#include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <fstream>
@@ -95,6 +97,40 @@ inline Count steal_ms() {
   return ticks ? Count(*ticks * 1000 / sysconf(_SC_CLK_TCK)) : Count();
 }
 
+// Milliseconds in which the cores of this machine computed, summed over them.
+inline Count busy_ms() {
+  const auto fields = words(first_line("/proc/stat"));
+  if (fields.size() <= 7) return {};
+  int64_t ticks = 0;
+  for (const size_t i : {1, 2, 3, 6, 7}) {
+    const Count more = whole_number(fields[i]);
+    if (!more) return {};
+    ticks += *more;
+  }
+  return ticks * 1000 / sysconf(_SC_CLK_TCK);
+}
+
+// How much other programs use of the cores that the measured threads leave free, from now on.
+class Crowding {
+ public:
+  static constexpr int64_t LEAST_NS = 200000000;  // the system counts in steps of 10 ms
+  static constexpr double LEAST_SPARE_CORES = 0.2;
+
+  explicit Crowding(int64_t threads) : spare_(std::max(static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN) - threads), LEAST_SPARE_CORES)) {}
+
+  Count pct() const {
+    const auto wall = static_cast<double>(now_ns() - wall_), own = static_cast<double>(cpu_ns() - own_);
+    const Count busy = busy_ms();
+    if (wall < LEAST_NS || !busy || !busy_) return {};
+    return std::max<int64_t>(0, std::llround(100 * (1e6 * static_cast<double>(*busy - *busy_) - own) / wall / spare_));
+  }
+
+ private:
+  double spare_;
+  int64_t wall_ = now_ns(), own_ = cpu_ns();
+  Count busy_ = busy_ms();
+};
+
 inline int64_t clock_step_ns() {
   int64_t step = 0, before = now_ns();
   for (int i = 0; i < 10000; ++i) {
@@ -128,6 +164,15 @@ inline void limit_memory() {
   const auto most = static_cast<rlim_t>(*available / 10 * 9 + held);
   limit.rlim_max = limit.rlim_cur = limit.rlim_max == RLIM_INFINITY ? most : std::min(most, limit.rlim_max);
   setrlimit(RLIMIT_DATA, &limit);
+}
+
+// What a program writes beyond so many bytes of a file is cut off: no model shall fill the disk by way of its profile.
+inline void limit_files(rlim_t bytes) {
+  rlimit limit;
+  if (getrlimit(RLIMIT_FSIZE, &limit) != 0) return;
+  signal(SIGXFSZ, SIG_IGN);
+  limit.rlim_cur = limit.rlim_cur == RLIM_INFINITY ? bytes : std::min(bytes, limit.rlim_cur);
+  setrlimit(RLIMIT_FSIZE, &limit);
 }
 
 // ---- the lease
