@@ -130,6 +130,7 @@ RESULTS: Mapping[str, Any] = {
     },
     "verify": {"budget_ms": NUMBER, "options": _VERIFY, "measured": [_MEASURED], "certificate": (type(None), CERTIFICATE)},
     "export": {
+        "model_sha256": str,
         "precision?": {"name": str},
         "size_bytes?": NUMBER,
         "accuracy?": {"accuracy_pct": NUMBER, "images": int, "data": str, "split": str},
