@@ -81,7 +81,7 @@ def shrinking(index: BlockIndex, codes: Any, out: Path, seed: int, length: float
     from hwnas.verbs.common import Job
     from hwnas.verbs.train import train
 
-    result = train(out / f"seed{seed}", space=SPACE, data=DATA, length=length, batch=BATCH, seed=seed, threads=1)
+    result = train(out / f"seed{seed}", space=SPACE, data=DATA, schedule="small", length=length, batch=BATCH, seed=seed, threads=1)
     with RunDirectory(out / f"seed{seed}", write=False) as directory:
         return {"accuracy_pct": inherited(Job(directory).supernet, codes, seed), "steps": result["steps"], "macs": work(index, seed, length)}
 

@@ -349,7 +349,7 @@ def train(
     run: Run,
     data: Annotated[str, typer.Option(help="Data set: a name, one of torchvision's, or a folder with a folder of images for each class.")] = ...,  # type: ignore[assignment]
     space: Annotated[str | None, typer.Option(help="Search space; with --init that of the run by default.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Phases: small, ofa, fine_tune (with --init), as_is (none), single_path (with --sharing paths).")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Phases: single_path (the default), small and ofa (progressive shrinking), fine_tune (that with --init), as_is (none).")] = None,
     sharing: Annotated[str | None, typer.Option(help="What blocks of a layer have in common: slices, kernels, or paths (nothing).")] = None,
     length: Annotated[float, typer.Option(help="Multiplies the epochs of every phase.")] = 1.0,
     batch: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
@@ -366,7 +366,7 @@ def train(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Train the weight-sharing supernet of a space by progressive shrinking, or one network of it alone."""
+    """Train the weight-sharing supernet of a space, or one network of it alone."""
     from hwnas.cli import show
     from hwnas.verbs.train import train as act
 

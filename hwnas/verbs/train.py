@@ -101,7 +101,7 @@ def train(
         raise InputError(f"--shards is {shards}, it must be at least 1")
     check_seed(seed)
     sharing = _sharing(sharing, init)
-    schedule = schedule or ("single_path" if sharing == "paths" else "small" if init is None else "fine_tune")
+    schedule = schedule or ("single_path" if init is None or sharing == "paths" else "fine_tune")
     if sharing != "slices" and any(phase.sort for phase in phases_of(schedule)):
         raise InputError(f"--schedule {schedule} sorts channels, which blocks have in common with --sharing slices alone; use small or single_path")
     phases, used_threads = phases_of(schedule), use_threads(threads)
