@@ -349,7 +349,9 @@ def train(
     run: Run,
     data: Annotated[str, typer.Option(help="Data set: a name, one of torchvision's, or a folder with a folder of images for each class.")] = ...,  # type: ignore[assignment]
     space: Annotated[str | None, typer.Option(help="Search space; with --init that of the run by default.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Phases: single_path (the default), small and ofa (progressive shrinking), fine_tune (that with --init), as_is (none).")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="Phases: single_path (the default), small and ofa (progressive shrinking), fine_tune (that with --init), as_is (none).")
+    ] = None,
     sharing: Annotated[str | None, typer.Option(help="What blocks of a layer have in common: slices, kernels, or paths (nothing).")] = None,
     length: Annotated[float, typer.Option(help="Multiplies the epochs of every phase.")] = 1.0,
     batch: Annotated[int, typer.Option(help="Images in a batch.")] = 64,

@@ -74,7 +74,7 @@ SMALL = (
 #: For a supernet that starts from weights that were trained on other images: the whole space at once, at a low rate.
 FINE_TUNE = (Phase("fine-tune", 6, 2e-3, {"*": _ALL}, sandwich=True),)
 
-#: One random subnet a step, each choice uniform, from labels alone: single-path one-shot (Guo et al., 2020), and the warm-up of ProxylessNAS (Cai et al., 2019).
+#: One random subnet a step, choices uniform, from labels alone: single-path one-shot (Guo et al., 2020), and the warm-up of ProxylessNAS (Cai et al., 2019).
 #: On small data better than `small` at equal work, by 7.9 points of a subnet's accuracy on average (`benchmarks/training.py`).
 SINGLE_PATH = (Phase("single path", 20, 8e-3, {"*": _ALL}),)
 
