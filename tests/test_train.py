@@ -119,7 +119,7 @@ def stop_at(step):
 )
 def test_a_training_that_was_ended_in_the_middle_of_a_phase_comes_to_the_same(bars, tmp_path, monkeypatch, seconds, given):
     monkeypatch.setattr(verb, "CHECKPOINT_SECONDS", seconds)
-    options = {"space": SPACE, "data": bars, "batch": 16, "length": 0.5, "options": given, "workers": 0}
+    options = {"space": SPACE, "data": bars, "batch": 16, "length": 0.5, "schedule": "small", "options": given, "workers": 0}
     whole = train(tmp_path / "whole", **options)
     assert whole["steps"] == 13  # 3 steps an epoch: 2 + 1 + 10
     for step in (1, 5, 12):
