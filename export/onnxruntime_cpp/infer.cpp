@@ -11,6 +11,7 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -298,6 +299,11 @@ class Network {
   Network(const fs::path& folder, const Manifest& manifest) : manifest_(manifest), model_(read_file(inside(folder, manifest.model), MAX_FILE_BYTES)) {
     if (model_.find(EXTERNAL_DATA) != model_.npos) throw Refused(manifest.model + " keeps weights in another file, which is not read; export the network again");
     const std::string loading = "cannot load " + (folder / manifest.model).string();
+#ifdef _WIN32
+    _putenv_s("ORT_DISABLE_TELEMETRY", "1");
+#else
+    setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // nothing is sent from where the network is deployed
+#endif
     OrtEnv* env = nullptr;
     check(ort->CreateEnv(ORT_LOGGING_LEVEL_ERROR, "hwnas", &env), loading);
     env_.reset(env);

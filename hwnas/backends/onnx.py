@@ -21,6 +21,7 @@ integers. What they fuse differs, so there are two recipes:
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -133,6 +134,7 @@ def runner_of_all(model: bytes | Path) -> Callable[[Array], list[Array]]:
 
 
 def _session(model: bytes | Path) -> Any:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read as it is imported; on by default since 1.32
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
