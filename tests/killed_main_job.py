@@ -28,7 +28,7 @@ def run(stage, folder):
     if stage == "profile":
         profile("localhost", space=SPACE, to=folder / "table", visits=VISITS, networks=8)
     elif stage == "train":
-        train(folder / "run", space=SPACE, data="cluttered_digits", length=0.02, threads=1)
+        train(folder / "run", space=SPACE, data="cluttered_digits", schedule="small", length=0.02, threads=1)  # of several phases
     else:
         options = ["population=3", "tournament=2", "seeds=0"]
         search(folder / "run", table=folder / "table", latency="<= 900ms", evaluations=EVALUATIONS, baselines=False, options=options, threads=1)

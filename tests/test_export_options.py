@@ -21,7 +21,7 @@ pytest.importorskip("sklearn", reason="the data set cluttered_digits comes with 
 def lone(tmp_path_factory):
     """A run with one network that learned something."""
     folder = tmp_path_factory.mktemp("lone")
-    asked = ("--space", "ofa_mini(resolutions=(24,))", "--data", "cluttered_digits", "--architecture", "smallest")
+    asked = ("--space", "ofa_mini(resolutions=(24,))", "--data", "cluttered_digits", "--architecture", "smallest", "--schedule", "small")
     done = python(SHORTENED, "train", "run", *asked, "--threads", 1, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run"

@@ -51,7 +51,7 @@ def test_paths_are_trained_one_at_a_time_each_with_its_own_weights(trained):
     with RunDirectory(trained, write=False) as run:
         job = Job(run)
         assert job.options("train")["schedule"] == "single_path" and job.options("train")["sharing"] == "paths" == job.supernet.sharing
-        assert job.result("train")["steps"] == round(16 * 0.2 * 3)
+        assert job.result("train")["steps"] == round(20 * 0.2 * 3)
 
 
 @pytest.mark.parametrize("searcher", ["proxylessnas", "proxylessnas_reinforce"])

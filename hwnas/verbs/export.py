@@ -331,7 +331,8 @@ def _parity(path: Path, core: bytes, face: Interface, graph: Graph, weights: Wei
     if failed:
         worst = checks[failed[0]]
         by = worst.ratio if worst.rms_difference is None else worst.rms_difference / worst.logits_std
-        raise HwnasError(f"the exported file differs from the trained network by {by:.3g} of the logits' standard deviation on {failed[0]} inputs")
+        advice = "; choose another --calibration, or more --calibration-images" if quantized else ""
+        raise HwnasError(f"the exported file differs from the trained network by {by:.3g} of the logits' standard deviation on {failed[0]} inputs{advice}")
     fed, x = next(_fed(images, [_pixels(images, i) for i in range(batch)], graph, face, batch))
     if not quantized:
         return checks, fed, reference(x)
