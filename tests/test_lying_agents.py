@@ -128,8 +128,8 @@ def test_a_clock_that_stands_still_makes_a_table_without_a_latency(index, tmp_pa
     ],
 )
 def test_a_clock_that_contradicts_ours_ends_the_profile_and_nothing_that_it_timed_counts(index, tmp_path, monkeypatch, lie, words):
-    """The slack of a second hides nothing for longer than that; here it is a tenth."""
-    monkeypatch.setattr(clock, "_SLACK_NS", 100_000_000)
+    """The slack of a second hides nothing for longer than that; here it is a hundredth, since a quick machine is done in a tenth."""
+    monkeypatch.setattr(clock, "_SLACK_NS", 10_000_000)
     never = replace(QUICK, settled_block=0.0)
     device, folder = device_that(lie, tmp_path), tmp_path / "table"
     for _ in range(2):  # given again, the same command does not add to what was disbelieved
