@@ -273,13 +273,23 @@ class _Verification:
             )
         self._learn(rows, window)
         self.measured += rows
-        candidates_so_far = [row for row in self.measured if row["role"] == "candidate"]
-        predicted = self._latency()(np.asfortranarray([row["code"] for row in candidates_so_far], np.int16))
-        if job.is_measured:  # the search went by what it measured
-            predicted = np.array([row["latency_ms"] for row in candidates_so_far])
-        # A search finds the networks whose error is in their favour: what their bounds were to the corrected predictions, the next ones' will be.
-        self.correction = float(np.median([(row["upper_bound_ms"] or row["measured_ms"]) / ms for row, ms in zip(candidates_so_far, predicted, strict=True)]))
+        self.correction = self._corrected(last_is_next=attempt + 1 >= MAX_ROUNDS - 1)
         return window
+
+    def _corrected(self, *, last_is_next: bool) -> float:
+        """By what factor bounds are expected to exceed predictions: the median of the candidates', since a search finds the networks whose error
+        is in their favour.
+
+        A window in which the device was slow for a while has wide bounds, and the next one need not: they count for no more than SPREAD, unless
+        the last window is next.
+        """
+        rows = [row for row in self.measured if row["role"] == "candidate"]
+        predicted = [row["latency_ms"] for row in rows]
+        if not self.job.is_measured:  # else the search went by what it measured
+            predicted = self._latency()(np.asfortranarray([row["code"] for row in rows], np.int16)).tolist()
+        slower = float(np.median([row["measured_ms"] / ms for row, ms in zip(rows, predicted, strict=True)]))
+        wider = float(np.median([(row["upper_bound_ms"] or row["measured_ms"]) / row["measured_ms"] for row in rows]))
+        return slower * (wider if last_is_next else min(wider, 1 + SPREAD))
 
     def _raw(self, code: Sequence[int], made: Runtime) -> bytes:
         return model_of(self.job, code, made) if self.job.is_trained else untrained_model_of(self.job, code, made)
