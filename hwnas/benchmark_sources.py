@@ -11,8 +11,6 @@ import csv
 import gzip
 import io
 import os
-import re
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -24,13 +22,12 @@ from uuid import uuid4
 from hwnas import __version__, benchmark_originals
 from hwnas.benchmark_originals import Convert
 from hwnas.benchmark_tables import fetched_folder
-from hwnas.download import Received, download
+from hwnas.download import Received, check_digest, copied, download
 from hwnas.errors import DamagedFile, InputError, UnknownName
-from hwnas.files import read_toml, sha256, write_toml, write_whole
+from hwnas.files import read_toml, write_toml, write_whole
 
 MIRROR = "HWNAS_BENCHMARK_MIRROR"
 MAX_BYTES = 4 << 30
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _FORMAT = "hwnas.benchmark/1"
 _RAW = "https://raw.githubusercontent.com"
 
@@ -141,8 +138,7 @@ def fetch(
     mirror: an https address that has the file under its own name, by default $HWNAS_BENCHMARK_MIRROR, else the published address. file: a copy on this machine
     instead. digest: the SHA-256 that it must have, where none is known, or where it was another when it was first fetched. Raises InputError, DamagedFile.
     """
-    if digest is not None and not _DIGEST.fullmatch(digest):
-        raise InputError(f"--sha256 is '{digest}', it must be 64 hexadecimal digits in lower case")
+    check_digest(digest)
     if digest is not None and source.sha256 is not None and digest != source.sha256:
         raise InputError(f"--sha256 is {digest[:12]}..., and {source.name} is known to be {source.sha256[:12]}...; leave it out")
     before = fetched(source.name) if source.name in SOURCES else None
@@ -153,7 +149,11 @@ def fetch(
     temporary = fetched_folder() / f".{uuid4().hex}.part"
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
-        found = _copied(Path(file), temporary) if file is not None else download(address, temporary, received, most=MAX_BYTES)
+        found = (
+            copied(Path(file), temporary, most=MAX_BYTES, advice="name a copy of the published file")
+            if file is not None
+            else download(address, temporary, received, most=MAX_BYTES)
+        )
         if expected is not None and found != expected:
             why = "" if digest or source.sha256 else ", which it had when it was first fetched; if you trust the new one, give its hash with --sha256"
             raise DamagedFile(f"{where} is not the file that was meant: its SHA-256 is {found}, not {expected}{why}; nothing was kept")
@@ -186,12 +186,3 @@ def _converted(source: Source, path: Path) -> tuple[int, bytes]:
             writer.writerow(row)
             rows += 1
     return rows, raw.getvalue()
-
-
-def _copied(source: Path, target: Path) -> str:
-    if not source.is_file():
-        raise InputError(f"there is no file {source}; name a copy of the published file")
-    if source.stat().st_size > MAX_BYTES:
-        raise InputError(f"{source} has {source.stat().st_size:,} bytes, over the limit of {MAX_BYTES:,}")
-    shutil.copyfile(source, target)
-    return sha256(target)

@@ -1,8 +1,10 @@
-"""Fetching a file from an https URL into a file, with its SHA-256; what redirects lead elsewhere, or break off, is refused in one sentence."""
+"""Bringing a file from an https URL, or from this machine, into a file, with its SHA-256; what leads elsewhere, or breaks off, is refused in one sentence."""
 
 from __future__ import annotations
 
 import hashlib
+import re
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -12,8 +14,10 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from hwnas.errors import InputError
+from hwnas.files import sha256
 
 TIMEOUT_S = 60.0
+DIGEST = re.compile(r"[0-9a-f]{64}")  # a SHA-256
 _PIECE = 1 << 20
 
 #: (bytes so far, of so many; 0 where the sender does not say)
@@ -27,6 +31,22 @@ class _OnlyHttps(urllib.request.HTTPRedirectHandler):
         if urlsplit(newurl).scheme != "https":
             raise InputError(f"{req.full_url} leads to {newurl}, which is not https; fetch the file yourself and give its path")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def check_digest(digest: str | None) -> None:
+    """A SHA-256 that a user gave. Raises InputError."""
+    if digest is not None and not DIGEST.fullmatch(digest):
+        raise InputError(f"--sha256 is '{digest}', it must be 64 hexadecimal digits in lower case")
+
+
+def copied(source: Path, target: Path, *, most: int, advice: str) -> str:
+    """Copy a file of this machine, `most` bytes at most; its SHA-256. advice: what to do where there is none. Raises InputError, OSError."""
+    if not source.is_file():
+        raise InputError(f"there is no file {source}; {advice}")
+    if source.stat().st_size > most:
+        raise InputError(f"{source} has {source.stat().st_size:,} bytes, over the limit of {most:,}")
+    shutil.copyfile(source, target)
+    return sha256(target)
 
 
 def download(url: str, target: Path, received: Received, *, most: int) -> str:

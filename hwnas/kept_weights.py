@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -15,13 +14,12 @@ from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 from hwnas.data import kept_folder
-from hwnas.download import Received, download
+from hwnas.download import DIGEST, Received, check_digest, copied, download
 from hwnas.errors import DamagedFile, InputError, UnknownName
 from hwnas.files import read_toml, sha256, write_toml
 from hwnas.tensor_files import MAX_BYTES, read_tensors
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _FORMAT = "hwnas.weights/1"
 
 
@@ -48,8 +46,7 @@ def keep(source: str, *, name: str | None = None, digest: str | None = None, rec
     anything but tensors.
     """
     remote = "://" in source
-    if digest is not None and not _DIGEST.fullmatch(digest):
-        raise InputError(f"--sha256 is '{digest}', it must be 64 hexadecimal digits in lower case")
+    check_digest(digest)
     if remote and urlsplit(source).scheme != "https":
         raise InputError(f"weights are fetched over https only, not from {source}; fetch the file yourself and add it from its path")
     if remote and digest is None:
@@ -61,7 +58,11 @@ def keep(source: str, *, name: str | None = None, digest: str | None = None, rec
     temporary = _folder() / f".{uuid4().hex}.part"
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
-        found = download(source, temporary, received, most=MAX_BYTES) if remote else _copied(Path(source), temporary)
+        found = (
+            download(source, temporary, received, most=MAX_BYTES)
+            if remote
+            else copied(Path(source), temporary, most=MAX_BYTES, advice="name a file of weights, or an https URL with --sha256")
+        )
         if digest is not None and found != digest:
             raise DamagedFile(f"{source} is not the file that was meant: its SHA-256 is {found[:12]}..., not {digest[:12]}...; nothing was kept")
         for each in kept():
@@ -95,7 +96,7 @@ def read_entry(path: Path) -> KeptFile:
     facts = read_toml(path)
     kinds: dict[str, type] = {"name": str, "source": str, "date": str, "bytes": int, "tensors": int, "sha256": str}
     is_ours = facts.get("format") == _FORMAT and all(type(facts.get(key)) is kind for key, kind in kinds.items())
-    if not is_ours or facts["sha256"] != path.stem or not _DIGEST.fullmatch(path.stem) or not _NAME.fullmatch(facts["name"]):
+    if not is_ours or facts["sha256"] != path.stem or not DIGEST.fullmatch(path.stem) or not _NAME.fullmatch(facts["name"]):
         raise DamagedFile(f"{path} does not describe kept weights; remove it, and add the file again")
     return KeptFile(**{key: facts[key] for key in kinds})
 
@@ -119,12 +120,3 @@ def fault_of(entry: KeptFile) -> str:
 
 def _folder() -> Path:
     return kept_folder() / "weights"
-
-
-def _copied(source: Path, target: Path) -> str:
-    if not source.is_file():
-        raise InputError(f"there is no file {source}; name a file of weights, or an https URL with --sha256")
-    if source.stat().st_size > MAX_BYTES:
-        raise InputError(f"{source} has {source.stat().st_size:,} bytes, over the limit of {MAX_BYTES:,}")
-    shutil.copyfile(source, target)
-    return sha256(target)
