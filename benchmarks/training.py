@@ -1,6 +1,6 @@
 """What a supernet's subnets are worth: beside the same networks trained alone, and after naive uniform sampling.
 
-    python benchmarks/training.py --out runs/training             (about 20 minutes on one core; pieces that are done are kept)
+    python benchmarks/training.py --out runs/training             (51 minutes on one core of a busy machine; pieces that are done are kept)
     python benchmarks/training.py --out runs/training --minutes 4 (stops after the piece that passes four minutes)
 
 Space ofa_mini, cluttered digits, one thread, the schedule `small`. Sixteen subnets: the smallest, the largest, and 14 drawn at random.
