@@ -28,7 +28,7 @@ from hwnas.rewards import feasible_first, named
 from hwnas.run import RunDirectory
 from hwnas.space import Codes, SearchSpace
 from hwnas.variant import Variant
-from hwnas.verbs.records import ALSO, OPTIONS, RESULTS, TABLE, checked
+from hwnas.verbs.records import ALSO, EVALUATED, OPTIONS, RESULTS, TABLE, checked
 
 if TYPE_CHECKING:
     from hwnas.images import Images, Split
@@ -158,6 +158,12 @@ class Job:
         """What a stage came to, None where it has not come to its end. Raises DamagedFile where it is not as stages record it."""
         result = self.run.result(stage)
         return None if result is None else cast(Mapping[str, Any], checked(result, RESULTS[stage], f"{stage} of {self.run.folder}"))
+
+    def evaluations(self, stage: str) -> list[Mapping[str, Any]]:
+        """The `evaluated` records of a stage, in their order; of a searcher that trains those since its weights are as they are. Raises DamagedFile."""
+        trained = self.run.events(stage, "trained")
+        since = [event for event in self.run.events(stage, "evaluated") if not trained or event.id > trained[-1].id]
+        return [checked(event.body, EVALUATED, f"{stage} of {self.run.folder}") for event in since]
 
     @property
     def predicted(self) -> Predicted | None:

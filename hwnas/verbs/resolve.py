@@ -24,7 +24,7 @@ from hwnas.space import Codes, FloatArray
 from hwnas.surrogate import Surrogate, fit_surrogate
 from hwnas.verbs.accuracy import recorded_codes
 from hwnas.verbs.common import Job
-from hwnas.verbs.records import EVALUATED, KNOWN, checked
+from hwnas.verbs.records import KNOWN, checked
 
 #: Stages that evaluate subnets at the cost of a pass over the validation images.
 STAGES = ("search", "random", "uniform", "accuracy", "verify")
@@ -59,10 +59,8 @@ def evaluated(job: Job) -> Evaluated:
     origin: Origin = "measured" if job.is_trained else "predicted"
     if job.is_trained:
         for stage in STAGES:
-            trained = job.run.events(stage, "trained")  # by a searcher that trains: what was evaluated before is of other weights
-            for event in job.run.events(stage, "evaluated"):
-                body = checked(event.body, EVALUATED, where)
-                if body["values"] and body["values"][0] is not None and body.get("fidelity", 1.0) == 1.0 and (not trained or event.id > trained[-1].id):
+            for body in job.evaluations(stage):
+                if body["values"] and body["values"][0] is not None and body.get("fidelity", 1.0) == 1.0:
                     rows.append(body["code"])
                     accuracy.append(body["values"][0])
     elif not rows:

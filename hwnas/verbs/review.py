@@ -22,7 +22,7 @@ from hwnas.table_latency import measured_ms, own_networks
 from hwnas.verbs.accuracy import recorded_codes
 from hwnas.verbs.common import Job, Progress
 from hwnas.verbs.deployed import graph_of
-from hwnas.verbs.records import EVALUATED, PROFILED, RESULTS, checked
+from hwnas.verbs.records import PROFILED, RESULTS, checked
 from hwnas.verbs.target import runtime_of
 
 #: Precisions that stand side by side on every report, measured or not; others where an export measured them.
@@ -34,9 +34,7 @@ _OPERATOR = re.compile(r"(?P<name>.*?)(?: \((?P<kind>[^()]*)\))?", re.DOTALL)
 def best_so_far(job: Job, stage: str) -> tuple[tuple[float, float], ...]:
     """(evaluations, best accuracy in % within the budgets by then), wherever it rose and at the end; empty where evaluations were not recorded."""
     where = f"{stage} of {job.run.folder}"
-    trained = job.run.events(stage, "trained")  # by a searcher that trains: what was evaluated before is of other weights
-    events = [event for event in job.run.events(stage, "evaluated") if not trained or event.id > trained[-1].id]
-    bodies = [checked(event.body, EVALUATED, where) for event in events]
+    bodies = job.evaluations(stage)
     if not bodies:
         return ()
     codes = recorded_codes(job, [body["code"] for body in bodies], where)
