@@ -113,6 +113,10 @@ def wild(tensors, metadata):
     tensors["forest.feature"][0] = 10_000
 
 
+def wild_leaf(tensors, metadata):
+    tensors["forest.feature"][tensors["forest.left"] < 0] = 2**31 - 2
+
+
 def unnamed(tensors, metadata):
     metadata["facts"] = json.dumps({**json.loads(metadata["facts"]), "features": ["x", "x"]})
 
@@ -123,7 +127,13 @@ def infinite(tensors, metadata):
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
-    [(loop, "do not lead to leaves"), (wild, "do not lead to leaves"), (unnamed, "no list of names"), (infinite, "not finite")],
+    [
+        (loop, "do not lead to leaves"),
+        (wild, "do not lead to leaves"),
+        (wild_leaf, "do not lead to leaves"),
+        (unnamed, "no list of names"),
+        (infinite, "not finite"),
+    ],
 )
 def test_a_forest_that_would_walk_for_ever_or_anywhere_is_refused(change, sentence, fitted, tmp_path):
     path = tmp_path / "model.safetensors"

@@ -64,8 +64,8 @@ class Forest:
         inner = self.left >= 0
         here = np.arange(n)
         sound = (self.left[inner] > here[inner]) & (self.right[inner] > here[inner]) & (self.left[inner] < n) & (self.right[inner] < n)
-        known = (self.feature[inner] >= 0) & (self.feature[inner] < width)
-        if not sound.all() or not known.all() or self.roots.min() < 0 or self.roots.max() >= n:
+        known = (self.feature[inner] >= 0).all() and self.feature.max() < width  # a walk looks at the feature of leaves, too
+        if not sound.all() or not known or self.roots.min() < 0 or self.roots.max() >= n:
             raise DamagedFile("the forest's nodes do not lead to leaves")
 
 
