@@ -40,15 +40,19 @@ def test_a_window_is_longer_only_where_the_slow_speed_matters_and_at_most_half_a
 def test_a_window_that_was_slow_less_often_than_the_profile_is_judged_by_a_higher_quantile():
     speeds = Speeds(dwell_s=6.0, slow_share=0.2)
     assert speeds.bounded(0.5, 0.2, 60) == speeds.bounded(0.5, 0.9, 60) == Speeds().bounded(0.5, 0.0, 60) == 0.5
-    share = 0.2 + np.sqrt(0.2 * 0.8 * 6 / 60)
-    assert speeds.bounded(0.5, 0.0, 60) == pytest.approx(0.5 / (1 - share)) and speeds.bounded(0.5, 0.1, 60) == pytest.approx(0.5 * 0.9 / (1 - share))
+    for seen in (0.0, 0.1):
+        mean = (0.2 + seen) / 2
+        share = mean + np.sqrt(mean * (1 - mean) * 6 / 120)
+        assert speeds.bounded(0.5, seen, 60) == pytest.approx(0.5 * (1 - seen) / (1 - share))
     assert speeds.bounded(0.5, 0.0, 6_000) < speeds.bounded(0.5, 0.0, 60) < speeds.bounded(0.5, 0.0, 6)
     assert Speeds(60.0, 0.5).bounded(0.9, 0.0, 60) >= 1, "nothing of such a window bounds it"
+    assert Speeds(12.0, 0.31).bounded(0.5, 0.02, 60) < 0.7, "a profile that was disturbed is not the last word"
 
 
-def test_the_quantile_of_the_window_is_no_less_than_that_of_a_device_that_is_slow_more_often():
+def test_the_quantile_of_the_window_is_no_less_than_that_of_a_device_that_is_slow_as_often_as_profile_and_window_say_together():
     rng = np.random.default_rng(0)
     fast, slow = rng.normal(1, 0.05, 100_000), rng.normal(1.4, 0.05, 100_000)
-    for share, seen in ((0.1, 0.0), (0.3, 0.1), (0.3, 0.29)):
-        device, window = (np.r_[fast[: int((1 - part) * 1e5)], slow[: int(part * 1e5)]] for part in (share, seen))
-        assert np.quantile(window, Speeds(5.0, share).bounded(0.5, seen, 60)) >= np.quantile(device, 0.5)
+    for profiled, seen in ((0.1, 0.0), (0.3, 0.1), (0.3, 0.29), (0.6, 0.2)):
+        device, window = (np.r_[fast[: int((1 - part) * 1e5)], slow[: int(part * 1e5)]] for part in ((profiled + seen) / 2, seen))
+        bounded = Speeds(5.0, profiled).bounded(0.5, seen, 60)
+        assert bounded < 1 and np.quantile(window, bounded) >= np.quantile(device, 0.5)

@@ -61,12 +61,13 @@ class Speeds:
         and the device was slow for `slow_share` of it.
 
         A device that is slow for p of the time, and was for w < p of a window: its distribution is at least (1 - p) / (1 - w) times the window's,
-        whatever the slow runs take. So q (1 - w) / (1 - p) of the window is q of the device. The profile knows p no better than such a window tells it:
-        a standard error, of a share of n = seconds / dwell_s looks, is added.
+        whatever the slow runs take. So q (1 - w) / (1 - p) of the window is q of the device. Profile and window are taken for equally long looks at it:
+        p is the mean of what both saw, and a standard error above it, of a share that is known from 2 seconds / dwell_s independent looks.
         """
         if slow_share >= self.slow_share:
             return quantile
-        share = self.slow_share + sqrt(self.slow_share * (1 - self.slow_share) * min(1.0, self.dwell_s / seconds))
+        mean = (self.slow_share + slow_share) / 2
+        share = mean + sqrt(mean * (1 - mean) * min(1.0, self.dwell_s / (2 * seconds)))
         return quantile * (1 - slow_share) / (1 - share) if share < 1 else 1.0
 
 
