@@ -1,11 +1,11 @@
 """Twenty latency budgets in the Once-for-All space, each searched and certified on this CPU: how many are kept, and how much of them is used.
 
-    OMP_NUM_THREADS=1 python benchmarks/twenty_budgets.py FOLDER [--minutes 8] [--budgets 20] [--seconds 60] [--json]
+    OMP_NUM_THREADS=1 python benchmarks/twenty_budgets.py FOLDER [--minutes 8] [--budgets 20] [--seconds 60] [--top 8] [--json]
 
 FOLDER keeps everything: the latency table of this machine (`hwnas profile`, where it is not there yet), and a run for each budget. The same command
 goes on where it stopped, and --minutes ends it after the budget in progress. Budgets are spaced evenly in the logarithm between the least and the
-greatest predicted p50 of the space. Each is searched exactly under a stand-in for accuracy (the sum over layers of the square root of their MACs:
-what is certified here is latency), and `hwnas verify --random-weights --use 98` measures files on ONNX Runtime as it does for any run; latency
+greatest predicted p50 of the space. Each is searched by regularised evolution under a stand-in for accuracy (the sum over layers of the square root of
+their MACs: what is certified here is latency), and `hwnas verify --random-weights --use 98 --top 8` measures files on ONNX Runtime as it does for any run; latency
 does not depend on what weights are trained to. Used is the measured p50 over the budget. Beside it, of the same table: the best network
 predicted within the budget, as a hard filter on the prediction alone would ship it, and in how many budgets its measured p50 is over.
 """
@@ -47,12 +47,12 @@ def measured_table(folder: Path, visits: int, networks: int) -> LatencyTable:
     return LatencyTable.load(folder)
 
 
-def one_budget(folder: Path, table: Path, limit_ms: float, seconds: float) -> dict[str, Any]:
+def one_budget(folder: Path, table: Path, limit_ms: float, seconds: float, top: int) -> dict[str, Any]:
     """Searched and verified; certified or not, and the candidates of the first window."""
     me = f"{Path(__file__).resolve()}:stand_in"
     search: dict[str, Any] = {"table": table, "latency": f"<= {limit_ms:.6g}ms p50", "space": SPACE, "accuracy": me, "baselines": False}
     hwnas.search(folder, **search, searcher="regularized_evolution", evaluations=2_000)
-    found = hwnas.verify(folder, seconds=seconds, use=98, random_weights=True)
+    found = hwnas.verify(folder, top=top, seconds=seconds, use=98, random_weights=True)
     certificate, first = found["certificate"], [each for each in found["measured"] if each["role"] == "candidate" and each["round"] == 0]
     filtered = max((each for each in first if each["latency_ms"] <= limit_ms), key=lambda each: each["accuracy_pct"], default=None)
     return {
@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--budgets", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=60.0, help="of each window")
+    parser.add_argument("--top", type=int, default=8, help="candidates of each window")
     parser.add_argument("--visits", type=int, default=12, help="of the profile")
     parser.add_argument("--networks", type=int, default=40, help="of the profile")
     parser.add_argument("--json", action="store_true")
@@ -103,7 +104,7 @@ def main() -> None:
         for number, limit_ms in enumerate(limits.tolist()):
             if number < len(rows) or time.monotonic() - begin > 60 * given.minutes:
                 continue
-            rows.append(one_budget(given.folder / f"budget_{number:02}", given.folder / "table", limit_ms, given.seconds))
+            rows.append(one_budget(given.folder / f"budget_{number:02}", given.folder / "table", limit_ms, given.seconds, given.top))
             write_json(kept, rows)
             print(f"{number + 1:>3} {limit_ms:8.3f} ms: {'certified' if rows[-1]['certified'] else 'NOT certified'}, used {rows[-1]['used']}", file=sys.stderr)
     except HwnasError as error:

@@ -36,6 +36,13 @@ def test_candidates_are_spread_over_the_margin():
     assert pick(points, 3, 10.0, 0.1) == [points[1], points[3], points[4]]
 
 
+def test_more_than_three_candidates_stand_closer_instead_of_reaching_farther_down():
+    # a margin of 10 % and five: 10, 9.5, 9, 8.5 and 8 ms; never closer than 1.5 %
+    points = [point(100 * ms, ms) for ms in (each / 100 for each in range(700, 1_001))]
+    assert [each["latency_ms"] for each in pick(points, 5, 10.0, 0.1)] == pytest.approx([10.0, 9.5, 9.0, 8.5, 8.0], abs=0.02)
+    assert [each["latency_ms"] for each in pick(points, 4, 10.0, 0.015)] == pytest.approx([10.0, 9.85, 9.7, 9.55], abs=0.02)
+
+
 def test_a_point_is_picked_once_and_the_next_takes_its_turn():
     points = [point(93, 5.0), point(92, 4.0)]
     assert pick(points, 3, 10.0, 0.1) == points
