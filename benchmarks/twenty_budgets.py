@@ -5,8 +5,8 @@
 FOLDER keeps everything: the latency table of this machine (`hwnas profile`, where it is not there yet), and a run for each budget. The same command
 goes on where it stopped, and --minutes ends it after the budget in progress. Budgets are spaced evenly in the logarithm between the least and the
 greatest predicted p50 of the space. Each is searched by regularised evolution under a stand-in for accuracy (the sum over layers of the square root of
-their MACs: what is certified here is latency), and `hwnas verify --random-weights --use 98 --top 8` measures files on ONNX Runtime as it does for any run; latency
-does not depend on what weights are trained to. Used is the measured p50 over the budget. Beside it, of the same table: the best network
+their MACs: what is certified here is latency), and `hwnas verify --random-weights --use 98 --top 8` measures files on ONNX Runtime as it does for any
+run; latency does not depend on what weights are trained to. Used is the measured p50 over the budget. Beside it, of the same table: the best network
 predicted within the budget, as a hard filter on the prediction alone would ship it, and in how many budgets its measured p50 is over.
 """
 
