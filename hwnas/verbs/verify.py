@@ -373,8 +373,8 @@ class _Verification:
 def pick(points: Sequence[Mapping[str, Any]], top: int, limit_ms: float, margin: float) -> list[Mapping[str, Any]]:
     """The most accurate point within the limit, within the limit less once the predictor's error, less twice, ...; each once.
 
-    So the first is the best bet, and the last one still fits where the predictions were too low. More than three reach no farther down but stand
-    closer to each other, as far as that tells anything. Where all points exceed the limit the fastest one is the last resort.
+    So the first is the best bet, and the last one still fits where the predictions were too low. More than three share the reach of three, but keep
+    SPREAD_AGAIN from each other: closer ones tell no more. Where all points exceed the limit the fastest one is the last resort.
     """
     step = margin if top <= 3 else max(SPREAD_AGAIN, 2 * margin / (top - 1))
     chosen: list[Mapping[str, Any]] = []
