@@ -1,6 +1,6 @@
 """Twenty latency budgets in the Once-for-All space, each searched and certified on this CPU: how many are kept, and how much of them is used.
 
-    OMP_NUM_THREADS=1 python benchmarks/twenty_budgets.py FOLDER [--minutes 8] [--budgets 20] [--seconds 60] [--top 8] [--json]
+    OMP_NUM_THREADS=1 python benchmarks/twenty_budgets.py FOLDER [--minutes 8] [--budgets 20] [--seconds 90] [--top 8] [--json]
 
 FOLDER keeps everything: the latency table of this machine (`hwnas profile`, where it is not there yet), and a run for each budget. The same command
 goes on where it stopped, and --minutes ends it after the budget in progress. Budgets are spaced evenly in the logarithm between the least and the
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--budgets", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each window")
+    parser.add_argument("--seconds", type=float, default=90.0, help="of each window")
     parser.add_argument("--top", type=int, default=8, help="candidates of each window")
     parser.add_argument("--visits", type=int, default=12, help="of the profile")
     parser.add_argument("--networks", type=int, default=40, help="of the profile")

@@ -63,7 +63,7 @@ def verify(
     Beside each is measured the most accurate network of each baseline that is predicted to be no slower, the largest subnet, and the best
     published network within the budget, all in the same window of `seconds`, or of five times as long as the device was seen to keep a speed. Where
     no candidate fits, the calibration learns what was measured, the run's evaluations are solved again, and others are tried, twice at most.
-    use: per cent of the budget that the certified network is to take; where it takes less, a more accurate one is tried in the windows that are left.
+    use: per cent of the budget that the certified network is to take; where it takes less, more accurate ones are tried in the windows that are left.
     also: the other devices of a run with budgets on several, to be measured too; on one that is not, the budget is predicted only, and the verdict is `partly`.
     random_weights: certify the latency of architectures that have no weights yet, of a search by a predictor: before anything is trained.
     `certificate.json` is in the run's folder where one fits; the same call again returns it, or tries again where none did.
@@ -166,8 +166,11 @@ class _Verification:
     def _candidates(self, attempt: int) -> list[Mapping[str, Any]]:
         tried = {tuple(each["code"]) for each in [*self.measured, *self.over_size] if each["role"] == "candidate"}
         again = bool(self.measured) or self.learned
-        points = self._solved_again() if again and not self.job.is_measured else self.search["points"]
         best = max((each["accuracy_pct"] for each in self.measured if each.get("chosen")), default=None)
+        limit_ms = self.limit_ms / self.correction
+        if best is not None:  # a window that fails costs nothing any more: half of the candidates fit only where the device is faster in it than in the last
+            limit_ms *= 1 + min(SPREAD, SPREAD_AGAIN * (self.options["top"] - 1) / 2)
+        points = self._solved_again(limit_ms) if again and not self.job.is_measured else self.search["points"]
         if not self.measured and self.job.is_measured:
             spread = SPREAD
         elif not self.measured:
@@ -175,17 +178,18 @@ class _Verification:
         else:
             spread = SPREAD if best is None and attempt == MAX_ROUNDS - 1 else SPREAD_AGAIN  # the last window is no place for close bets
         points = [each for each in points if tuple(each["code"]) not in tried and (best is None or each["accuracy_pct"] > best)]
-        picked = pick(points, self.options["top"], self.limit_ms / self.correction, spread)
+        picked = pick(points, self.options["top"], limit_ms, spread)
         if best is not None:  # the last resort is none where something is certified
-            picked = [each for each in picked if each["latency_ms"] <= self.limit_ms / self.correction]
+            picked = [each for each in picked if each["latency_ms"] <= limit_ms]
         return self._evaluated([{**each, "role": "candidate", "round": attempt} for each in picked])
 
-    def _solved_again(self) -> list[Mapping[str, Any]]:
-        """What the run has evaluated, and the optima of its surrogate, at the latencies of the corrected calibration; the accuracy of new ones is measured."""
+    def _solved_again(self, limit_ms: float) -> list[Mapping[str, Any]]:
+        """What the run has evaluated, and the optima of its surrogate within the limit, at the latencies of the corrected calibration; the accuracy of
+        new ones is measured."""
         job, latency = self.job, self._latency()
         known = evaluated(job)
         tightened = [
-            (replace(job.budget, limit=self.limit_ms / self.correction, share=None), latency),
+            (replace(job.budget, limit=limit_ms, share=None), latency),
             *((each.budget, each.metric) for each in job.constraints[1:]),
         ]
         rows = list(zip(known.codes, known.accuracy_pct, strict=True))
