@@ -15,6 +15,7 @@ from hwnas.report_words import course, named
 from hwnas.run import RunDirectory
 from hwnas.training.search_trainer import SearchTrainer
 from hwnas.verbs.common import Job
+from hwnas.verbs.resolve import evaluated
 from hwnas.verbs.search import search
 from tests.simulated_tables import simulated_table
 from tests.test_report import REPORT
@@ -73,6 +74,11 @@ def test_accuracies_and_later_stages_are_of_the_weights_that_the_search_ended_wi
         weights = [Job(each).supernet.state() for each in (before, after)]
     assert any((weights[0][name] != weights[1][name]).any() for name in weights[0])
     assert search(run, table=table, **ASKED | {"searcher": searcher}) == found
+    hwnas.solve(run, to=tmp_path / "solved", latency="<= 60% p50")
+    with RunDirectory(tmp_path / "solved", write=False) as directory:
+        job = Job(directory)
+        assert all((tensor == weights[1][name]).all() for name, tensor in job.supernet.state().items())
+        assert job.result("train")["validation_accuracy_pct"]["largest"] == job.accuracy(job.index.space.largest())[0]
 
 
 def test_a_search_that_was_interrupted_goes_on_to_the_same_end(trained, table, tmp_path, monkeypatch):
@@ -110,6 +116,9 @@ def test_subnets_that_were_measured_before_such_a_search_are_not_mixed_with_late
     assert hwnas.build_accuracy(run, samples=3, threads=1)["subnets"] == 3  # nothing is left to measure
     with pytest.raises(InputError, match="has trained the supernet on since"):
         hwnas.build_accuracy(run, samples=4, threads=1)
+    with RunDirectory(run, write=False) as directory:
+        known = evaluated(Job(directory))
+        assert len(known.codes) == 1 and known.accuracy_pct[0] == Job(directory).accuracy(known.codes)[0]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from hwnas.tensorrt_parser import parser_is_there
 from hwnas.verbs.common import Job
 from hwnas.verbs.resolve import latest_table
 from hwnas.verbs.target import runtime_of
-from hwnas.verbs.verify import closest, equal, pick
+from hwnas.verbs.verify import LEVEL, closest, equal, pick
 from tests.simulated_tables import simulated_table
 
 
@@ -64,14 +64,16 @@ def test_the_equal_of_a_baseline_is_its_most_accurate_network_that_is_no_slower(
     assert equal(found, "random", 4.9) is None and equal(found, "uniform", 9.0) is None and equal({}, "random", 9.0) is None
 
 
-def measured(role, measured_ms, upper_bound_ms, doubt=""):
-    return {"role": role, "measured_ms": measured_ms, "upper_bound_ms": upper_bound_ms, "doubt": doubt}
+def measured(role, measured_ms, upper_bound_ms, doubt="", verdict="inconclusive"):
+    return {"role": role, "measured_ms": measured_ms, "upper_bound_ms": upper_bound_ms, "doubt": doubt, "verdict": verdict}
 
 
 def test_the_closest_candidate_is_the_one_of_the_least_bound_and_its_doubt_is_told():
     rows = [measured("candidate", 10.1, 10.4), measured("candidate", 10.3, 10.35, "too few visits"), measured("largest", 1.0, 1.0)]
     said = closest({"budget_ms": 10.0, "measured": rows})
     assert said == "none of 2 measured candidates is certified within 10 ms: the closest took 10.3 ms, upper bound 10.35 ms (too few visits)"
+    too_large = measured("candidate", 9.0, 9.1, verdict="over on size")
+    assert closest({"budget_ms": 10.0, "measured": [too_large]}).endswith("the closest took 9 ms, upper bound 9.1 ms (over on size)")
     assert "upper bound unknown" in closest({"budget_ms": 10.0, "measured": [measured("candidate", 9.0, None)]})
     assert closest({"budget_ms": 10.0, "measured": []}) == "the search found no candidate"
 
@@ -223,7 +225,8 @@ def test_where_none_fits_the_calibration_learns_and_the_evaluations_are_solved_a
         measured = {json.dumps(each["values"]): each["measured_ms"] for each in found["measured"] if not each["doubt"]}
         kept = {json.dumps(dict(each.architecture.values)): each.p50_ms for each in learned.networks}
         assert measured.items() <= kept.items()
-        assert len(learned.provenance["verified"]) == len({each["round"] for each in found["measured"] if not each["doubt"]})
+        assert len(learned.provenance.get("verified", [])) == len({each["round"] for each in found["measured"] if not each["doubt"]})
+        assert [event.body["level"] for event in directory.events("verify", "window")] == [LEVEL / 2, LEVEL / 4, LEVEL / 8]
 
 
 def test_latencies_of_architectures_without_weights_are_certified_as_such(tmp_path):
@@ -237,6 +240,8 @@ def test_latencies_of_architectures_without_weights_are_certified_as_such(tmp_pa
         hwnas.verify(tmp_path / "run")
     certificate = until_measured(tmp_path / "run", "within", random_weights=True)["certificate"]
     assert certificate["accuracy"]["origin"] == "predicted" and "whose weights are random" in certificate["scope"]
+    with pytest.raises(InputError, match="was searched by a predictor of accuracy: name another folder for the training"):
+        hwnas.train(tmp_path / "run", space="ofa_mini(resolutions=(24,))", data="digits", length=0.01, threads=1)
     with pytest.raises(InputError, match="has no train yet"):
         hwnas.export(tmp_path / "run", to=tmp_path / "export")
 

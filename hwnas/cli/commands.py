@@ -655,6 +655,8 @@ def verify(
     if certificate is None:
         typer.echo(f"error: {closest(result)}", err=True)
         raise typer.Exit(1)
+    if stopped := result.get("stopped"):
+        typer.echo(f"no further window was measured: {stopped}", err=True)
     open_ = [each for each in certificate.get("elsewhere", []) if each["origin"] == "predicted"]
     if not as_json:
         typer.echo(

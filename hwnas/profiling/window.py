@@ -125,7 +125,7 @@ def measure_window(
     seed: int = 0,
     timing: Timing = TIMING,
     speeds: Speeds | None = None,
-    graphs: Sequence[Graph] = (),
+    graphs: Sequence[Graph | None] = (),
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Window:
     """The quantile of each model's latency on a device, with an upper bound. Takes `seconds`, or longer where the bound needs more visits.
@@ -133,7 +133,7 @@ def measure_window(
     runtime: one of the device's, by default its first; the models are in its form. min_visits: at least so many visits of each model;
     never fewer than the bound needs (9 for p50 and 55 for p90 of three models). timing: of the regime that is measured.
     speeds: what a profile saw of the device, which makes the window longer, or its bounds wider.
-    graphs: what each model computes, where it is to be refused if the runtime computes it in another precision.
+    graphs: what each model computes, where it is to be refused if the runtime computes it in another precision; None where that is not known.
     Raises InputError (also where the device is emulated), DamagedFile where a file cannot be read, MeasurementFailed where a model cannot be run.
     """
     if not models:
@@ -146,7 +146,7 @@ def measure_window(
     raw = [model_bytes(model) for model in models]
     rng = np.random.default_rng([seed, 4])
     taken = take_window(
-        raw, device, needed=needed, seconds=seconds, threads=threads, seed=seed, rng=rng, timing=timing, graphs=graphs or (), runtime=runtime, progress=progress
+        raw, device, needed=needed, seconds=seconds, threads=threads, seed=seed, rng=rng, timing=timing, graphs=graphs, runtime=runtime, progress=progress
     )
     digests = [hashlib.sha256(model).hexdigest() for model in raw]
     columns = list(taken.visits.values())
@@ -178,7 +178,7 @@ def take_window(
     streams: int = 0,
     most_ms: float | None = None,
     tolerant: bool = False,
-    graphs: Sequence[Graph] = (),
+    graphs: Sequence[Graph | None] = (),
     runtime: str = "",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Taken:
@@ -203,7 +203,7 @@ def take_window(
                 left_out[i] = str(error)
                 if not tolerant:
                     raise MeasurementFailed(f"model {i} of {len(models)} cannot be run: {error}") from None
-            if graphs and (reason := other_precision(graphs[i], facts[i])) is not None:
+            if i < len(graphs) and (graph := graphs[i]) is not None and (reason := other_precision(graph, facts[i])) is not None:
                 raise MeasurementFailed(f"model {i} of {len(models)} would not be measured in its precision: {reason}")
         if streams or most_ms is not None:
             for i in list(facts):

@@ -62,7 +62,7 @@ def build_accuracy(
         use_threads(used)
         have = len(directory.events(STAGE, "evaluated"))
         if have < samples:
-            _check_weights(job)
+            check_weights(job)
             problem = Problem(job.index, [Objective(job.accuracy, maximize=True)])
             with working(job, workers, executor, used) as hands:
                 drive(
@@ -81,7 +81,7 @@ def build_accuracy(
         return {"subnets": len(values), "origin": "measured", "file": str(directory.folder / CSV), **ends}
 
 
-def _check_weights(job: Job) -> None:
+def check_weights(job: Job) -> None:
     """Raises InputError where subnets were measured before a search that went on training the supernet: those measured now would not go with them."""
     searched, measured_before = job.run.events("search", "result"), job.run.events(STAGE, "evaluated")
     if searched and measured_before and measured_before[0].id < searched[-1].id and (job.recorded("search") or {}).get("files"):

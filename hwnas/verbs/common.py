@@ -160,8 +160,8 @@ class Job:
         return None if result is None else cast(Mapping[str, Any], checked(result, RESULTS[stage], f"{stage} of {self.run.folder}"))
 
     def evaluations(self, stage: str) -> list[Mapping[str, Any]]:
-        """The `evaluated` records of a stage, in their order; of a searcher that trains those since its weights are as they are. Raises DamagedFile."""
-        trained = self.run.events(stage, "trained")
+        """The `evaluated` records of a stage, in their order; after a searcher that trains those since its weights are as they are. Raises DamagedFile."""
+        trained = self.run.events("search", "trained")
         since = [event for event in self.run.events(stage, "evaluated") if not trained or event.id > trained[-1].id]
         return [checked(event.body, EVALUATED, f"{stage} of {self.run.folder}") for event in since]
 
@@ -197,15 +197,20 @@ class Job:
             self._images[split] = images_of(self.options("train"), split, self._folder)
         return self._images[split]
 
+    @property
+    def weights(self) -> Mapping[str, str]:
+        """The files of the supernet's weights: those that the search ended with where that went on training them."""
+        trained, searched = self.result("train"), self.recorded("search") or {}
+        return cast(Mapping[str, str], searched.get("files") or trained["files"])
+
     @cached_property
     def supernet(self) -> Supernet:
-        """The trained supernet, with the weights that the search ended with where that went on training them."""
+        """The trained supernet, with `weights`."""
         from hwnas.supernet.supernet import Supernet
         from hwnas.training.trainer import load_tensors
 
-        trained, searched = self.result("train"), self.recorded("search") or {}
         supernet = Supernet(self.index, sharing=self.options("train").get("sharing") or "slices")
-        self.run.load_files(searched.get("files") or trained["files"], lambda folder: supernet.load(load_tensors(folder / "supernet.safetensors")))
+        self.run.load_files(self.weights, lambda folder: supernet.load(load_tensors(folder / "supernet.safetensors")))
         return supernet
 
     @cached_property

@@ -198,6 +198,8 @@ def search(
         job.problem.within(job.index.space.smallest())  # all is checked before there is a folder
     with existing(run) if predicted is None else RunDirectory(Path(run)) as directory, ExitStack() as stack:
         job.run = directory
+        if predicted is not None and directory.recorded_options("train") is not None:
+            raise InputError(f"{run} holds a supernet, whose accuracies are measured: name another folder for a search by --accuracy")
         if predicted is None:
             job.result("train")
             if job.options("train").get("architecture") is not None:

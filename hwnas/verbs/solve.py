@@ -107,9 +107,13 @@ def _digest(table: LatencyTable) -> str:
 
 
 def _take_over(own: Job, directory: RunDirectory, known: Evaluated) -> None:
-    """Training, with its weights, and what was evaluated. Done again after an interruption it comes to the same."""
+    """Training, with the weights that accuracies are of, and what was evaluated. Done again after an interruption it comes to the same."""
     if own.is_trained:
-        trained = own.result("train")
+        trained = dict(own.result("train"))
+        if own.weights != trained["files"]:  # the search went on training
+            space = own.index.space
+            ends = {name: float(own.accuracy(code)[0]) for name, code in (("largest", space.largest()), ("smallest", space.smallest()))}
+            trained |= {"files": own.weights, "validation_accuracy_pct": ends}
         for digest in trained["files"].values():
             directory.store.add_blob(own.run.store.blob(digest))
         directory.options("train", own.options("train"))

@@ -21,7 +21,7 @@ from hwnas.predictors.calibrated import calibrated, variant_for
 from hwnas.problem import Objective, Problem
 from hwnas.run import RunDirectory
 from hwnas.searchers.once_for_all import once_for_all
-from hwnas.verbs.accuracy import best_predictor, needed
+from hwnas.verbs.accuracy import best_predictor, check_weights, needed
 from hwnas.verbs.common import Job, Progress, check_begun, check_seed, cost_metrics, silent, table_folder, use_threads
 from hwnas.verbs.search import BEST, PREDICTIONS
 
@@ -63,6 +63,7 @@ def specialize(
         job = Job(directory)
         job.result("train")
         codes, values = needed(job)
+        check_weights(job)
         use_threads(threads)
         prices = {
             (folder, budget.quantile): calibrated(loaded[folder], job.index, budget.quantile, variant_for(loaded[folder], job.index, None, None))

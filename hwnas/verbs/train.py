@@ -137,6 +137,8 @@ def train(
             _train(None, training, silent)
             return {}
         directory = stack.enter_context(RunDirectory(Path(run)))
+        if directory.recorded_options("search") is not None and directory.recorded_options("train") is None:
+            raise InputError(f"{run} was searched by a predictor of accuracy: name another folder for the training")
         directory.options("train", recorded)
         result = Job(directory).recorded("train")
         if result is None:

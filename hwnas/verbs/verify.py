@@ -33,6 +33,7 @@ from hwnas.verbs.certificate import certificate_of
 from hwnas.verbs.common import Job, Progress, check_seed, existing, job_of, silent, use_threads_of_training
 from hwnas.verbs.deployed import classified, graph_of, model_of, untrained_model_of
 from hwnas.verbs.published import published_entrant
+from hwnas.verbs.records import RESULTS, checked
 from hwnas.verbs.resolve import as_network, evaluated, fed, keep_table, latest_table, solved
 from hwnas.verbs.search import BASELINES, records
 from hwnas.verbs.target import Target, device_of
@@ -124,21 +125,26 @@ class _Verification:
         self.table = latest_table(job)
         self.learned = self.table is not job.table
         self.measured: list[dict[str, Any]] = []
-        self.over_size: list[dict[str, Any]] = []
         self.published: dict[str, Any] | None = None
-        self.spent = sum(1 + max((each["round"] for each in event.body["measured"]), default=-1) for event in job.run.events("verify", "result"))
+        self.spent = _windows_begun(job)
         self.correction = 1.0
         self.reference: list[dict[str, Any]] | None = None
 
     def run(self) -> Mapping[str, Any]:
         """Options are recorded where a candidate is certified on all devices: until then other ones, such as a longer window, may be tried."""
         certificate: dict[str, Any] | None = None
+        result: Mapping[str, Any] | None = None
         use_threads_of_training(self.job)
         for attempt in range(MAX_ROUNDS):
             candidates = self._candidates(attempt)
             if not candidates:
                 break
-            window = self._measure(candidates, attempt, LEVEL / 2 ** (1 + self.spent + attempt))
+            try:
+                window = self._measure(candidates, attempt, LEVEL / 2 ** (1 + self.spent + attempt))
+            except MeasurementFailed as error:
+                if certificate is None:
+                    raise
+                return self._record(certificate, str(error))
             fitting = [each for each in self.measured if each["role"] == "candidate" and each["verdict"] in ("within", PARTLY)]
             if fitting:
                 chosen = max(fitting, key=lambda each: (each["verdict"] == "within", each["accuracy_pct"]))
@@ -148,14 +154,22 @@ class _Verification:
                 if chosen["round"] == attempt:
                     together = [each for each in self.measured if each["round"] == attempt]
                     certificate = certificate_of(self.job, chosen, together, window, self.published)
-                if chosen["measured_ms"] >= self.options.get("use", 0.0) / 100 * self.limit_ms or self._is_unbound(attempt):
-                    break
+            result = self._record(certificate)
+            if fitting and (chosen["measured_ms"] >= self.options.get("use", 0.0) / 100 * self.limit_ms or self._is_unbound(attempt)):
+                break
+        return self._record(None) if result is None else result
+
+    def _record(self, certificate: dict[str, Any] | None, stopped: str = "") -> Mapping[str, Any]:
+        """The result as it is after a window: what is certified stays so, whatever becomes of the next one. stopped: why that failed."""
         result = {"budget_ms": self.limit_ms, "options": self.options, "measured": self.measured, "certificate": certificate}
         result |= {"published": self.published} if self.published else {}
-        result |= {"over_size": self.over_size} if self.over_size else {}
-        if certificate is not None:
+        result |= {"stopped": stopped} if stopped else {}
+        file = self.job.run.folder / "certificate.json"
+        if certificate is None:
+            file.unlink(missing_ok=True)  # of an earlier call, on one of several devices
+        else:
             certificate["candidates_measured"] = sum(each["role"] == "candidate" for each in self.measured)
-            write_json(self.job.run.folder / "certificate.json", certificate)
+            write_json(file, certificate)
             if certificate["verdict"] != PARTLY:
                 self.job.run.options("verify", self.options)
         self.job.run.finish("verify", result)
@@ -164,7 +178,7 @@ class _Verification:
     # -- candidates -----------------------------------------------------------------------------------------------------------
 
     def _candidates(self, attempt: int) -> list[Mapping[str, Any]]:
-        tried = {tuple(each["code"]) for each in [*self.measured, *self.over_size] if each["role"] == "candidate"}
+        tried = {tuple(each["code"]) for each in self.measured if each["role"] == "candidate"}
         again = bool(self.measured) or self.learned
         best = max((each["accuracy_pct"] for each in self.measured if each.get("chosen")), default=None)
         limit_ms = self.limit_ms / self.correction
@@ -239,7 +253,8 @@ class _Verification:
                 if point := equal(self.search, name, candidate["latency_ms"]):
                     found[name, tuple(point["code"])] = {**point, "role": name}
         space = self.job.index.space
-        largest = self.job.result("train")["validation_accuracy_pct"]["largest"] if self.job.is_trained else self._accuracy_of(space.largest()[0])
+        of_training = self.job.is_trained and self.job.weights == self.job.result("train")["files"]
+        largest = self.job.result("train")["validation_accuracy_pct"]["largest"] if of_training else self._accuracy_of(space.largest()[0])
         if self.reference is None:
             self.reference = self._references()
         return [*found.values(), *self.reference, {**records(self.job, space.largest(), [largest])[0], "role": "largest"}]
@@ -263,6 +278,7 @@ class _Verification:
         raws = [self._built(model, made) for model in models]
         entrant = published_entrant(job, self.limit_ms) if made.loads == "onnx" else None
         share = level / (1 + len(self.others))
+        job.run.append("verify", "window", {"round": attempt, "level": level})  # spent, whatever becomes of it
         window = self._window(self.target, [*raws, *([entrant.raw] if entrant else [])], [model["code"] for model in models], share, len(candidates), attempt)
         built = [{PLAN: facts[PLAN]} if PLAN in facts else {} for facts in window.facts]
         rows = [{**model, **_measured(row, self.limit_ms), **plan} for model, row, plan in zip(models, window.rows, built, strict=False)]
@@ -310,7 +326,7 @@ class _Verification:
     def _window(self, target: Target, raws: Sequence[bytes], codes: Sequence[Sequence[int]], level: float, candidates: int, attempt: int) -> Window:
         job, conditions = self.job, target.table.conditions
         quantile = job.budget.quantile if target is self.target else job.elsewhere[self._number(target)].budget.quantile
-        graphs = [graph_of(job, code) for code in codes] if len(codes) == len(raws) else []
+        graphs = [*(graph_of(job, code) for code in codes), *[None] * (len(raws) - len(codes))]
         return measure_window(
             raws,
             target.device,
@@ -361,7 +377,9 @@ class _Verification:
         return str(row["verdict"])
 
     def _learn(self, rows: Sequence[Mapping[str, Any]], window: Window) -> None:
-        """The networks measured join the run's copy of the table, each once and none that is in doubt."""
+        """The networks measured on the table's device join the run's copy of the table, each once and none that is in doubt."""
+        if window.conditions.device != self.table.conditions.device:
+            return
         networks = {tuple(row["code"]): as_network(self.job, row["code"], row) for row in rows if not row["doubt"]}
         if networks:
             date = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -372,6 +390,14 @@ class _Verification:
     def _is_unbound(self, attempt: int) -> bool:
         """Whether even the largest subnet is within the budget, so that no other network would use more of it."""
         return any(each["role"] == "largest" and each["round"] == attempt and each["measured_ms"] <= self.limit_ms for each in self.measured)
+
+
+def _windows_begun(job: Job) -> int:
+    """By all calls so far: each has spent its part of the error level. Older versions recorded results alone."""
+    begun = job.run.events("verify", "window")
+    older = [event for event in job.run.events("verify", "result") if not begun or event.id < begun[0].id]
+    measured = [checked(event.body, RESULTS["verify"], f"verify of {job.run.folder}")["measured"] for event in older]
+    return len(begun) + sum(1 + max((each["round"] for each in rows), default=-1) for rows in measured)
 
 
 def pick(points: Sequence[Mapping[str, Any]], top: int, limit_ms: float, margin: float) -> list[Mapping[str, Any]]:
@@ -440,7 +466,7 @@ def closest(result: Mapping[str, Any]) -> str:
     if not candidates:
         return "the search found no candidate"
     best = min(candidates, key=lambda each: each["upper_bound_ms"] or float("inf"))
-    reason = f" ({best['doubt']})" if best["doubt"] else ""
+    reason = f" ({best['doubt'] or best['verdict']})" if best["doubt"] or str(best["verdict"]).startswith("over on ") else ""
     bound = f"{best['upper_bound_ms']:.4g}" if best["upper_bound_ms"] else "unknown"
     return (
         f"none of {len(candidates)} measured candidates is certified within {result['budget_ms']:.4g} ms: the closest took {best['measured_ms']:.4g} ms, "
