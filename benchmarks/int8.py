@@ -132,7 +132,7 @@ def agreement(run: Path, subnets: int, seed: int = 0) -> list[dict[str, Any]]:
         for number in range(subnets):
             code = space.sample(np.random.default_rng([seed, number]))
             weights, plain, int8 = job.accuracy.network(code[0]).weights(), space.lower(code), Variant("int8_u8s8").space(space).lower(code)
-            seen = job.images("train").at(slice(CALIBRATION_IMAGES), plain.input[2]).numpy()
+            seen = job.images("train").sample(CALIBRATION_IMAGES).at(slice(None), plain.input[2]).numpy()
             models = (to_onnx(plain, weights), to_onnx(int8, weights, ranges=value_ranges(int8, weights, seen)))
             x = test.at(slice(None), plain.input[2]).numpy()
             fp32, ours = (np.concatenate([run_it(each[None]) for each in x]).argmax(axis=1) for run_it in (runner(m.SerializeToString()) for m in models))
@@ -151,7 +151,7 @@ def accuracy(run: Path) -> list[dict[str, Any]]:
         weights, plain, int8 = job.accuracy.network(code).weights(), space.lower(code), Variant("int8_u8s8").space(space).lower(code)
         side, test = plain.input[2], job.images("test")
         x, labels = test.at(slice(None), side).numpy(), test.labels.numpy()
-        seen = job.images("train").at(slice(CALIBRATION_IMAGES), side).numpy()
+        seen = job.images("train").sample(CALIBRATION_IMAGES).at(slice(None), side).numpy()
         rows = []
         for calibration in CALIBRATIONS:
             answers = {}

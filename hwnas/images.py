@@ -58,6 +58,11 @@ class DecodedImages:
     def __len__(self) -> int:
         return self.n
 
+    def picked(self, rows: Sequence[int]) -> DecodedImages:
+        """Those of these rows alone."""
+        names = [self.names[row] for row in rows] if self.names else ()
+        return replace(self, n=len(rows), decode=lambda row: self.decode(rows[row]), names=names)
+
 
 @dataclass(frozen=True, eq=False)
 class Images:
@@ -83,12 +88,16 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def first(self, n: int) -> Images:
-        """At most so many of them, the first ones."""
+    def sample(self, n: int) -> Images:
+        """At most so many of them, the same ones every time, drawn at random: many data sets are sorted by class."""
+        import numpy as np
+        import torch
+
         if n >= len(self):
             return self
-        pixels = replace(self.pixels, n=n, names=self.pixels.names[:n]) if isinstance(self.pixels, DecodedImages) else self.pixels[:n]
-        return replace(self, pixels=pixels, labels=self.labels[:n], sources=self.sources[:n])
+        rows = torch.from_numpy(np.sort(np.random.default_rng(0).permutation(len(self))[:n]))
+        pixels = self.pixels.picked(rows.tolist()) if isinstance(self.pixels, DecodedImages) else self.pixels[rows]
+        return replace(self, pixels=pixels, labels=self.labels[rows], sources=self.sources[rows])
 
     @property
     def channels(self) -> int:

@@ -86,6 +86,15 @@ def test_images_are_evaluated_as_the_resized_central_square(tmp_path):
     assert torch.equal(images.at(slice(row, row + 1), 24), x)
 
 
+def test_a_sample_of_images_sorted_by_class_has_all_classes_and_is_the_same_every_time(photos):
+    images = folder("train", path=str(photos))
+    few = images.sample(len(images) // 2)
+    assert len(few) == len(few.pixels) == len(images) // 2 and set(few.labels.tolist()) == set(images.labels.tolist())
+    rows = [images.pixels.names.index(name) for name in few.pixels.names]
+    assert torch.equal(few.labels, images.labels[rows]) and torch.equal(few.at(slice(None), 16), images.at(torch.tensor(rows), 16))
+    assert images.sample(len(images) // 2).pixels.names == few.pixels.names and images.sample(1000) is images
+
+
 def test_images_that_cannot_be_decoded_are_left_out_and_listed_and_remembered(photos):
     whole = (photos / "dog" / "5.png").read_bytes()
     (photos / "dog" / "5.png").write_bytes(whole[: len(whole) // 2])

@@ -19,6 +19,7 @@ from hwnas.searcher import Ask, Told, options_of, trains
 from hwnas.searchers.hyperband import hyperband
 from hwnas.searchers.random_search import random_search
 from hwnas.searchers.regularized_evolution import regularized_evolution
+from hwnas.searchers.uniform_scaling import uniform_codes, uniform_scaling
 from hwnas.spaces.nas_bench_macro import nas_bench_macro
 from hwnas.testing import check_searcher, toy_problem
 
@@ -310,3 +311,27 @@ def test_the_example_of_the_page_on_search_runs(tmp_path, monkeypatch):
     exec(page.split("```python\n")[1].split("```")[0], names)
     assert names["result"].evaluations == 100 and names["cost"](names["best"][None])[0] <= names["problem"].budgets[0][0].limit
     assert (tmp_path / "runs" / "first" / "run.sqlite").is_file()
+
+
+@pytest.mark.parametrize(("name", "most"), [("ofa_mobilenet_v3", 675), ("mobilenet_v2", 30), ("mnasnet", 4_096), ("fbnet", 0), ("nasbench201", 0)])
+def test_what_is_scaled_together_is_told_by_the_roles_and_is_never_too_much(name, most):
+    space = registry.create("spaces", name)
+    codes = uniform_codes(space, np.random.default_rng(0))
+    assert 0.99 * most <= len(codes) <= most and len(np.unique(codes, axis=0)) == len(codes)
+    space.check(codes.astype(np.int64))
+    kernels = [column for column, choice in enumerate(space.choices) if choice.name.endswith(".kernel")]
+    assert (codes[:, kernels] == codes[:, kernels[:1]]).all()
+
+
+def test_uniform_networks_that_use_most_of_the_budget_come_first_and_a_space_without_them_has_none():
+    index = BlockIndex(registry.create("spaces", "ofa_mobilenet_v3"))
+    cost = Additive(index, macs(index.blocks), name="macs", unit="MACs")
+    problem = Problem(
+        index, [Objective(Additive(index, params(index.blocks), name="params", unit=""), maximize=True)], [(Budget.parse("macs", "<= 300M"), cost)]
+    )
+    found = drive(uniform_scaling, problem, seed=0, evaluations=20)
+    used = cost(found.codes)
+    assert len(used) == 20 and used[0] <= 300e6 and (np.diff(used) <= 0).all()
+    cells = BlockIndex(registry.create("spaces", "nasbench201"))
+    none = drive(uniform_scaling, Problem(cells, [Objective(Additive(cells, params(cells.blocks), name="params", unit=""))]), seed=0, evaluations=20)
+    assert none.evaluations == 0 and len(none.codes) == 0

@@ -37,8 +37,8 @@ def model_of(job: Job, code: Sequence[int], runtime: Runtime | None = None) -> b
         return runtime.build(graph, weights)
     ranges = None
     if is_quantized(graph):
-        images = job.images("train")
-        ranges = value_ranges(graph, weights, images.at(slice(CALIBRATION_IMAGES), graph.input[2]).numpy())
+        seen = job.images("train").sample(CALIBRATION_IMAGES).at(slice(None), graph.input[2])
+        ranges = value_ranges(graph, weights, seen.numpy())
     raw: bytes = to_onnx(graph, weights, ranges=ranges).SerializeToString(deterministic=True)
     return raw
 

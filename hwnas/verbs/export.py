@@ -243,7 +243,7 @@ def _in_precision(job: Job, code: Array, weights: Weights, variant: Variant, con
     if is_quantized(graph):
         if conversion.images < 1:
             raise InputError(f"calibration needs at least one image, got {conversion.images}")
-        seen = job.images("train").at(slice(conversion.images), graph.input[2]).numpy()
+        seen = job.images("train").sample(conversion.images).at(slice(None), graph.input[2]).numpy()
         ranges = value_ranges(graph, weights, seen, calibration=conversion.calibration)
     return graph, to_onnx(graph, weights, ranges=ranges).SerializeToString(deterministic=True)
 
@@ -301,7 +301,7 @@ def _accuracy(job: Job, core: bytes, graph: Graph) -> dict[str, Any]:
     """Of the file on test images, in ONNX Runtime on this machine."""
     import onnxruntime
 
-    images = job.images("test").first(ACCURACY_IMAGES)
+    images = job.images("test").sample(ACCURACY_IMAGES)
     right = classified(core, graph.input, images)
     about = {"data": job.options("train")["data"], "split": "test", "images": len(images), "runtime": f"onnxruntime {onnxruntime.__version__}"}
     return {"accuracy_pct": 100 * float(right.mean()), **about, "origin": "measured"}
