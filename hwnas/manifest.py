@@ -29,8 +29,9 @@ EXAMPLE = "example_input.npy"
 
 @dataclass(frozen=True, slots=True)
 class ExpectedLatency:
-    """What the certificate says the network takes, and where: `conditions` names device, runtime and threads.
+    """What the network takes by its certificate, and where: `conditions` names device, runtime, threads and regime.
 
+    claim: `measured` where no budget was certified: of a file in another precision than the certified one, measured when it was exported.
     plan_sha256: of what the device had built of the file, where it builds something; what it builds another time may take another time.
     model_sha256, covers: of the file that was measured, and what of the shipped one it is, where they are not the same.
     """
@@ -42,6 +43,7 @@ class ExpectedLatency:
     plan_sha256: str | None = None
     model_sha256: str | None = None
     covers: str | None = None
+    claim: str | None = None
 
 
 def manifest_of(

@@ -309,15 +309,15 @@ def report_latency(manifest, run, example, runs, within_bound=False):
 
 
 def compare_latency(manifest, here, within_bound):
-    """Prints what was certified; with `within_bound` a longer time is a mismatch."""
+    """Prints what was certified, or measured before; with `within_bound` a longer time is a mismatch."""
     certified = manifest.get("latency")
     if isinstance(certified, dict) and all(isinstance(certified.get(key), (int, float)) for key in ("measured_ms", "upper_bound_ms")):
         where, statistic = printable(str(certified.get("conditions")), 200), printable(str(certified.get("statistic")), 8)
         of = f" for {printable(str(certified['covers']), 120)}," if "covers" in certified else ""
-        bound = certified["upper_bound_ms"]
-        print(f"         {certified['measured_ms']:.3g} ms certified{of} ({statistic}, at most {bound:.3g} ms) on {where}")
+        bound, claim = certified["upper_bound_ms"], "measured" if certified.get("claim") == "measured" else "certified"
+        print(f"         {certified['measured_ms']:.3g} ms {claim}{of} ({statistic}, at most {bound:.3g} ms) on {where}")
         if within_bound and here > bound:
-            raise Mismatch(f"the network takes {here:.3g} ms here, longer than the certified bound of {bound:.3g} ms")
+            raise Mismatch(f"the network takes {here:.3g} ms here, longer than the {claim} bound of {bound:.3g} ms")
 
 
 if __name__ == "__main__":

@@ -241,8 +241,8 @@ async function reportLatency(manifest, run, example) {
   const here = times.sort((a, b) => a - b)[RUNS >> 1], certified = manifest.latency;
   say(`latency  ${digits(here)} ms here (p50 of ${RUNS} runs, one at a time)`);
   if (isNumber(certified?.measured_ms) && isNumber(certified.upper_bound_ms)) {
-    const of = typeof certified.covers === "string" ? ` for ${printable(certified.covers, 120)},` : "";
-    say(`         ${digits(certified.measured_ms)} ms certified${of} (${printable(certified.statistic, 8)}, at most ${digits(certified.upper_bound_ms)} ms) on ${printable(certified.conditions, 200)}`);
+    const of = typeof certified.covers === "string" ? ` for ${printable(certified.covers, 120)},` : "", claim = certified.claim === "measured" ? "measured" : "certified";
+    say(`         ${digits(certified.measured_ms)} ms ${claim}${of} (${printable(certified.statistic, 8)}, at most ${digits(certified.upper_bound_ms)} ms) on ${printable(certified.conditions, 200)}`);
   }
 }
 

@@ -27,6 +27,7 @@ from hwnas.manifest import FORMAT, NAME, ExpectedLatency, manifest_of, write_man
 from hwnas.model_card import NAME as CARD
 from hwnas.model_card import model_card
 from hwnas.profiling.agent import PLAN
+from hwnas.profiling.protocol import TIMING, timing_of
 from hwnas.profiling.window import measure_window
 from hwnas.quantization import is_quantized, value_ranges
 from hwnas.variant import Variant
@@ -262,7 +263,8 @@ def _before_and_after(
     facts["accuracy_after_pct"] = _accuracy(job, *after)["accuracy_pct"]
     if conversion.seconds <= 0:
         return _Converted(facts | {"latency": "not measured"}, None)
-    conditions: Mapping[str, Any] = certificate["conditions"] if certificate is not None else {"device": "localhost", "runtime": "onnxruntime", "threads": 1}
+    alone = {"device": "localhost", "runtime": "onnxruntime", "threads": 1, "regime": TIMING.regime}
+    conditions: Mapping[str, Any] = certificate["conditions"] if certificate is not None else alone
     try:
         device = load_device(conditions["device"])
         window = measure_window(
@@ -272,6 +274,8 @@ def _before_and_after(
             seconds=conversion.seconds,
             threads=conditions["threads"],
             graphs=[before[1], after[1]],
+            timing=timing_of(conditions["regime"]),
+            quantile=0.5 if certificate is None else float(certificate["statistic"][1:]) / 100,
         )
     except (MeasurementFailed, RunHeld, InputError) as error:
         return _Converted(facts | {"latency": f"not measured: {error}"}, None, [f"the latency in {variant.precision} was not measured: {error}"])
@@ -293,8 +297,8 @@ def _before_and_after(
     if second.doubt:
         warnings.append(f"the latency in {variant.precision} is in doubt: {second.doubt}")
     where = _where(asdict(window.conditions))
-    bound = second.upper_bound_ms
-    return _Converted(facts, None if bound is None else ExpectedLatency(second.estimate_ms, bound, window.statistic, where), warnings)
+    bound = None if second.doubt else second.upper_bound_ms
+    return _Converted(facts, None if bound is None else ExpectedLatency(second.estimate_ms, bound, window.statistic, where, claim="measured"), warnings)
 
 
 def _accuracy(job: Job, core: bytes, graph: Graph) -> dict[str, Any]:
@@ -333,7 +337,8 @@ def _parity(path: Path, core: bytes, face: Interface, graph: Graph, weights: Wei
         by = worst.ratio if worst.rms_difference is None else worst.rms_difference / worst.logits_std
         advice = "; choose another --calibration, or more --calibration-images" if quantized else ""
         raise HwnasError(f"the exported file differs from the trained network by {by:.3g} of the logits' standard deviation on {failed[0]} inputs{advice}")
-    fed, x = next(_fed(images, [_pixels(images, i) for i in range(batch)], graph, face, batch))
+    shown = [_pixels(images, 0)] * batch if face.input == "image" else [_pixels(images, i) for i in range(batch)]  # which are of one size
+    fed, x = next(_fed(images, shown, graph, face, batch, together=batch))
     if not quantized:
         return checks, fed, reference(x)
     own = runner(core)(x)  # what is computed in eight bits must be the same on the target, overflow included; what it costs is the accuracy
@@ -347,8 +352,9 @@ def _pixels(images: Images, row: int) -> Tensor:
     return images.pixels.decode(row) if isinstance(images.pixels, DecodedImages) else images.pixels[row]
 
 
-def _fed(images: Images, pixels: list[Tensor], graph: Graph, face: Interface, batch: int) -> Iterator[tuple[Array, Array]]:
-    """(what the file is fed, what the network is fed), a run each."""
+def _fed(images: Images, pixels: list[Tensor], graph: Graph, face: Interface, batch: int, together: int | None = None) -> Iterator[tuple[Array, Array]]:
+    """(what the file is fed, what the network is fed), a run each. together: how many images a run has; by default all where the batch is free,
+    but one by one where each may have a size of its own."""
     import torch
 
     from hwnas.images import centre, resized
@@ -357,7 +363,7 @@ def _fed(images: Images, pixels: list[Tensor], graph: Graph, face: Interface, ba
     small = [resized(centre(each, images.crop)[None].float(), side) for each in pixels]
     if face.input == "pixels":
         small = [each.round().clamp(0, 255) for each in small]
-    several = len(pixels) if face.free_batch and face.input != "image" else batch
+    several = together or ((1 if face.input == "image" else len(pixels)) if face.free_batch else batch)
     for start in range(0, len(pixels), several):
         x = torch.cat([images.normalised(each) for each in small[start : start + several]])
         if face.input == "tensor":
@@ -386,7 +392,9 @@ def _random(images: Images, n: int, graph: Graph, face: Interface, batch: int) -
 
 
 def _where(conditions: Mapping[str, Any]) -> str:
-    return f"{conditions['device']}, {conditions['runtime']} {conditions['version']}, {conditions['threads']} thread(s), {conditions['processor']}"
+    regime = conditions["regime"].partition(":")[0]
+    where = f"{conditions['device']}, {conditions['runtime']} {conditions['version']}"
+    return f"{where}, {conditions['threads']} thread(s), {conditions['processor']}, {regime}"
 
 
 def _latency(certificate: Mapping[str, Any], exported: Exported, face: Interface) -> ExpectedLatency:

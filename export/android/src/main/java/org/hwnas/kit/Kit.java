@@ -163,7 +163,7 @@ public final class Kit implements AutoCloseable {
         + ", " + conditions);
     if (!manifest.certified.isEmpty()) out.line("         " + manifest.certified);
     if (withinBound && manifest.boundMs > 0 && here > manifest.boundMs)
-      throw Refused.mismatch("the network takes " + Text.digits(here, 3) + " ms here, longer than the certified bound of " + Text.digits(manifest.boundMs, 3) + " ms");
+      throw Refused.mismatch("the network takes " + Text.digits(here, 3) + " ms here, longer than the " + manifest.claim + " bound of " + Text.digits(manifest.boundMs, 3) + " ms");
   }
 
   private static void close(AutoCloseable each) {

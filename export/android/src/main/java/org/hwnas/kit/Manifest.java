@@ -75,7 +75,7 @@ public final class Manifest {
   final double[] mean, std, logits;  // logits: (batch, classes)
   final double low, high, crop, tolerance;  // crop 0: the whole image
   final List<String> labels = new ArrayList<>();
-  String certified = "";  // what is said of the certified latency
+  String certified = "", claim = "certified";  // what is said of the certified latency, or of one that was measured alone
   double boundMs = 0;
 
   /** After its fields and the hashes of the files were checked. */
@@ -153,7 +153,8 @@ public final class Manifest {
     if (latency instanceof Map && ((Map<?, ?>) latency).containsKey("measured_ms")) {
       boundMs = number(at(latency, "upper_bound_ms"));
       String of = ((Map<?, ?>) latency).containsKey("covers") ? " for " + Text.printable(text(latency, "covers"), 120) + "," : "";
-      certified = Text.digits(number(at(latency, "measured_ms")), 3) + " ms certified" + of + " (" + Text.printable(text(latency, "statistic"), 8) + ", at most "
+      if ("measured".equals(((Map<?, ?>) latency).get("claim"))) claim = "measured";
+      certified = Text.digits(number(at(latency, "measured_ms")), 3) + " ms " + claim + of + " (" + Text.printable(text(latency, "statistic"), 8) + ", at most "
           + Text.digits(boundMs, 3) + " ms) on " + Text.printable(text(latency, "conditions"), 200);
     }
   }
