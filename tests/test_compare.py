@@ -116,6 +116,8 @@ def test_searches_are_compared_as_they_stood_at_the_cost_of_the_shortest(searche
         assert pair["by"] == "validation images" and pair["low_points"] <= pair["difference_points"] <= pair["high_points"]
         assert pair["difference_points"] == pytest.approx(methods[pair["first"]]["accuracy_pct"] - methods[pair["second"]]["accuracy_pct"])
         assert pair["better"] == (pair["low_points"] > 0)
+    assert found["winner"] is None
+    assert "one run of each tells of two networks, not of the methods" in here("compare", *searched)[1]
     assert {path: path.read_bytes() for path in before} == before  # nothing is written
 
 
@@ -146,6 +148,11 @@ def test_other_budgets_and_runs_without_random_search_are_refused(predicted, tmp
     hwnas.search(tmp_path / "other", latency="<= 70% p50", **given)
     with pytest.raises(InputError, match=r"was searched with latency <= 60% p50 and .* with <= 70% p50"):
         compare([first, tmp_path / "other"])
+    hwnas.search(tmp_path / "small", latency="<= 60% p50", size="<= 90%", **given)
+    with pytest.raises(InputError, match=r"was searched with size none and .* with <= 90%"):
+        compare([first, tmp_path / "small"])
+    hwnas.search(tmp_path / "soft", latency="<= 60% p50", reward="mnasnet_soft", **given)
+    assert "regularized_evolution for mnasnet_soft" in {each["method"] for each in compare([first, tmp_path / "soft"])["methods"]}
     hwnas.search(tmp_path / "alone", latency="<= 60% p50", baselines=False, **given)
     with pytest.raises(InputError, match="has no random search beside it"):
         compare([first, tmp_path / "alone"])

@@ -21,6 +21,7 @@ def compare(
     """Compare searches at equal cost beside random search; name a winner only where one is better beyond the noise."""
     from hwnas.cli import show
     from hwnas.report_words import plain
+    from hwnas.verbs.compare import IMAGES
     from hwnas.verbs.compare import compare as act
 
     with show.progress_bar() as progress:
@@ -41,7 +42,9 @@ def compare(
     if found["supernets"] > 1:
         typer.echo(f"the runs have {found['supernets']} different supernets, whose luck is part of every difference")
     if found["winner"] is None:
-        typer.echo(f"no winner: {plain(found['best'])} has the best mean, and at least one difference is inside the noise")
+        few = any(pair["by"] == IMAGES for pair in found["pairs"])
+        reason = "one run of each tells of two networks, not of the methods" if few else "at least one difference is inside the noise"
+        typer.echo(f"no winner: {plain(found['best'])} has the best mean, and {reason}")
     else:
         beyond = f"beyond the noise ({100 * found['error']:g} % error for all comparisons together)"
         typer.echo(f"winner: {plain(found['winner'])}, better than every other {beyond}")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from hwnas import registry
 from hwnas.errors import InputError
 from hwnas.pareto import hypervolume, non_dominated
+from hwnas.rewards import feasible_first
 from hwnas.run import RunDirectory
 from hwnas.searcher import options_of
 from hwnas.significance import sign_test
@@ -25,6 +26,7 @@ from hwnas.verbs.search import MAX_POINTS
 
 RANDOM = "random_search"
 ERROR = 0.05  # chance that a winner is named where all methods are equally good
+IMAGES = "validation images"  # by which the noise is told of one run each: which of two networks is better, and of no method
 LEAST_UNPAIRED = 5  # runs of each method, without common seeds: a bootstrap of fewer is too narrow
 
 #: What must be the same for two searches to answer one question: recorded option -> how it is said.
@@ -34,7 +36,8 @@ _ASKED = {
     "images": "images",
     "accuracy": "accuracy",
     "table": "latency table (by its SHA-256)",
-    **{name: name for name in ("latency", "macs", "params", "memory", "precision", "batch")},
+    **{name: name for name in ("latency", "macs", "params", "memory", "size", "precision", "batch")},
+    "also": "budgets on other devices",
     "latency_source": "latency source",
     "latency_device": "latency device",
 }
@@ -84,8 +87,9 @@ def compare(runs: Sequence[Path], *, evaluations: int | None = None, seed: int =
     The runs must have the same space, data, latency table and budgets. Cost is counted in full evaluations, subnets measured for a
     predictor among them; by default it is what the shortest search has spent, `evaluations` compares at fewer. Searches of one
     searcher with the same options are one method, and their seeds tell the noise: methods with common seeds are compared seed by
-    seed (sign test), others by a bootstrap over runs. Where a method has one run only, the noise is that of the validation images.
-    `winner` is a method that is better than every other beyond the noise, with an error of 5 % for all comparisons together, else None.
+    seed (sign test), others by a bootstrap over runs. Where a method has one run only, the noise is that of the validation images,
+    which tells of the two networks and not of the methods. `winner` is a method that is better than every other beyond the noise, with
+    an error of 5 % for all comparisons together, else None.
     Writes nothing. Raises InputError where the runs answer different questions, or have no random search beside them.
     """
     folders = list(dict.fromkeys(Path(run).resolve() for run in runs))
@@ -97,7 +101,7 @@ def compare(runs: Sequence[Path], *, evaluations: int | None = None, seed: int =
         jobs = [Job(opened.enter_context(RunDirectory(folder, write=False))) for folder in folders]
         searched = [job.result("search") for job in jobs]
         _same_question(jobs)
-        costs = [cost for found in searched for cost in (found["evaluations"], _random(found, jobs[0])["evaluations"])]
+        costs = [cost for job, found in zip(jobs, searched, strict=True) for cost in (found["evaluations"], _random(found, job)["evaluations"])]
         least = int(min(costs) + 1e-9)
         if evaluations is not None and evaluations > least:
             raise InputError(f"--evaluations is {evaluations}, and the shortest of these searches has {least}; name at most that")
@@ -133,11 +137,13 @@ def _traces(job: Job, found: Mapping[str, Any], cost: int) -> Iterator[_Trace]:
     """The run's search and its random search."""
     options = job.options("search")
     is_trained = "space" not in options
-    supernet = str(sorted(job.result("train")["files"].items())) if is_trained else ""
+    supernet = str(sorted(job.weights.items())) if is_trained else ""
     predictor = found.get("predictor")
     usual = {name: spec.default for name, spec in options_of(registry.load("searchers", options["searcher"])).items()}
     chosen = ", ".join(f"{name}={value}" for name, value in options["options"].items() if usual.get(name) != value)
+    reward = options.get("reward") or feasible_first.__name__
     method = options["searcher"] + (f"({chosen})" if chosen else "") + (f" by {predictor['name']}" if predictor else "")
+    method += f" for {reward}" if reward != feasible_first.__name__ else ""
     searches = (("search", method, found, predictor["samples"] if predictor else 0), ("random", RANDOM, _random(found, job), 0))
     for stage, name, result, before in searches:
         yield _Trace(job, name, options["seed"], supernet, result["evaluations"], list(_points(job, stage, result, before, cost)))
@@ -204,7 +210,7 @@ def _compared(methods: Mapping[str, Sequence[_Trace]], found: Mapping[str, Any],
         "methods": rows,
         "pairs": tested,
         "best": best,
-        "winner": best if all(each["better"] for each in tested if each["first"] == best) and tested else None,
+        "winner": best if all(each["better"] and each["by"] != IMAGES for each in tested if each["first"] == best) and tested else None,
     }
 
 
@@ -235,11 +241,11 @@ def _tested(first: Sequence[_Trace], second: Sequence[_Trace], images: _Images, 
     if not (one.supernet and other.supernet):
         return {"difference_points": difference, "low_points": None, "high_points": None, "by": "nothing", "better": False}
     if (one.supernet, _best(one)[2]) == (other.supernet, _best(other)[2]):
-        return {"difference_points": 0.0, "low_points": 0.0, "high_points": 0.0, "by": "validation images", "better": False}
+        return {"difference_points": 0.0, "low_points": 0.0, "high_points": 0.0, "by": IMAGES, "better": False}
     hits = [images.hits(trace) for trace in (one, other)]
     interval = bootstrap(hits[0] - hits[1], images.sources(one), seed=seed, confidence=1 - alpha)
     told = {"difference_points": interval.value, "low_points": interval.low, "high_points": interval.high}
-    return {**told, "by": "validation images", "images": len(hits[0]), "better": interval.low > 0}
+    return {**told, "by": IMAGES, "images": len(hits[0]), "better": interval.low > 0}
 
 
 def _interval(first: FloatArray, second: FloatArray | None, alpha: float, seed: int) -> tuple[float, float]:

@@ -40,7 +40,7 @@ def published_entrant(job: Job, limit_ms: float) -> Entrant | None:
     facts = {
         **{key: getattr(about, key) for key in ("name", "source", "accuracy_pct", "input_size", "macs", "params")},
         "accuracy_of": "ImageNet, as published",
-        "same_data": job.is_trained and job.options("train")["data"].lower().startswith("imagenet"),
+        "same_data": job.is_trained and job.options("train")["data"].partition("(")[0] == "ImageNet",
         "measured_before_ms": about.measured_ms,
         "of_networks": found.measured,
         "model_sha256": hashlib.sha256(raw).hexdigest(),

@@ -38,7 +38,10 @@ def best_so_far(job: Job, stage: str) -> tuple[tuple[float, float], ...]:
     if not bodies:
         return ()
     codes = recorded_codes(job, [body["code"] for body in bodies], where)
-    inside = np.all([each.price(codes) <= each.limit * (1 + 1e-9) for each in job.constraints], axis=0)
+    counted = job.constraints[1:] if job.is_measured else job.constraints
+    inside = np.all([np.ones(len(codes), bool), *(each.price(codes) <= each.limit * (1 + 1e-9) for each in counted)], axis=0)
+    if job.is_measured:  # the second value of each, as the driver records them
+        inside &= [len(each := body["values"]) > 1 and each[1] is not None and each[1] <= job.budget_ms * (1 + 1e-9) for body in bodies]
     shares = [_share(body) for body in bodies]
     rises: list[tuple[float, float]] = []
     spent = list(accumulate(shares))
