@@ -16,7 +16,8 @@ from hwnas.latency_table import Imported, LatencyTable, Measurement
 from hwnas.predictor import Origin, Predictor
 from hwnas.space import FloatArray
 
-LEAST_BLOCKS = 8
+LEAST_FITTED = 8
+LEAST_BLOCKS = 10  # of a table: without a fifth of them a model can still be fitted
 
 _FOLDS = 5
 
@@ -37,8 +38,8 @@ def predicted_origin(table: LatencyTable) -> Origin:
 def enough(blocks: Sequence[Block], prices_ms: FloatArray) -> FloatArray:
     """The prices as an array. Raises InputError where they are too few, or no prices."""
     prices_ms = np.asarray(prices_ms, np.float64)
-    if len(blocks) < LEAST_BLOCKS or len(blocks) != len(prices_ms):
-        raise InputError(f"{len(blocks)} blocks were measured, {LEAST_BLOCKS} are needed to predict others")
+    if len(blocks) < LEAST_FITTED or len(blocks) != len(prices_ms):
+        raise InputError(f"{len(blocks)} blocks were measured, {LEAST_FITTED} are needed to predict others")
     if not (np.isfinite(prices_ms) & (prices_ms > 0)).all():
         raise InputError("prices of measured blocks must be positive numbers")
     return prices_ms
@@ -77,13 +78,11 @@ class Support:
 
 
 def left_out(fit: Callable[[Sequence[Block], FloatArray], Predictor], blocks: Sequence[Block], prices_ms: FloatArray) -> FloatArray:
-    """Each block's price as predicted by a fit without it and a fifth of the others, (n,)."""
+    """Each block's price as predicted by a fit without it and a fifth of the others, (n,). Raises InputError where LEAST_BLOCKS are not there."""
     order = np.random.default_rng(0).permutation(len(blocks))
     predicted = np.empty(len(order))
     for fold in (order[i::_FOLDS] for i in range(_FOLDS)):
         kept = np.setdiff1d(order, fold)
-        if len(kept) < LEAST_BLOCKS:
-            kept = order
         predicted[fold] = fit([blocks[i] for i in kept], prices_ms[kept]).prices([blocks[i] for i in fold])
     return predicted
 

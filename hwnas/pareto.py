@@ -110,20 +110,6 @@ def crowding_distance(values: FloatArray) -> FloatArray:
     return distance
 
 
-def knee(values: FloatArray) -> int:
-    """Row of the front farthest below the plane through its extreme points, each objective scaled to 0..1 over the front (Das, 1999).
-
-    Raises InputError where no row is free of NaN. Among equals the first.
-    """
-    values = _matrix(values)
-    front = np.flatnonzero(non_dominated(values))
-    if len(front) == 0:
-        raise InputError("no knee: there is no candidate without a failed value")
-    ideal, nadir = values[front].min(axis=0), values[front].max(axis=0)
-    scaled = (values[front] - ideal) / np.where(nadir > ideal, nadir - ideal, 1.0)
-    return int(front[np.argmin(scaled.sum(axis=1))])
-
-
 def _matrix(values: npt.NDArray[Any]) -> FloatArray:
     values = np.asarray(values, np.float64)
     if values.ndim != 2 or values.shape[1] == 0:

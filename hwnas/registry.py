@@ -98,7 +98,7 @@ def split_call(text: str) -> tuple[str, dict[str, Any]]:
         if not all(keys) or len(set(keys)) != len(keys):
             raise ValueError("every argument has a name of its own")
         return name, {key: ast.literal_eval(each.value) for key, each in zip(keys, call.keywords, strict=True)}
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise InputError(f"'{text}' is not of the form name(key=value, ...): {error}") from None
 
 

@@ -109,6 +109,15 @@ def loop(tensors, metadata):
     tensors["forest.left"][0] = 0
 
 
+def deep(tensors, metadata):
+    n = 2 * 100 + 1  # one node after the other, each with a leaf beside it
+    here = np.arange(n, dtype=np.int32)
+    inner = (here % 2 == 0) & (here < n - 1)
+    left, right = np.where(inner, here + 1, -1).astype(np.int32), np.where(inner, here + 2, -1).astype(np.int32)
+    parts = {"roots": np.zeros(1, np.int32), "feature": np.where(inner, 0, -2).astype(np.int32), "left": left, "right": right}
+    tensors |= {f"forest.{name}": each for name, each in (parts | {"threshold": np.zeros(n), "value": np.zeros(n)}).items()}
+
+
 def wild(tensors, metadata):
     tensors["forest.feature"][0] = 10_000
 
@@ -129,6 +138,7 @@ def infinite(tensors, metadata):
     ("change", "sentence"),
     [
         (loop, "do not lead to leaves"),
+        (deep, "deeper ones than 64"),
         (wild, "do not lead to leaves"),
         (wild_leaf, "do not lead to leaves"),
         (unnamed, "no list of names"),
@@ -167,7 +177,7 @@ def test_predicted_rows_are_no_data_and_few_rows_no_model(factory):
     assert factory(table).origin == "simulated"
     kept = dict(list(table.entries.items())[:7])
     rest = {text: Predicted(1.0, 0.1, 9, False) for text in list(table.entries)[7:]}
-    with pytest.raises(InputError, match="has 7 measured blocks, 8 are needed"):
+    with pytest.raises(InputError, match="has 7 measured blocks, 10 are needed"):
         factory(LatencyTable(CONDITIONS, {**kept, **rest}, (), origin="simulated"))
 
 

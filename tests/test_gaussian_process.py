@@ -90,7 +90,7 @@ def test_the_assumed_kernel_says_that_like_blocks_cost_alike(index):
 
 def test_too_few_blocks_predict_nothing(measured):
     few = replace(measured, entries=dict(list(measured.entries.items())[:7]))
-    with pytest.raises(InputError, match="has 7 measured blocks, 8 are needed"):
+    with pytest.raises(InputError, match="has 7 measured blocks, 10 are needed"):
         gaussian_process(few)
 
 

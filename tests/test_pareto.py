@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from hwnas.errors import InputError
-from hwnas.pareto import crowding_distance, domination_ranks, hypervolume, knee, non_dominated
+from hwnas.pareto import crowding_distance, domination_ranks, hypervolume, non_dominated
 
 NAN, INF = float("nan"), float("inf")
 
@@ -113,14 +113,3 @@ def test_duplicates_share_the_crowding_distance_of_one_point():
 def test_an_objective_without_spread_does_not_crowd_and_a_failed_row_has_no_distance():
     distance = crowding_distance(np.array([[0.0, 7.0], [1.0, 7.0], [3.0, 7.0], [NAN, 7.0]]))
     assert distance[0] == distance[2] == INF and distance[3] == 0.0
-
-
-def test_the_knee_is_the_point_farthest_below_the_line_through_the_ends():
-    # scaled: (0,1) (.25,.25) (.5,.2) (1,0): sums 1, .5, .7, 1
-    assert knee(np.array([[0.0, 10.0], [2.0, 2.0], [1.0, 2.5], [4.0, 0.0], [4.0, 4.0]])) == 2
-
-
-def test_the_knee_of_a_single_point_is_that_point_and_of_failures_none():
-    assert knee(np.array([[NAN, 1.0], [3.0, 3.0]])) == 1
-    with pytest.raises(InputError, match="no knee"):
-        knee(np.array([[NAN, 1.0]]))

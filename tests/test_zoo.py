@@ -113,6 +113,8 @@ def test_networks_are_measured_once_and_failures_are_rows(tmp_path):
     again = hwnas.bench_zoo(names=[SMALL, "vit_h_14"], seconds=0.5, to=tmp_path)
     if not measured["doubt"]:  # what is in doubt is measured again
         assert again == first
+    with pytest.raises(InputError, match=r"measured with --confidence 0.95, and now it is 0.9: name another folder"):
+        hwnas.bench_zoo(names=[SMALL], seconds=0.5, confidence=0.9, to=tmp_path)
 
 
 def test_what_is_far_beyond_the_budget_is_not_measured_until_the_budget_allows(tmp_path):

@@ -19,7 +19,7 @@ from hwnas.errors import InputError
 from hwnas.graph import Block
 from hwnas.latency_table import LatencyTable
 from hwnas.matern import matern, squared_distances
-from hwnas.measured_blocks import LEAST_BLOCKS, Support, measured_rows, predicted_origin
+from hwnas.measured_blocks import LEAST_FITTED, Support, measured_rows, predicted_origin
 from hwnas.predictor import Origin, Predictor
 from hwnas.space import FloatArray
 from hwnas.work_model import WorkModel
@@ -100,8 +100,8 @@ class GaussianProcess:
     def __init__(self, blocks: Sequence[Block], prices_ms: FloatArray, *, kernel: Kernel | None = None, origin: Origin = "predicted"):
         from scipy.linalg import cho_factor, cho_solve
 
-        if len(blocks) < LEAST_BLOCKS:
-            raise InputError(f"{len(blocks)} blocks were measured, {LEAST_BLOCKS} are needed to predict others")
+        if len(blocks) < LEAST_FITTED:
+            raise InputError(f"{len(blocks)} blocks were measured, {LEAST_FITTED} are needed to predict others")
         self.blocks, self.prices_ms, self.origin = list(blocks), np.asarray(prices_ms, np.float64), origin
         self._inflation = 1.0
         self._support = Support.of(blocks)
@@ -146,8 +146,6 @@ class GaussianProcess:
         predicted, deviations = np.empty(len(order)), np.empty(len(order))
         for fold in folds:
             kept = np.setdiff1d(order, fold)
-            if len(kept) < LEAST_BLOCKS:
-                kept = order
             without = GaussianProcess([self.blocks[i] for i in kept], self.prices_ms[kept], kernel=self.kernel)
             found = without.predict([self.blocks[i] for i in fold])
             predicted[fold], deviations[fold] = found.price_ms, found.std_ms / found.price_ms

@@ -28,6 +28,7 @@ from hwnas.work_model import WorkModel
 FORMAT = "hwnas.kernel_forest/1"
 MAX_DEPTH = 64
 _TREES = 200
+_MOST_TREES = 10_000  # of a file
 _LEAST_IN_LEAF = 2
 _PARTS = ("roots", "feature", "threshold", "left", "right", "value")
 
@@ -67,6 +68,11 @@ class Forest:
         known = (self.feature[inner] >= 0).all() and self.feature.max() < width  # a walk looks at the feature of leaves, too
         if not sound.all() or not known or self.roots.min() < 0 or self.roots.max() >= n:
             raise DamagedFile("the forest's nodes do not lead to leaves")
+        level, depth = np.unique(self.roots), 0
+        while len(parents := level[self.left[level] >= 0]):
+            level, depth = np.unique(np.concatenate([self.left[parents], self.right[parents]])), depth + 1
+            if depth > MAX_DEPTH or len(self.roots) > _MOST_TREES:
+                raise DamagedFile(f"the forest has more than {_MOST_TREES:,} trees, or deeper ones than {MAX_DEPTH}")
 
 
 class KernelForest:

@@ -222,9 +222,14 @@ def _whoami() -> str:
 
 
 def _facts(data: Any) -> dict[str, str | int | bool]:
-    if not isinstance(data, dict) or len(data) > 64 or not all(isinstance(value, str | int) for value in data.values()):
+    if not isinstance(data, dict) or len(data) > 64 or not all(isinstance(value, str) or _is_whole(value) for value in data.values()):
         raise MeasurementFailed(f"the agent did not say what it runs on: {str(data)[:120]}")
     return {_printable(key)[:64]: value if isinstance(value, int) else _printable(value) for key, value in data.items()}
+
+
+def _is_whole(value: Any) -> bool:
+    """A number that every format holds."""
+    return isinstance(value, int) and abs(value) < 2**63
 
 
 def _printable(text: str) -> str:
@@ -247,9 +252,9 @@ def _visit(report: Any, item: str, burst: Burst, crowding_pct: int | None) -> Vi
     if len(times) != runs + 3 or not all(type(each) is int and 0 < each <= MAX_NS for each in times):
         raise MeasurementFailed(f"the agent's times of '{item}' are not {runs} positive whole nanoseconds and two anchors")
     keys = ("at_ns", "cpu_ns", "involuntary", "psi_us", "steal_ms")
-    if not set(keys) <= set(report) or type(report["at_ns"]) is not int or report["at_ns"] < 0:
+    if not set(keys) <= set(report) or type(report["at_ns"]) is not int or not 0 <= report["at_ns"] < 2**63:
         raise MeasurementFailed(f"the agent's record of '{item}' is incomplete: {str(report)[:80]}")
     at_ns, cpu_ns, involuntary, psi_us, steal_ms = (report[key] for key in keys)
-    if not all(each is None or type(each) is int for each in (cpu_ns, involuntary, psi_us, steal_ms)) or (cpu_ns or 0) < 0:
+    if not all(each is None or (type(each) is int and _is_whole(each)) for each in (cpu_ns, involuntary, psi_us, steal_ms)) or (cpu_ns or 0) < 0:
         raise MeasurementFailed(f"the agent's record of '{item}' is incomplete: {str(report)[:80]}")
     return Visit(item, tuple(times[:runs]), times[runs], times[runs + 1], at_ns, times[runs + 2], cpu_ns, involuntary, psi_us, steal_ms, crowding_pct, busy_ns)

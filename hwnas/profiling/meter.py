@@ -40,7 +40,7 @@ _HELD_S = 60.0  # that somebody is waited for who took the device between two lo
 
 @dataclass(frozen=True, slots=True)
 class Metered:
-    """A model's latency: percentiles over all runs of `visits` that nothing disturbed; `dropped` were disturbed.
+    """A model's latency: percentiles over all runs of `visits` that nothing disturbed; `dropped` were disturbed, or less calm than enough others.
 
     slow_share: of the rounds in which the device was slow; anchor_us: what the anchor took in the window, in the median, to compare windows by.
     """
@@ -196,10 +196,11 @@ class DeviceMeter:
         if len(kept) < self.timing.least_visits:
             return f"another process ran during {dropped} of its {len(visits)} visits, and {self.timing.least_visits} undisturbed ones are needed"
         calm = [visit for visit in kept if not is_crowded(visit, self.timing)]
-        runs_ms: FloatArray = np.concatenate([np.array(visit.ns, np.float64) for visit in (calm if len(calm) >= self.timing.least_visits else kept)]) / 1e6
+        used = calm if len(calm) >= self.timing.least_visits else kept
+        runs_ms: FloatArray = np.concatenate([np.array(visit.ns, np.float64) for visit in used]) / 1e6
         p10, p50, p90, value = (float(each) for each in np.quantile(runs_ms, [0.1, 0.5, 0.9, quantile]))
         slow, anchor = (float(np.mean([getattr(window, name) for window in windows])) for name in ("slow_share", "anchor_us"))
-        return Metered(p10, p50, p90, value, len(kept), dropped, sum(len(visit.ns) for visit in kept), round(slow, 4), round(anchor, 3))
+        return Metered(p10, p50, p90, value, len(used), len(visits) - len(used), len(runs_ms), round(slow, 4), round(anchor, 3))
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,9 +219,16 @@ def take_window(
                     bursts[f"m{i}"] = Burst(2, runs, streams=streams)
         names = [f"m{i}" for i in facts if i not in left_out]
         seen = Rounds([], [], np.zeros(0, bool), 0.0)
-        if names:
+        while names:
             agent.heat()
-            seen = visit_in_rounds(agent, names, bursts, needed=needed, seconds=seconds, rng=rng, timing=timing, report=report)
+            try:
+                seen = visit_in_rounds(agent, names, bursts, needed=needed, seconds=seconds, rng=rng, timing=timing, report=report)
+                break
+            except ModelFailed as error:
+                if not tolerant:
+                    raise
+                left_out[int(error.item[1:])] = str(error)
+                names.remove(error.item)
         identity = agent.identity
     visits = {int(name[1:]): column for name, column in zip(names, zip(*seen.visits, strict=True), strict=False)}
     for i, reason in [(i, reason) for i, column in visits.items() if (reason := doubt(column)) is not None]:
@@ -248,7 +255,7 @@ def needed_visits(quantile: float, level: float, speeds: Speeds, seconds: float)
 
 
 def schedule(seconds: float, needed: int, round_s: float, timing: Timing = TIMING) -> tuple[int, float]:
-    """(number of rounds, length in seconds) of a window: a round every half second, more or fewer where `needed` visits or the rounds' own length ask for it.
+    """(number of rounds, length in seconds) of a window: five rounds a second, more or fewer where `needed` visits or the rounds' own length ask.
 
     A fifth of the visits may be dropped, half of the rest not be independent, and a third of the time is left for a slower state.
     """

@@ -46,7 +46,7 @@ def _promotable(scored: list[list[tuple[float, tuple[int, ...]]]], promoted: lis
     """(the code (1, choices) to be promoted next, its new rung); None where nobody is."""
     for below in reversed(range(len(scored) - 1)):
         top = sorted(scored[below], key=lambda entry: -entry[0])[: len(scored[below]) // eta]
-        ready = [entry for _, entry in top if entry not in promoted[below]]
+        ready = [entry for reward, entry in top if entry not in promoted[below] and np.isfinite(reward)]
         if ready:
             promoted[below].add(ready[0])
             return np.array([ready[0]], np.int16, order="F"), below + 1

@@ -72,7 +72,10 @@ def once_for_all(
 
     told = yield Ask(np.asfortranarray(new(problem.sample_feasible(rng, 4 * population), population)))
     pool, rewards = told.codes, problem.reward(told.scores)
-    favourites = new(best_by_surrogate(problem, told.codes, told.scores, seeds), seeds) if seeds > 0 else pool[:0]
+    favourites = pool[:0]
+    if seeds > 0:
+        likely = best_by_surrogate(problem, told.codes, told.scores, seeds)
+        favourites = new(likely[problem.within(likely)], seeds)
     barren = 0
     while barren < _BARREN:
         if len(favourites) == 0:

@@ -42,13 +42,14 @@ def beginners(problem: Problem, rng: np.random.Generator, n: int, begun: set[byt
 
 
 def halved(problem: Problem, candidates: Codes, eta: int, rungs: int) -> Search:
-    """The best 1 / eta of each rung go on to eta times the share, up to full evaluations; at least one does."""
+    """The best 1 / eta of each rung go on to eta times the share, up to full evaluations; at least one does, unless all failed."""
     for rung in reversed(range(rungs)):
         if len(candidates) == 0:
             return
         told = yield Ask(candidates, fidelity=float(eta) ** -rung)
         order = np.argsort(-problem.reward(told.scores), kind="stable")
-        candidates = np.asfortranarray(told.codes[order[: max(1, len(order) // eta)]])
+        best = order[: max(1, len(order) // eta)]
+        candidates = np.asfortranarray(told.codes[best[~told.scores.failed[best]]])
 
 
 if TYPE_CHECKING:

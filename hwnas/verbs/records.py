@@ -149,7 +149,7 @@ BENCH_ZOO = {
     "rows": [
         {
             **dict.fromkeys(("name", "source"), str),
-            **dict.fromkeys(("weights?", "error?", "model_sha256?", "doubt?"), str),
+            **dict.fromkeys(("weights?", "error?", "model_sha256?", "doubt?", "date?"), str),
             **dict.fromkeys(("accuracy_pct?", "macs?", "params?", "over_ms?", "visits?"), NUMBER),
             "input_size": int,
             "versions": {str: str},

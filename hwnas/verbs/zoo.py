@@ -70,7 +70,11 @@ def bench_zoo(
     conditions = _conditions(target, runtime, used, timing_of(regime))
     path = table_path(conditions, to)
     table = load_table(path) if path.is_file() else None
-    rows = {row["name"]: row for row in table["rows"]} if table and table["confidence"] == confidence else {}
+    if table and table["confidence"] != confidence:
+        raise InputError(
+            f"the networks in {path} were measured with --confidence {table['confidence']:g}, and now it is {confidence:g}: name another folder with --to"
+        )
+    rows = {row["name"]: {"date": table["date"], **row} for row in table["rows"]} if table else {}
     most_ms = None if limit is None else _HOPELESS * cast(float, limit.limit)
     statistics = [f"p{100 * q:g}" for q in chosen]
     pending = [name for name in asked if not _is_done(rows.get(name), statistics, zoo.versions(), most_ms)]
@@ -79,7 +83,7 @@ def bench_zoo(
         progress("networks", done, len(asked))
         models, made = {}, {}
         for name in group:
-            base = {**asdict(about[name]), "versions": zoo.versions(), "latency_ms": {}, "error": None, "over_ms": None}
+            base = {**asdict(about[name]), "versions": zoo.versions(), "latency_ms": {}, "error": None, "over_ms": None, "date": None}
             try:
                 models[name] = zoo.onnx_file(name)
                 made[name] = {**base, "model_sha256": hashlib.sha256(models[name]).hexdigest()}
@@ -102,7 +106,7 @@ def bench_zoo(
             conditions, top = measured.conditions, header(FORMAT, measured)
             for i, name in enumerate(models):
                 if i in measured.rows:
-                    made[name] |= row_facts(measured.rows[i], measured, 1)
+                    made[name] |= row_facts(measured.rows[i], measured, 1) | {"date": top["date"]}
                     made[name]["error"] = None if measured.rows[i].latency_ms else measured.rows[i].doubt
                 else:
                     made[name]["error"] = measured.left_out[i]
@@ -168,7 +172,7 @@ def baseline(conditions: Conditions, statistic: str, limit_ms: float) -> Publish
             confidence=table["confidence"],
             macs=row.get("macs"),
             params=row.get("params"),
-            date=table["date"],
+            date=row.get("date") or table["date"],
         )
 
     fastest = min(known, key=lambda row: _latency(row, statistic), default=None)
