@@ -121,7 +121,10 @@ class RunDirectory:
 
     def _last(self, stage: str, kind: str) -> dict[str, Any] | None:
         events = self.events(stage, kind)
-        return events[-1].body if events else None
+        body = events[-1].body if events else None
+        if body is not None and not isinstance(body, dict):
+            raise DamagedFile(f"{stage} of {self.folder} was recorded by another version of hwnas or altered: it is no mapping; make a new run")
+        return body
 
 
 def _files(event: Event) -> list[str]:

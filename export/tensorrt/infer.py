@@ -67,6 +67,8 @@ class Engine:
         if not self.context.set_input_shape(entering, x.shape):
             raise exported.Refused(f"the engine takes no input of shape {x.shape}: {'; '.join(self.log.errors) or 'build it for that size'}")
         output = np.empty((len(x), len(self.manifest["labels"])), np.float32)
+        if tuple(self.context.get_tensor_shape(leaving)) != output.shape or self.engine.get_tensor_dtype(leaving) != self.trt.float32:
+            raise exported.Refused(f"the engine does not give float32 {output.shape}, as the manifest says: build it again")
         for name, array in ((entering, x), (leaving, output)):
             if self.memory.get(name, (0, 0))[1] < array.nbytes:
                 self.memory[name] = (self.cuda.allocate(array.nbytes), array.nbytes)

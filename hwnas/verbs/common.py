@@ -414,7 +414,7 @@ def use_threads(threads: int | None) -> int:
 def use_threads_of_training(job: Job) -> None:
     """As many as the supernet was trained with: beside other work two threads may be slower than one, and whoever trained had chosen."""
     if (trained := job.recorded("train")) is not None:
-        use_threads(trained["threads"])
+        use_threads(trained.get("threads"))
 
 
 def placed(name: str) -> Any:

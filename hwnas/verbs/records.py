@@ -106,6 +106,7 @@ PROFILED = {"model_sha256": str, "conditions": str, "runs": int, "operators": [{
 RESULTS: Mapping[str, Any] = {
     "train": {
         "files": {str: str},
+        "threads?": int,
         "steps": int,
         "seconds": NUMBER,
         "validation_accuracy_pct": {"largest": NUMBER, "smallest": NUMBER},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,10 @@ def _report(job: Job, tested: Mapping[str, Any]) -> Report:
 
 def _conditions(job: Job, verified: Mapping[str, Any]) -> Conditions:
     """Those of the certificate, of the table where there is none."""
-    return Conditions(**verified["certificate"]["conditions"]) if verified["certificate"] else job.table.conditions
+    if not verified["certificate"]:
+        return job.table.conditions
+    stated = verified["certificate"]["conditions"]
+    return Conditions(**{each.name: stated[each.name] for each in fields(Conditions)})
 
 
 def _budgets(search: Mapping[str, Any], chosen: Mapping[str, Any]) -> tuple[CostBudget, ...]:

@@ -24,7 +24,7 @@ from hwnas.space import Codes, FloatArray
 from hwnas.surrogate import Surrogate, fit_surrogate
 from hwnas.verbs.accuracy import recorded_codes
 from hwnas.verbs.common import Job
-from hwnas.verbs.records import KNOWN, checked
+from hwnas.verbs.records import KNOWN, TABLE, checked
 
 #: Stages that evaluate subnets at the cost of a pass over the validation images.
 STAGES = ("search", "random", "uniform", "accuracy", "verify")
@@ -124,7 +124,8 @@ def latest_table(job: Job) -> LatencyTable:
     if not copies:
         return job.table
     loaded: list[LatencyTable] = []
-    job.run.load_files(copies[-1].body["files"], lambda folder: loaded.append(LatencyTable.load(folder)))
+    body = checked(copies[-1].body, TABLE, f"the table that verify of {job.run.folder} corrected")
+    job.run.load_files(body["files"], lambda folder: loaded.append(LatencyTable.load(folder)))
     return loaded[0]
 
 
