@@ -26,8 +26,8 @@ from hwnas.device import load_device
 from hwnas.errors import HwnasError
 from hwnas.index import BlockIndex
 from hwnas.latency_table import LatencyTable, Measurement, Predicted
+from hwnas.measured_blocks import LEAST_BLOCKS
 from hwnas.predictors.calibrated import calibrated
-from hwnas.predictors.gaussian_process import LEAST_BLOCKS
 from hwnas.profiling.protocol import TIMING
 from hwnas.profiling.session import profile
 from hwnas.space import Codes, FloatArray
