@@ -8,6 +8,9 @@
 - `entropy`: up to the magnitude at which the distribution that eight bits can tell differs least from the one seen, by Kullback and Leibler's divergence
   (Migacz, 8-bit inference with TensorRT, GTC 2017): 2,048 bins of magnitudes, merged to 128 levels, or
   to 256 where no value is negative and integers have no sign. Values of exactly zero, which every scale has, are not counted.
+
+What an activation is given is covered no farther than the activation tells it apart: h-swish of -3 and of -20 is 0, and steps spent on what
+is between are lost.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ CALIBRATIONS = ("minmax", "percentile", "entropy")
 PERCENTILE = 99.99
 BINS = 2048
 LEVELS = 128
+#: Between which an activation tells values apart that it is given: beyond it is constant (`sigmoid`, `swish`: but for half a step of eight bits).
+_TOLD = {"hswish": (-3.0, np.inf), "hsigmoid": (-3.0, 3.0), "swish": (-10.0, np.inf), "sigmoid": (-6.24, 6.24)}
 _IMAGES_AT_ONCE = 8  # of a large network at 224 pixels, a few hundred megabytes
 _MAX_BIAS = 2**30  # half of int32: leaves the accumulator the other half
 
@@ -60,6 +65,16 @@ def value_ranges(graph: Graph, weights: Weights, images: Array, *, calibration: 
         raise InputError(f"there is no calibration '{calibration}': it must be one of {', '.join(CALIBRATIONS)}")
     if not len(images):
         raise InputError("calibration needs at least one image")
+    found = _seen(graph, weights, images, calibration)
+    for each in graph.nodes:
+        before, act = f"{each.name}.linear", getattr(each.op, "act", "none")
+        if act in _TOLD and np.isfinite(found[before]).all():  # what is not finite is refused where its scale is asked for
+            low, high = np.clip(found[before], *_TOLD[act])
+            found[before] = (float(low), float(high))
+    return found
+
+
+def _seen(graph: Graph, weights: Weights, images: Array, calibration: str) -> dict[str, tuple[float, float]]:
     watched = _watched(graph, weights)
     ranges: dict[str, tuple[float, float]] = {}
     for name, value in _values(watched, images):

@@ -123,6 +123,21 @@ def test_values_that_are_all_alike_and_none_are_calibrated_or_refused(calibratio
     assert not np.isfinite(calibrated([1.0, np.nan, 2.0], calibration)).all()  # refused where a scale is made of it
 
 
+@pytest.mark.parametrize(("act", "covered"), [("hswish", (-3.0, 9.0)), ("hsigmoid", (-3.0, 3.0)), ("sigmoid", (-6.24, 6.24)), ("relu", (-9.0, 9.0))])
+def test_what_an_activation_does_not_tell_apart_is_not_covered(act, covered):
+    graph = Graph.of_block((Node("conv", Conv2d((1, 1, 1, 1), out=1, act=act), ("in0",)),))
+    weights = {"block/conv.weight": np.ones((1, 1, 1, 1), np.float32), "block/conv.bias": np.zeros(1, np.float32)}
+    images = np.linspace(-9, 9, 19, dtype=np.float32).reshape(19, 1, 1, 1)
+    for calibration in CALIBRATIONS:
+        found = value_ranges(graph, weights, images, calibration=calibration)["block/conv.linear"]
+        assert found == pytest.approx(covered, abs=0.01) and value_ranges(graph, weights, images)["input"] == (-9.0, 9.0)
+    images[:] = -5.0
+    low, high = value_ranges(graph, weights, images)["block/conv.linear"]
+    assert max(covered[0], -5.0) == low <= high <= 0
+    with pytest.raises(InputError, match="cannot be quantised"):
+        activation_scale(value_ranges(graph, weights, images * np.inf), "block/conv.linear", symmetric=False)
+
+
 def test_an_unknown_calibration_is_named_with_the_known_ones():
     with pytest.raises(InputError, match="there is no calibration 'max': it must be one of minmax, percentile, entropy"):
         calibrated([1.0], "max")
@@ -139,5 +154,8 @@ def test_ranges_are_those_of_the_reference_interpreter():
 
     numpy(graph, weights, see)(x)
     found = value_ranges(Variant("int8_u8s8").space(ofa_mini()).lower(ofa_mini().smallest()), weights, x)
+    for each in graph.nodes:
+        if getattr(each.op, "act", "none") == "hswish":
+            seen[f"{each.name}.linear"] = (max(-3.0, seen[f"{each.name}.linear"][0]), seen[f"{each.name}.linear"][1])
     for name, ends in found.items():
         assert ends == pytest.approx(seen[name], rel=1e-4, abs=1e-5), name
