@@ -124,7 +124,7 @@ def train(run: Path, length: float) -> None:
 
 
 def agreement(run: Path, subnets: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Of random subnets of a trained run: top-1 of both files on the test images, in %, and how often they agree; calibrated as `export` does."""
+    """Of random subnets of a trained run: top-1 of the files on the test images, in %, and how often those in int8 agree with fp32."""
     with RunDirectory(run) as directory:
         job = Job(directory)
         space, test, rows = job.index.space, job.images("test"), []
@@ -133,11 +133,16 @@ def agreement(run: Path, subnets: int, seed: int = 0) -> list[dict[str, Any]]:
             code = space.sample(np.random.default_rng([seed, number]))
             weights, plain, int8 = job.accuracy.network(code[0]).weights(), space.lower(code), Variant("int8_u8s8").space(space).lower(code)
             seen = job.images("train").sample(CALIBRATION_IMAGES).at(slice(None), plain.input[2]).numpy()
-            models = (to_onnx(plain, weights), to_onnx(int8, weights, ranges=value_ranges(int8, weights, seen)))
-            x = test.at(slice(None), plain.input[2]).numpy()
-            fp32, ours = (np.concatenate([run_it(each[None]) for each in x]).argmax(axis=1) for run_it in (runner(m.SerializeToString()) for m in models))
-            accuracies = {"fp32_pct": 100 * float((fp32 == labels).mean()), "int8_pct": 100 * float((ours == labels).mean())}
-            rows.append({"number": number, "images": len(labels), **accuracies, "agrees_pct": 100 * float((ours == fp32).mean())})
+            x, answers = test.at(slice(None), plain.input[2]).numpy(), {}
+            for kind, model in files(plain, int8, weights, seen, "minmax").items():
+                run_it = runner(model)
+                answers[kind] = np.concatenate([run_it(each[None]) for each in x])
+            row: dict[str, Any] = {"number": number, "images": len(labels)}
+            for kind, logits in answers.items():
+                found, real = logits.argmax(axis=1), answers["fp32"]
+                agrees, error = 100 * float((found == real.argmax(axis=1)).mean()), float(np.sqrt(np.square(logits - real).mean()) / real.std())
+                row[kind] = {"accuracy_pct": 100 * float((found == labels).mean()), "agrees_pct": agrees, "rms_of_std": error}
+            rows.append(row)
             if sys.stderr.isatty():
                 print(f"\r{number + 1}/{subnets}", end="", file=sys.stderr)
         return rows
@@ -188,11 +193,15 @@ def main() -> int:
     if arguments.json:
         print(json.dumps(rows, indent=1))
     elif arguments.run and arguments.subnets:
-        agrees, cost = np.array([row["agrees_pct"] for row in rows]), np.array([row["fp32_pct"] - row["int8_pct"] for row in rows])
         print(f"  {len(rows)} random subnets, {rows[0]['images']} test images each; top-1 of int8 agrees with fp32:")
-        enough = int((agrees >= LEAST_AGREEMENT_PCT).sum())
-        print(f"  median {np.median(agrees):.2f} %, least {agrees.min():.2f} %; {enough} of {len(rows)} at {LEAST_AGREEMENT_PCT} % or more")
-        print(f"  accuracy lost: median {np.median(cost):.2f} points, most {cost.max():.2f}")
+        for kind in ("ours", "toolkit"):
+            agrees, error = (np.array([row[kind][key] for row in rows]) for key in ("agrees_pct", "rms_of_std"))
+            cost = np.array([row["fp32"]["accuracy_pct"] - row[kind]["accuracy_pct"] for row in rows])
+            enough = f"{int((agrees >= LEAST_AGREEMENT_PCT).sum())} of {len(rows)} at {LEAST_AGREEMENT_PCT} % or more"
+            print(f"  {kind}: median {np.median(agrees):.2f} %, least {agrees.min():.2f} %; {enough}")
+            print(
+                f"    accuracy lost: median {np.median(cost):.2f} points, most {cost.max():.2f}; rms error of logits {np.median(error):.4f} of their deviation"
+            )
     elif arguments.run:
         print(f"  {'calibration':<12} {'images':>6}" + "".join(f" {kind + ' %':>11} {'agrees %':>9}" for kind in ("fp32", "ours", "toolkit")))
         for row in rows:
