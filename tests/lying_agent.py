@@ -94,6 +94,8 @@ ABOUT_ONE = {
 
 
 def told(report):
+    if LIE == "failing" and report["item"] == "m1" and VISITED["m1"] > 2:  # no lie either: it can be run, and then no more
+        return {"item": "m1", "error": "it fell over"}
     if LIE in ABOUT_ALL:
         return {**report, **ABOUT_ALL[LIE](report)}
     if LIE in ABOUT_ONE and report["item"] == "e1":

@@ -118,6 +118,10 @@ def deep(tensors, metadata):
     tensors |= {f"forest.{name}": each for name, each in (parts | {"threshold": np.zeros(n), "value": np.zeros(n)}).items()}
 
 
+def many(tensors, metadata):
+    tensors["forest.roots"] = np.zeros(10_001, np.int32)
+
+
 def wild(tensors, metadata):
     tensors["forest.feature"][0] = 10_000
 
@@ -138,7 +142,8 @@ def infinite(tensors, metadata):
     ("change", "sentence"),
     [
         (loop, "do not lead to leaves"),
-        (deep, "deeper ones than 64"),
+        (deep, "deeper trees than 64"),
+        (many, "has 10,001 trees"),
         (wild, "do not lead to leaves"),
         (wild_leaf, "do not lead to leaves"),
         (unnamed, "no list of names"),

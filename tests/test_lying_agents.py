@@ -177,6 +177,15 @@ def test_what_is_no_latency_in_a_table_is_none_in_a_window_or_a_check(model, tmp
         measure_window([model], device_that("fast_clock", tmp_path), seconds=0.2)
 
 
+def test_a_model_that_fails_while_it_is_measured_is_left_out_and_the_others_are_measured(model, tmp_path):
+    device, graph = device_that("failing", tmp_path), Graph.of_block((Node("conv", Conv2d((1, 3, 8, 8), out=2), ("in0",)),))
+    other = onnxruntime().build(graph, random_weights(graph, np.random.default_rng(0)))
+    with pytest.raises(MeasurementFailed, match="a model failed while it was measured: it fell over"):
+        measure_bench([model, other], device, quantiles=[0.5], seconds=0.5)
+    found = measure_bench([model, other], device, quantiles=[0.5], seconds=0.5, tolerant=True)
+    assert "it fell over" in found.left_out[1] and list(found.rows) == [0] and found.rows[0].visits > 2
+
+
 def visit(ns=(10_000_000,), at_ns=0, wall_ns=10_000_000, busy_ns=None):
     return Visit("m", ns, 50_000, 50_000, at_ns, wall_ns, None, None, None, None, busy_ns=busy_ns)
 

@@ -35,6 +35,23 @@ def steady():
     return Problem(toy.index, [Objective(Steady(toy.objectives[0].metric), maximize=True)], toy.budgets)
 
 
+@pytest.mark.parametrize("searcher", [successive_halving, hyperband, asha])
+def test_a_candidate_that_failed_is_not_looked_at_again(searcher):
+    toy, looks = toy_problem(), Counter()
+
+    class Failing(Steady):
+        def __call__(self, codes):
+            looks.update(map(tuple, codes.tolist()))
+            return np.full(len(codes), np.nan)
+
+        def at(self, fidelity):
+            return Failing(self.gain, fidelity)
+
+    problem = Problem(toy.index, [Objective(Failing(toy.objectives[0].metric), maximize=True)], toy.budgets)
+    drive(searcher, problem, seed=0, evaluations=20)
+    assert len(looks) > 9 and max(looks.values()) == 1
+
+
 def test_where_ranks_never_cross_the_best_of_a_round_is_evaluated_in_full():
     problem = steady()
     result = drive(successive_halving, problem, seed=0, evaluations=30, options={"start": 27, "rungs": 4})

@@ -229,12 +229,18 @@ def test_where_none_fits_the_calibration_learns_and_the_evaluations_are_solved_a
         assert [event.body["level"] for event in directory.events("verify", "window")] == [LEVEL / 2, LEVEL / 4, LEVEL / 8]
 
 
-def test_latencies_of_architectures_without_weights_are_certified_as_such(tmp_path):
+@pytest.fixture
+def by_size(tmp_path):
+    """A predictor of accuracy: parameters."""
     (tmp_path / "mine.py").write_text(
         "from hwnas.costs import params\nfrom hwnas.predictor import Additive\n\n\n"
         "def size(index):\n    return Additive(index, params(index.blocks) / 1e3, name='size', unit='%')\n"
     )
-    asked = {"table": formula_table(tmp_path / "a", "localhost"), "space": "ofa_mini(resolutions=(24,))", "accuracy": f"{tmp_path / 'mine.py'}:size"}
+    return {"space": "ofa_mini(resolutions=(24,))", "accuracy": f"{tmp_path / 'mine.py'}:size"}
+
+
+def test_latencies_of_architectures_without_weights_are_certified_as_such(by_size, tmp_path):
+    asked = {"table": formula_table(tmp_path / "a", "localhost"), **by_size}
     hwnas.search(tmp_path / "run", latency="<= 900ms", evaluations=50, options=["population=10"], baselines=False, **asked)
     with pytest.raises(InputError, match="have no weights; begin a run with hwnas train, or certify latencies alone with --random-weights"):
         hwnas.verify(tmp_path / "run")
@@ -244,6 +250,20 @@ def test_latencies_of_architectures_without_weights_are_certified_as_such(tmp_pa
         hwnas.train(tmp_path / "run", space="ofa_mini(resolutions=(24,))", data="digits", length=0.01, threads=1)
     with pytest.raises(InputError, match="has no train yet"):
         hwnas.export(tmp_path / "run", to=tmp_path / "export")
+
+
+def test_a_trained_run_is_not_searched_by_a_predictor(searched, by_size, tmp_path):
+    run, table = copied(searched, tmp_path / "run"), formula_table(tmp_path / "a", "localhost")
+    with pytest.raises(InputError, match="holds a supernet, whose accuracies are measured: name another folder"):
+        hwnas.search(run, table=table, latency="<= 900ms", **by_size)
+
+
+def test_what_another_device_took_teaches_the_table_nothing(searched, board, tmp_path):
+    run = copied(searched, tmp_path / "run")
+    found = hwnas.verify(run, top=1, seconds=1, device=str(board))
+    assert found["measured"]
+    with RunDirectory(run, write=False) as directory:
+        assert not directory.events("verify", "table") and latest_table(Job(directory)) is not None
 
 
 def test_the_size_in_a_certificate_is_that_of_the_file(searched, tmp_path):

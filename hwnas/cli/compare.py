@@ -42,7 +42,7 @@ def compare(
     if found["supernets"] > 1:
         typer.echo(f"the runs have {found['supernets']} different supernets, whose luck is part of every difference")
     if found["winner"] is None:
-        few = any(pair["by"] == IMAGES for pair in found["pairs"])
+        few = any(pair["by"] == IMAGES for pair in found["pairs"] if pair["first"] == found["best"])
         reason = "one run of each tells of two networks, not of the methods" if few else "at least one difference is inside the noise"
         typer.echo(f"no winner: {plain(found['best'])} has the best mean, and {reason}")
     else:

@@ -60,6 +60,8 @@ class Forest:
         """Raises DamagedFile unless every walk ends: children come after their node, and features are among `width`."""
         n = len(self.feature)
         parts = (self.threshold, self.left, self.right, self.value)
+        if len(self.roots) > _MOST_TREES:
+            raise DamagedFile(f"the forest has {len(self.roots):,} trees, at most {_MOST_TREES:,} are read")
         if n == 0 or any(part.shape != (n,) for part in (self.feature, *parts)) or self.roots.ndim != 1 or not len(self.roots):
             raise DamagedFile("the forest's arrays do not fit each other")
         inner = self.left >= 0
@@ -71,8 +73,8 @@ class Forest:
         level, depth = np.unique(self.roots), 0
         while len(parents := level[self.left[level] >= 0]):
             level, depth = np.unique(np.concatenate([self.left[parents], self.right[parents]])), depth + 1
-            if depth > MAX_DEPTH or len(self.roots) > _MOST_TREES:
-                raise DamagedFile(f"the forest has more than {_MOST_TREES:,} trees, or deeper ones than {MAX_DEPTH}")
+            if depth > MAX_DEPTH:
+                raise DamagedFile(f"the forest has deeper trees than {MAX_DEPTH}")
 
 
 class KernelForest:

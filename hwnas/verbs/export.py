@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -275,7 +275,7 @@ def _before_and_after(
             threads=conditions["threads"],
             graphs=[before[1], after[1]],
             timing=timing_of(conditions["regime"]),
-            quantile=0.5 if certificate is None else float(certificate["statistic"][1:]) / 100,
+            quantile=0.5 if certificate is None else job.budget.quantile,
         )
     except (MeasurementFailed, RunHeld, InputError) as error:
         return _Converted(facts | {"latency": f"not measured: {error}"}, None, [f"the latency in {variant.precision} was not measured: {error}"])
@@ -338,7 +338,7 @@ def _parity(path: Path, core: bytes, face: Interface, graph: Graph, weights: Wei
         advice = "; choose another --calibration, or more --calibration-images" if quantized else ""
         raise HwnasError(f"the exported file differs from the trained network by {by:.3g} of the logits' standard deviation on {failed[0]} inputs{advice}")
     shown = [_pixels(images, 0)] * batch if face.input == "image" else [_pixels(images, i) for i in range(batch)]  # which are of one size
-    fed, x = next(_fed(images, shown, graph, face, batch, together=batch))
+    fed, x = next(_fed(images, shown, graph, replace(face, free_batch=False), batch))
     if not quantized:
         return checks, fed, reference(x)
     own = runner(core)(x)  # what is computed in eight bits must be the same on the target, overflow included; what it costs is the accuracy
@@ -352,9 +352,8 @@ def _pixels(images: Images, row: int) -> Tensor:
     return images.pixels.decode(row) if isinstance(images.pixels, DecodedImages) else images.pixels[row]
 
 
-def _fed(images: Images, pixels: list[Tensor], graph: Graph, face: Interface, batch: int, together: int | None = None) -> Iterator[tuple[Array, Array]]:
-    """(what the file is fed, what the network is fed), a run each. together: how many images a run has; by default all where the batch is free,
-    but one by one where each may have a size of its own."""
+def _fed(images: Images, pixels: list[Tensor], graph: Graph, face: Interface, batch: int) -> Iterator[tuple[Array, Array]]:
+    """(what the file is fed, what the network is fed), a run each: where the batch is free one for all, and for each image of a size of its own."""
     import torch
 
     from hwnas.images import centre, resized
@@ -363,7 +362,7 @@ def _fed(images: Images, pixels: list[Tensor], graph: Graph, face: Interface, ba
     small = [resized(centre(each, images.crop)[None].float(), side) for each in pixels]
     if face.input == "pixels":
         small = [each.round().clamp(0, 255) for each in small]
-    several = together or ((1 if face.input == "image" else len(pixels)) if face.free_batch else batch)
+    several = batch if not face.free_batch else 1 if face.input == "image" else len(pixels)
     for start in range(0, len(pixels), several):
         x = torch.cat([images.normalised(each) for each in small[start : start + several]])
         if face.input == "tensor":

@@ -58,13 +58,12 @@ def seeds(job: Job) -> dict[str, int]:
 
 def hashes(job: Job, model_sha256: str | None) -> dict[str, str]:
     """What was used and made -> its hash; model_sha256: of the chosen file."""
-    train, files = job.options("train"), job.recorded("search") or {}
-    weights = (files.get("files") or job.result("train")["files"]).get("supernet.safetensors")
+    train = job.options("train")
     found = {
         "training images": train.get("images"),
         "space (fingerprint)": train["fingerprint"],
         "latency table": job.options("search")["table"],
-        "weights of the supernet": weights,
+        "weights of the supernet": job.weights.get("supernet.safetensors"),
         "chosen file": model_sha256,
     }
     return {name: value for name, value in found.items() if value}
