@@ -145,7 +145,7 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Chosen minus baseline in points of test accuracy, both within the same budget and measured in the same window."""
+    """Chosen minus baseline in points of test accuracy: the baseline's best that was measured within the budget, or beside the chosen one and no slower."""
 
     baseline: str
     evaluations: int

@@ -22,7 +22,7 @@ from hwnas.tensorrt_parser import parser_is_there
 from hwnas.verbs.common import Job
 from hwnas.verbs.resolve import latest_table
 from hwnas.verbs.target import runtime_of
-from hwnas.verbs.verify import LEVEL, closest, equal, pick
+from hwnas.verbs.verify import LEVEL, closest, equal, matched, pick
 from tests.simulated_tables import simulated_table
 
 
@@ -62,6 +62,19 @@ def test_the_equal_of_a_baseline_is_its_most_accurate_network_that_is_no_slower(
     found = {"baselines": {"random": {"points": [point(94, 8.0), point(91, 6.0), point(90, 5.0)]}}}
     assert equal(found, "random", 6.0) == point(91, 6.0)
     assert equal(found, "random", 4.9) is None and equal(found, "uniform", 9.0) is None and equal({}, "random", 9.0) is None
+
+
+def test_the_chosen_network_is_compared_with_the_best_of_a_baseline_that_is_within_the_budget():
+    def row(role, ms, accuracy_pct, verdict="inconclusive", number=1):
+        return {"role": role, "measured_ms": ms, "accuracy_pct": accuracy_pct, "verdict": verdict, "round": number}
+
+    chosen = row("candidate", 6.0, 90.0, "within")
+    slow, equal_ms, other = row("random", 7.0, 95.0), row("random", 6.1, 89.0), row("uniform", 1.0, 99.0)
+    assert matched([chosen, slow, other, equal_ms], "random", chosen) == 3
+    assert matched([chosen, slow, row("random", 6.5, 80.0)], "random", chosen) == 2  # the fastest, where none is equal or within
+    earlier = row("random", 9.0, 92.0, "within", 0)
+    assert matched([chosen, equal_ms, earlier, row("random", 9.0, 99.0, "over", 0)], "random", chosen) == 2
+    assert matched([chosen, other], "random", chosen) is None
 
 
 def measured(role, measured_ms, upper_bound_ms, doubt="", verdict="inconclusive"):

@@ -422,13 +422,14 @@ def equal(search: Mapping[str, Any], baseline: str, latency_ms: float) -> Mappin
 
 
 def matched(networks: Sequence[Mapping[str, Any]], role: str, chosen: Mapping[str, Any]) -> int | None:
-    """The row of the baseline `role` that the chosen network is compared with: the most accurate on the validation images of those
-    that were measured in the same window at equal latency or less; where none was, the fastest measured one."""
-    rows = [i for i, each in enumerate(networks) if each["role"] == role and each["round"] == chosen["round"]]
-    equals = [i for i in rows if networks[i]["measured_ms"] <= chosen["measured_ms"] * (1 + EQUAL)]
-    if equals:
-        return max(equals, key=lambda i: networks[i]["accuracy_pct"])
-    return min(rows, key=lambda i: networks[i]["measured_ms"], default=None)
+    """The row of the baseline `role` that the chosen network is compared with: the most accurate on the validation images of those that were measured
+    within the budget in any window, or in that of the chosen one at equal latency or less; where there is none, the fastest of that window."""
+    together = [i for i, each in enumerate(networks) if each["role"] == role and each["round"] == chosen["round"]]
+    within = [i for i, each in enumerate(networks) if each["role"] == role and each["verdict"] == "within"]
+    equals = [i for i in together if networks[i]["measured_ms"] <= chosen["measured_ms"] * (1 + EQUAL)]
+    if within or equals:
+        return max((*within, *equals), key=lambda i: networks[i]["accuracy_pct"])
+    return min(together, key=lambda i: networks[i]["measured_ms"], default=None)
 
 
 def _accuracy(job: Job, model: Mapping[str, Any], raw: bytes) -> dict[str, Any]:
